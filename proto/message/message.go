@@ -1,0 +1,107 @@
+// Package message holds what travels through Mailrace from the door to the last reply: a message's identity, envelope and recipients
+// with their states, and the chunks that hold its content in memory within a budget. It does no I/O and starts no goroutines.
+package message
+
+import (
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// Flags are facts of the whole message that decide how it may be sent on.
+type Flags uint8
+
+const (
+	// Body8Bit: BODY=8BITMIME was declared (RFC 6152).
+	Body8Bit Flags = 1 << iota
+	// SMTPUTF8 was declared with MAIL (RFC 6531).
+	SMTPUTF8
+	// LeadingDots: at least one line of the content begins with a dot, so DATA must stuff it (RFC 5321 §4.5.2). Nearly no message has
+	// one, and all others are sent as they are stored.
+	LeadingDots
+)
+
+// State is where a recipient stands. Every accepted recipient is in exactly one of them at any time.
+type State uint8
+
+const (
+	// Pending: no attempt has ended yet, or one is under way.
+	Pending State = iota
+	// Deferred: an attempt failed for now; due again at Recipient.Due.
+	Deferred
+	// Delivered: the next hop answered 2xx after the end of data.
+	Delivered
+	// Bounced: failed for good; a DSN is spooled unless the reverse-path is null.
+	Bounced
+	// Expired: deferred until the message's lifetime ran out; a DSN is spooled unless the reverse-path is null.
+	Expired
+)
+
+func (s State) String() string {
+	return [...]string{"pending", "deferred", "delivered", "bounced", "expired"}[s]
+}
+
+// Settled says that nothing remains to be done for a recipient in this state.
+func (s State) Settled() bool { return s >= Delivered }
+
+// Recipient is one forward-path of a message and how far its delivery is. All but Address belong to the loop that owns the bucket which
+// holds the recipient.
+type Recipient struct {
+	Address  string // forward-path without angle brackets
+	Due      int64  // next attempt, Unix nanoseconds; 0 = now
+	Reply    string // last reply or error, sanitized to one printable line
+	Attempts uint16 // attempts that ended
+	State    State
+}
+
+// Domain is the part behind the last @ as the client wrote it, or "" where there is none.
+func (r *Recipient) Domain() string {
+	if at := strings.LastIndexByte(r.Address, '@'); at >= 0 {
+		return r.Address[at+1:]
+	}
+	return ""
+}
+
+// Message is an envelope with its content. It is built by one session, immutable but for the recipients' states once it is spooled, and
+// then shared by the buckets that deliver it.
+type Message struct {
+	ID         ID
+	Arrived    int64  // Unix nanoseconds
+	From       string // reverse-path without angle brackets; "" is the null reverse-path
+	Recipients []Recipient
+	Flags      Flags
+	Size       int64  // octets of content, without our trace header and without dot-stuffing
+	Chunks     int    // chunks that the content has in the spool: keys 1..Chunks; the trace header is chunk 0
+	Trace      []byte // our Received header, CRLF at its end; sent in front of the content. Read from the spool with chunk 0 after a restart
+	Client     string // address of the client that handed it in, as in the Received header
+	Helo       string // what that client called itself, sanitized
+
+	// Body holds the content in memory, in order, or is empty when it must be read from the spool. Guarded by the holds: it may be read by
+	// a holder until it calls Release.
+	Body []*Chunk
+	// Stored is how many chunks of Body already are in the spool, streamed ahead of the envelope.
+	Stored int
+
+	holds   atomic.Int32
+	pending atomic.Int32
+}
+
+// Arrival is the time of arrival.
+func (m *Message) Arrival() time.Time { return time.Unix(0, m.Arrived) }
+
+// Hold adds n holders of Body. The first holder is the one who built the message and calls Hold(1).
+func (m *Message) Hold(n int) { m.holds.Add(int32(n)) }
+
+// Release gives one hold back; with the last one the chunks return to their budget and Body is empty.
+func (m *Message) Release() {
+	if m.holds.Add(-1) == 0 {
+		FreeAll(m.Body)
+		m.Body = nil
+	}
+}
+
+// SetPending sets how many recipients are not settled yet.
+func (m *Message) SetPending(n int) { m.pending.Store(int32(n)) }
+
+// Settle notes that n more recipients are settled and reports whether they were the last: then the message may be removed. Any loop.
+func (m *Message) Settle(n int) bool { return m.pending.Add(int32(-n)) == 0 }

@@ -1,0 +1,166 @@
+// Package config is mailrace.toml: its types, its defaults, and a strict reader whose every complaint names file, line and column, what
+// stands there, and what would be right.
+package config
+
+import (
+	"net"
+	"net/netip"
+	"strconv"
+	"time"
+)
+
+// Config is one validated configuration. It is read-only once Parse, Load or Validate accepted it. Programs that embed Mailrace begin
+// with Default, fill in what they need, and call Validate.
+type Config struct {
+	Hostname  string // the node's name: banner, EHLO, Received, Reporting-MTA. A domain name with at least two labels
+	Engine    Engine
+	Listeners []Listener // at least one
+	Spool     Spool
+	Queue     Queue
+	Routes    []Route // the most specific domain wins, whatever the order; none = everything by MX
+	Egress    Egress
+	DNS       DNS
+	Limits    Limits
+	Admin     Admin
+	Events    Events
+	Log       Log
+}
+
+// Engine is the node as a whole.
+type Engine struct {
+	Loops          int           // event loops, 0..256; 0 = one per core
+	Memory         int64         // budget for content and buffers held in RAM, bytes
+	MaxConnections int           // inbound and outbound together
+	DrainTimeout   time.Duration // how long a stop waits for transactions under way
+}
+
+// Listener is one door that mail comes in by.
+type Listener struct {
+	Address   string         // host:port to bind; host may be empty (all addresses), port 0 picks a free one
+	Mode      Mode           // what is spoken there
+	RelayFrom []netip.Prefix // clients that may relay anywhere; nobody by default
+}
+
+// Mode is the kind of service a listener gives.
+type Mode string
+
+// ModeMX takes mail from other hosts, on port 25.
+const ModeMX Mode = "mx"
+
+// Spool is where accepted mail is kept.
+type Spool struct {
+	Path   string // directory, relative to the working directory; created when missing
+	Shards int    // 0..256; 0 = one per core
+	Sync   bool   // false = a 250 does not wait for the disk: benchmarks only
+}
+
+// Queue says when deferred mail is tried again.
+type Queue struct {
+	RetryMin time.Duration // first delay; doubles, with jitter, up to RetryMax
+	RetryMax time.Duration
+	Expire   time.Duration // lifetime of a message, above RetryMax
+}
+
+// Route sends the mail of some domains to one place.
+type Route struct {
+	Domains     []string // lower-case names, "*.suffix" (every name below suffix, not suffix itself), or "*"
+	To          Target
+	Connections int // most connections to each site of this route; 0 = Egress.Connections
+}
+
+// TargetKind is the way a route leads.
+type TargetKind uint8
+
+const (
+	// ToMX looks up the MX records of the recipient's domain.
+	ToMX TargetKind = iota
+	// ToHost hands everything to one host over SMTP.
+	ToHost
+	// ToDiscard settles the mail as delivered and forgets it.
+	ToDiscard
+)
+
+// Target is where a route leads: "mx", "smtp://host:port" or "discard".
+type Target struct {
+	Kind TargetKind
+	Host string // ToHost: lower-case name or IP address without brackets
+	Port uint16 // ToHost: 25 unless given
+}
+
+func (t Target) String() string {
+	switch t.Kind {
+	case ToHost:
+		return "smtp://" + net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port)))
+	case ToDiscard:
+		return "discard"
+	}
+	return "mx"
+}
+
+// Egress is how mail leaves.
+type Egress struct {
+	Connections    int            // most connections to one site
+	Recipients     int            // most recipients of one transaction
+	Messages       int            // transactions over one connection, 0 = no limit
+	Port           uint16         // port of MX hosts
+	Allow          []netip.Prefix // addresses that MX routes may reach although they are private, loopback or otherwise not public
+	Idle           time.Duration  // how long a connection without work is kept
+	ConnectTimeout time.Duration
+	CommandTimeout time.Duration // for the banner and for the reply to each command
+	DataTimeout    time.Duration // for the reply to the end of data
+}
+
+// DNS is whom to ask.
+type DNS struct {
+	Servers []netip.AddrPort // empty = those of /etc/resolv.conf
+	Timeout time.Duration    // of one query to one server
+}
+
+// Limits bound what a client may do.
+type Limits struct {
+	MessageSize    int64         // octets of content; announced as SIZE
+	Recipients     int           // of one transaction; 452 4.5.3 beyond
+	LineLength     int           // octets of a command line, CRLF included
+	Errors         int           // refused commands, then 421 and close
+	Commands       int           // commands in a row that carry no mail (NOOP, RSET, HELP …), then 421 and close
+	CommandTimeout time.Duration // for the next command
+	DataTimeout    time.Duration // for the next octets of content
+}
+
+// Admin is the HTTP service.
+type Admin struct {
+	Address string // host:port; "" = off
+}
+
+// Events is the event log.
+type Events struct {
+	Path    string // file; "-" = standard output; "off" = none
+	MaxSize int64  // bytes after which the file is rotated; 0 = never. Files only
+	Keep    int    // rotated files kept, 0..1000
+}
+
+// Log is what the node says about itself, on standard error.
+type Log struct {
+	Level  string // debug, info, warn, error
+	Format string // text, json
+}
+
+// Default returns the configuration of an empty file: everything but the hostname and a listener.
+func Default() *Config {
+	return &Config{
+		Engine: Engine{Memory: 1 << 30, MaxConnections: 20_000, DrainTimeout: 30 * time.Second},
+		Spool:  Spool{Path: "spool", Sync: true},
+		Queue:  Queue{RetryMin: 5 * time.Minute, RetryMax: 4 * time.Hour, Expire: 5 * 24 * time.Hour},
+		Egress: Egress{
+			Connections: 20, Recipients: 100, Messages: 1000, Port: 25, Idle: 10 * time.Second,
+			ConnectTimeout: 30 * time.Second, CommandTimeout: 5 * time.Minute, DataTimeout: 10 * time.Minute,
+		},
+		DNS: DNS{Timeout: 5 * time.Second},
+		Limits: Limits{
+			MessageSize: 10_240_000, Recipients: 1000, LineLength: 2048, Errors: 20, Commands: 100,
+			CommandTimeout: 5 * time.Minute, DataTimeout: 5 * time.Minute,
+		},
+		Events: Events{Path: "events.jsonl", MaxSize: 1 << 30, Keep: 4},
+		Log:    Log{Level: "info", Format: "text"},
+	}
+}

@@ -1,0 +1,53 @@
+// Package event writes one record for each thing that happened to a message: reception, delivery, deferral, bounce, expiry. Records are
+// JSON lines. Recording costs a loop the encoding and no I/O: a single goroutine carries the lines to the file.
+package event
+
+import (
+	"net/netip"
+	"time"
+
+	"mailrace/proto/message"
+)
+
+// Type is what happened.
+type Type uint8
+
+const (
+	// Reception: the message is on stable storage and its 250 goes out. One record for the message.
+	Reception Type = iota
+	// Delivery: the next hop took the recipient's mail. This and the following types: one record for each recipient.
+	Delivery
+	// Deferral: an attempt failed for now.
+	Deferral
+	// Bounce: the recipient failed for good.
+	Bounce
+	// Expiry: the message's lifetime ran out with the recipient still deferred.
+	Expiry
+
+	types
+)
+
+var typeNames = [types]string{"reception", "delivery", "deferral", "bounce", "expiry"}
+
+func (t Type) String() string { return typeNames[t] }
+
+// Record is one thing that happened. Zero values are left out of the line, but for id, time, type and sender (an empty sender is the null
+// reverse-path). Strings may hold any bytes: the encoder makes them harmless and cuts them to a bound.
+type Record struct {
+	Time       int64 // Unix nanoseconds
+	Type       Type
+	ID         message.ID
+	Sender     string         // reverse-path
+	Recipient  string         // forward-path; of a Reception the first
+	Recipients int            // Reception: how many there are
+	Queue      string         // the recipient's domain
+	Site       string         // key of the site that the queue's mail goes to
+	Source     netip.Addr     // our address on the connection (egress source)
+	Peer       netip.AddrPort // the other end: the client of a Reception, else the remote server
+	Code       int            // reply code, 0 where no reply came
+	Enhanced   string         // enhanced status code, "5.1.1"
+	Text       string         // text of the reply or of the error, at most textMax bytes are kept
+	Attempt    int            // number of the attempt, from 1
+	Size       int64          // octets of content
+	Latency    time.Duration  // since arrival; of a Reception: from MAIL to the commit
+}

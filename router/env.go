@@ -1,0 +1,56 @@
+package router
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"time"
+
+	"mailrace/proto/message"
+	"mailrace/router/mx"
+)
+
+// Env is the world as the scheduler of one loop sees it. Every function but Post is called on that loop only. All are required but Rand.
+type Env struct {
+	// Now is the loop's clock.
+	Now func() time.Time
+	// After runs fn on the loop when d has passed; it is never cancelled. d may be 0 or less: run it soon, but not before After returned.
+	After func(d time.Duration, fn func())
+	// Post runs fn on the loop, in the order of the calls, never before Post returned. Any goroutine calls it.
+	Post func(fn func())
+	// Dial begins a connection to l.Target(), with the link as its handle. It must not block, and must not call the link before it
+	// returned; later, on this loop, exactly one of these follows: l.Ready when the session stands (the peer greeted, EHLO is answered),
+	// or l.Gone when it does not. After Ready, Gone follows once, when the connection is gone for whatever reason.
+	Dial func(l *Link)
+	// Settle tells what became of recipient i of m, which stands in m.Recipients[i] already: State, Attempts, and Reply and Due of
+	// one that was deferred. It is called once for each recipient that is Delivered, Bounced or Expired, and for each deferral. o is
+	// valid during the call. Settle must not call the router.
+	Settle func(m *message.Message, i int, o *Outcome)
+	// Rand spreads retries and picks among equal mail exchangers; nil = one seeded by the runtime.
+	Rand *rand.Rand
+}
+
+// Conn is a session with a remote server as the router sees it. The router calls it on the site's owner loop.
+type Conn interface {
+	// Wake says that Link.Next has work again after it returned nil. It may call Next at once or later, but must call it.
+	Wake()
+	// Close asks for a polite end: QUIT, then close. The link has no transactions under way and gets no more. Gone follows.
+	// Close must not call Gone before it returned.
+	Close()
+}
+
+// Resolver finds the hosts of a domain or the addresses of a host; *mx.Resolver is one.
+type Resolver interface {
+	// Cached returns what is known and still valid, without waiting.
+	Cached(q mx.Query) (*mx.Answer, bool)
+	// Lookup asks, and calls done exactly once, on any goroutine, perhaps before it returns. It returns false, and never calls done, when
+	// too many questions wait already.
+	Lookup(q mx.Query, done func(*mx.Answer)) bool
+}
+
+// Target is where a link leads.
+type Target struct {
+	Site  string         // the site's key, for people to read: "mx1.example.net,mx2.example.net" or "relay.example.net:2525"
+	Route string         // Route.Name
+	Host  string         // the host's name without trailing dot, or the text of its address where the route names none
+	Addr  netip.AddrPort // dial exactly this: it passed the address filter
+}

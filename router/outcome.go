@@ -1,0 +1,92 @@
+package router
+
+import (
+	"net/netip"
+	"strconv"
+	"time"
+
+	"mailrace/proto/message"
+)
+
+// Class is how an attempt ended for one recipient.
+type Class uint8
+
+const (
+	// Delivered: the peer took responsibility.
+	Delivered Class = iota + 1
+	// Deferred: failed for now; the router tries again, or expires the recipient.
+	Deferred
+	// Bounced: failed for good.
+	Bounced
+)
+
+func (c Class) String() string { return [...]string{"none", "delivered", "deferred", "bounced"}[c] }
+
+// Outcome is what became of one recipient, or why a connection ended. Egress sets the first group of fields; the router completes the others
+// before Env.Settle sees it.
+type Outcome struct {
+	Class    Class
+	Code     int    // reply code; 0 where no reply came
+	Enhanced string // enhanced status code, "5.1.1"; "" where none came
+	Text     string // text of the reply or of the error
+
+	State   message.State  // where the recipient stands now: Delivered, Deferred, Bounced or Expired
+	InDoubt bool           // the connection was lost between the final dot and its reply: the peer may have taken the message
+	Remote  bool           // the code and text are the peer's own reply
+	Route   string         // Route.Name; "" where none matches
+	Site    string         // the site's key; "" where the recipient came to none
+	Host    string         // name of the remote host; "" where there was no connection
+	Addr    netip.AddrPort // the peer; invalid where there was no connection
+	Attempt int            // number of this attempt, from 1; it stays when the site was backed off and nothing was attempted
+	Queued  int64          // when the recipient came into the router for this attempt, Unix nanoseconds
+	Started int64          // when a connection took it, Unix nanoseconds; 0 = none did
+	Ended   int64          // when it was settled, Unix nanoseconds
+	Due     int64          // next attempt of one that was deferred, Unix nanoseconds
+}
+
+// Reason is why a connection is gone.
+type Reason uint8
+
+const (
+	// GoneClosed: an end without failure. We closed it, or the peer closed it while nothing was under way, 421 to an idle connection
+	// included.
+	GoneClosed Reason = iota
+	// GoneUnreachable: no connection, or it was lost or timed out before the peer had greeted and answered EHLO.
+	GoneUnreachable
+	// GoneRefused: the peer refused the session: anything but 220 as its banner, 5xx to EHLO and HELO, or 421 at any time.
+	GoneRefused
+	// GoneBroken: the connection was lost, timed out, or the peer broke the protocol while a transaction was under way.
+	GoneBroken
+)
+
+func (r Reason) String() string {
+	return [...]string{"closed", "unreachable", "refused", "broken"}[r]
+}
+
+// replyTextMax bounds Recipient.Reply: it is stored with each deferred recipient.
+const replyTextMax = 512
+
+// Reply is code, enhanced code and text as one printable ASCII line of at most some 500 octets. Bytes that are not printable ASCII become
+// question marks, so that it can stand in a record, a log and a DSN.
+func (o *Outcome) Reply() string {
+	b := make([]byte, 0, len(o.Text)+16)
+	if o.Code != 0 {
+		b = append(strconv.AppendInt(b, int64(o.Code), 10), ' ')
+	}
+	if o.Enhanced != "" {
+		b = append(append(b, o.Enhanced...), ' ')
+	}
+	b = append(b, o.Text...)
+	b = b[:min(len(b), replyTextMax)]
+	for i, c := range b {
+		if c == '\r' || c == '\n' || c == '\t' {
+			b[i] = ' '
+		} else if c < ' ' || c > '~' {
+			b[i] = '?'
+		}
+	}
+	return string(b)
+}
+
+// Latency is how long the attempt took from the queue to its end.
+func (o *Outcome) Latency() time.Duration { return time.Duration(o.Ended - o.Queued) }

@@ -1,0 +1,102 @@
+package router
+
+import (
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+
+	"mailrace/proto/message"
+)
+
+// Options configure a Router. Zero values stand for the defaults.
+type Options struct {
+	Table    *Table   // required
+	Resolver Resolver // required
+	Envs     []Env    // required: one for each loop
+
+	// LocalDomain is the domain of recipients without one, such as <postmaster>. RFC 5321 §4.5.1
+	LocalDomain string
+
+	RetryMin time.Duration // delay after the first failure; doubles with each further one; 5 minutes
+	RetryMax time.Duration // bound of that delay; 4 hours
+	Jitter   float64       // each delay is spread by ± this share of it, 0..0.5; 0.15
+	Expire   time.Duration // lifetime of a message since it arrived; 5 days
+
+	// SiteRetryMax bounds the backoff of a site that failed as a whole, which begins with RetryMin, too; 30 minutes, at most RetryMax.
+	SiteRetryMax time.Duration
+	// HostRetry is how long an address that failed is passed over while others of its site work; 1 minute.
+	HostRetry time.Duration
+	// AddressTries is how many addresses fail in a row before the site counts as failed; 5.
+	AddressTries int
+
+	Connections     int // most connections in all; each loop has an equal part; 20,000
+	SiteConnections int // most connections to a site; 20
+	// QueueDepth is how many transactions a connection is expected to take soon: another is opened when more wait; 8.
+	QueueDepth int
+	// GrowAfter is how long a transaction waits in a site's queue before one more connection is opened for it, however short the queue;
+	// 500 ms.
+	GrowAfter   time.Duration
+	IdleTimeout time.Duration // an idle connection is kept for this long; 5 seconds
+	Messages    int           // transactions over one connection; 1,000
+
+	Recipients int // recipients of one transaction; 100. RFC 5321 §4.5.3.1.8
+	Requeues   int // how often a transaction that a lost connection left unsent is tried at once elsewhere before it is deferred; 3
+	Lookups    int // most lookups that one loop has under way; others wait; 256
+
+	// Tight says that content must give up its memory: entries behind others in a queue take no hold then. nil = never.
+	Tight func() bool
+}
+
+// Router joins the schedulers of all loops with the table and the resolver.
+type Router struct {
+	opts       Options
+	schedulers []*Scheduler
+	metrics    *metrics.Set
+}
+
+// New returns a router. It calls none of the Envs before the first Dispatch.
+func New(o Options) (*Router, error) { return &Router{opts: o}, nil }
+
+// Dispatch takes a message that is in the spool and sees to every recipient that is not settled. It is called on the given loop, with a hold
+// of the caller on m (none is needed for a message without a Body); the router takes its own where it keeps the content. It calls nothing
+// of Env but Now, Post and After. Recipients that are Deferred with a Due in the future wait without content until then.
+func (r *Router) Dispatch(loop int, m *message.Message) {}
+
+// Drain makes the loop hand out no further transactions and open no connections; links without work are closed. Transactions under way go
+// on to their end. What is queued stays as it is in the spool. It is called on the given loop.
+func (r *Router) Drain(loop int) {}
+
+// Metrics is the set of mailrace_router_* metrics, to be registered by whoever serves them.
+func (r *Router) Metrics() *metrics.Set { return r.metrics }
+
+// Totals are sums over all loops.
+type Totals struct {
+	Queued       int64 // recipients in queues of sites
+	Resolving    int64 // recipients whose names are being looked up
+	InFlight     int64 // recipients of transactions that connections hold
+	Deferred     int64 // recipients waiting for their next attempt
+	Sites        int64
+	Connections  int64 // open and opening
+	Idle         int64 // open without a transaction
+	Backoff      int64 // sites that are backed off
+	Transactions int64 // that connections hold
+}
+
+// Totals may be called by any goroutine.
+func (r *Router) Totals() Totals { return Totals{} }
+
+// SiteStatus describes a site at one moment.
+type SiteStatus struct {
+	Site        string
+	Route       string
+	Queued      int       // recipients in its queue
+	InFlight    int       // recipients that connections hold
+	Connections int       // open and opening
+	Idle        int       // open without a transaction
+	Failures    int       // times in a row that it failed as a whole
+	Backoff     time.Time // not tried before; zero when it is in use
+	LastError   string    // last failure of a connection, as Outcome.Reply gives it; "" when none since a delivery
+}
+
+// Sites describes every site of a loop, in no order. It is called on that loop.
+func (r *Router) Sites(loop int) []SiteStatus { return nil }

@@ -1,0 +1,141 @@
+package router
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"mailrace/router/mx"
+)
+
+// Kind is the way a route leads.
+type Kind uint8
+
+const (
+	// MX looks up the mail exchangers of the recipient's domain.
+	MX Kind = iota
+	// Host hands everything to one host.
+	Host
+	// Discard settles every recipient as delivered and forgets the mail.
+	Discard
+)
+
+// smtpPort is where mail exchangers listen. RFC 5321 §4.5.4.2
+const smtpPort = 25
+
+// Route sends the mail of some domains to one place. It is immutable once it is in a Table.
+type Route struct {
+	Name        string   // for records and people; "" = made from the kind and host
+	Domains     []string // names, "*.suffix" (every name below suffix, not suffix itself), or "*"; any case
+	Kind        Kind
+	Host        string // Host: a name, or an IP address with or without brackets
+	Port        uint16 // 0 = 25; of an MX route the port of every mail exchanger
+	Connections int    // most connections to each site; 0 = Options.SiteConnections
+
+	query mx.Query // Host: what to look up
+}
+
+// Table finds the route of a domain. It is immutable; all methods may be called by any goroutine.
+type Table struct {
+	exact    map[string]*Route
+	suffixes map[string]*Route // without the "*."
+	any      *Route
+}
+
+// NewTable returns a table of the routes. Of several that match a domain the most specific wins: the exact name, then the longest
+// suffix, then "*". A domain that two routes name is an error.
+func NewTable(routes []Route) (*Table, error) {
+	t := &Table{exact: map[string]*Route{}, suffixes: map[string]*Route{}}
+	for i := range routes {
+		r := new(Route)
+		*r = routes[i]
+		if err := r.complete(); err != nil {
+			return nil, fmt.Errorf("route %d: %w", i+1, err)
+		}
+		for _, d := range r.Domains {
+			if err := t.add(d, r); err != nil {
+				return nil, fmt.Errorf("route %d: %w", i+1, err)
+			}
+		}
+	}
+	return t, nil
+}
+
+// complete fills in what the zero values stand for and checks the rest.
+func (r *Route) complete() error {
+	if r.Port == 0 {
+		r.Port = smtpPort
+	}
+	switch r.Kind {
+	case MX:
+		r.Name = firstOf(r.Name, "mx")
+	case Discard:
+		r.Name = firstOf(r.Name, "discard")
+	case Host:
+		name := strings.TrimSuffix(strings.TrimPrefix(r.Host, "["), "]")
+		if addr, err := netip.ParseAddr(name); err == nil {
+			name = addr.String()
+		} else if name, err = mx.Normal(r.Host); err != nil {
+			return fmt.Errorf("host %q: %w", r.Host, err)
+		}
+		r.query = mx.Query{Kind: mx.Addresses, Name: name}
+		r.Host = name
+		r.Name = firstOf(r.Name, net.JoinHostPort(name, strconv.Itoa(int(r.Port))))
+	default:
+		return fmt.Errorf("kind %d is none of MX, Host, Discard", r.Kind)
+	}
+	return nil
+}
+
+func firstOf(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+func (t *Table) add(domain string, r *Route) error {
+	if domain == "*" {
+		if t.any != nil {
+			return fmt.Errorf("domain %q has a route already", domain)
+		}
+		t.any = r
+		return nil
+	}
+	suffix, into := strings.CutPrefix(domain, "*.")
+	m := t.exact
+	if into {
+		m = t.suffixes
+	}
+	name, err := mx.Normal(suffix)
+	if err != nil {
+		return fmt.Errorf("domain %q: %w", domain, err)
+	}
+	if m[name] != nil {
+		return fmt.Errorf("domain %q has a route already", domain)
+	}
+	m[name] = r
+	return nil
+}
+
+// Match returns the route of a domain in the normal form of mx.Normal, or nil. It does not allocate.
+func (t *Table) Match(domain string) *Route {
+	if r := t.exact[domain]; r != nil {
+		return r
+	}
+	if len(t.suffixes) > 0 {
+		for {
+			dot := strings.IndexByte(domain, '.')
+			if dot < 0 {
+				break
+			}
+			domain = domain[dot+1:]
+			if r := t.suffixes[domain]; r != nil {
+				return r
+			}
+		}
+	}
+	return t.any
+}

@@ -73,7 +73,7 @@ type TargetKind uint8
 
 const (
 	// ToMX looks up the MX records of the recipient's domain.
-	ToMX TargetKind = iota
+	ToMX TargetKind = iota + 1
 	// ToHost hands everything to one host over SMTP.
 	ToHost
 	// ToDiscard settles the mail as delivered and forgets it.
@@ -93,8 +93,10 @@ func (t Target) String() string {
 		return "smtp://" + net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port)))
 	case ToDiscard:
 		return "discard"
+	case ToMX:
+		return "mx"
 	}
-	return "mx"
+	return ""
 }
 
 // Egress is how mail leaves.

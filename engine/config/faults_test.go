@@ -1,0 +1,161 @@
+package config
+
+import "testing"
+
+// faults: what stands in the file, and every word of the answer. The file is called m.toml. Cases that begin with "+" are appended to
+// minimal (4 lines).
+var faults = []struct{ toml, want string }{
+	// syntax and structure
+	{"hostname = ", `m.toml:1:11: expected value, not end of input`},
+	{"hostname = 'a\n", `m.toml:1:14: literal strings cannot have new lines`},
+	{"+mode = 'mx'\n", `m.toml:5:1: mode: key mode is already defined`},
+	{"hostname = 'a.b'\nhostname = 'c.d'\n", `m.toml:2:1: hostname: key hostname is already defined`},
+	{"+[spool]\n[spool]\n", `m.toml:6:2: spool: table spool already exists`},
+	{"+[queue\n", `m.toml:5:7: expected ']' to close table name`},
+	{"\xff", `m.toml:1:1: invalid character at start of key: U+00FF 'ÿ'`},
+
+	// unknown keys
+	{"+[engine]\nlops = 1\n", `m.toml:6:1: engine.lops: unknown key: did you mean "loops"?`},
+	{"+[engin]\n", `m.toml:5:2: engin: unknown key: did you mean "engine"?`},
+	{"+relay_domains = []\n", `m.toml:5:1: listener.relay_domains: unknown key: [listener] has address, mode, relay_from`},
+	{"+[queue]\nsomething = 1\n", `m.toml:6:1: queue.something: unknown key: [queue] has retry_min, retry_max, expire`},
+	{"+[queue]\n\"\\n\" = 1\n", `m.toml:6:1: queue."\n": unknown key: [queue] has retry_min, retry_max, expire`},
+
+	// what must be there
+	{"", "" +
+		`m.toml:1:1: hostname: missing: want the full name of this node, as in "mail.example.com"` + "\n" +
+		`m.toml:1:1: listener: missing: want at least one [[listener]] with address = "127.0.0.1:2525"`},
+	{"hostname = 'mail.example.com'\n", `m.toml:1:1: listener: missing: want at least one [[listener]] with address = "127.0.0.1:2525"`},
+	{"hostname = 'mail.example.com'\n[[listener]]\n", "" +
+		`m.toml:2:3: listener.address: missing: want host:port to listen at, as in "127.0.0.1:2525"` + "\n" +
+		`m.toml:2:3: listener.mode: missing: want "mx"`},
+	{"+[[route]]\n", "" +
+		`m.toml:5:3: route.domains: missing: want exact names, "*.suffix" or "*", as in ["example.com"]` + "\n" +
+		`m.toml:5:3: route.to: missing: want "mx", "smtp://host:port" or "discard"`},
+
+	// types
+	{"hostname = 1\nlistener = 5\nspool = true\n", "" +
+		`m.toml:1:12: hostname: 1 is not a string: want it in quotes` + "\n" +
+		`m.toml:2:12: listener: 5 where tables belong: want [[listener]]` + "\n" +
+		`m.toml:3:9: spool: true where a table belongs: want [spool]`},
+	{"+[engine]\nloops = '2'\nmemory = true\ndrain_timeout = 30\n", "" +
+		`m.toml:6:9: engine.loops: "2" is not a whole number: want digits without quotes` + "\n" +
+		`m.toml:7:10: engine.memory: true is not a size: want a number of bytes or a string as in "10MB"` + "\n" +
+		`m.toml:8:17: engine.drain_timeout: 30 is not a duration: want a string as in "30s"`},
+	{"+[engine]\nloops = 1.5\ndrain_timeout = true\n", "" +
+		`m.toml:6:9: engine.loops: 1.5 is not a whole number: want digits without quotes` + "\n" +
+		`m.toml:7:17: engine.drain_timeout: true is not a duration: want a string as in "5m"`},
+	{"+relay_from = '127.0.0.0/8'\n", `m.toml:5:14: listener.relay_from: "127.0.0.0/8" is not an array: want ["127.0.0.0/8"]`},
+	{"+relay_from = [1]\n", `m.toml:5:15: listener.relay_from: 1 is not a string: want it in quotes`},
+	{"+[spool]\nsync = 'yes'\n", `m.toml:6:8: spool.sync: "yes" is not a truth value: want true or false`},
+	{"+[egress]\nidle = 2026-01-01\nport = []\n", "" +
+		`m.toml:6:8: egress.idle: a date or time is not a duration: want a string as in "5m"` + "\n" +
+		`m.toml:7:1: egress.port: an array is not a whole number: want digits without quotes`},
+	{"+[listener.tls]\n", `m.toml:5:11: listener.tls: unknown key: [listener] has address, mode, relay_from`},
+
+	// host names and addresses
+	{"hostname = 'mail'\n[[listener]]\naddress='1.2.3.4:25'\nmode='mx'", `m.toml:1:12: hostname: "mail" is a short name: want the full one, as in "mail.example.com"`},
+	{"hostname = 'ma_il.example.com'\n[[listener]]\naddress='1.2.3.4:25'\nmode='mx'", `m.toml:1:12: hostname: "ma_il.example.com" is not a domain name: want the full name of this node, as in "mail.example.com"`},
+	{"hostname = 'a.example.com.'\n[[listener]]\naddress='1.2.3.4:25'\nmode='mx'", `m.toml:1:12: hostname: "a.example.com." is not a domain name: want the full name of this node, as in "mail.example.com"`},
+	{"hostname = '192.0.2.1'\n[[listener]]\naddress='1.2.3.4:25'\nmode='mx'", `m.toml:1:12: hostname: "192.0.2.1" is an IP address: want the full name of this node, as in "mail.example.com"`},
+	{"hostname = 'post.bücher.example'\n[[listener]]\naddress='1.2.3.4:25'\nmode='mx'", `m.toml:1:12: hostname: "post.b\u00fccher.example" is not in ASCII form: did you mean "post.xn--bcher-kva.example"?`},
+	{"hostname = 'a.b'\n[[listener]]\naddress='127.0.0.1'\nmode='submission'", "" +
+		`m.toml:3:9: listener.address: "127.0.0.1" is not an address: want host:port, as in "127.0.0.1:2525" or "[::1]:2525"` + "\n" +
+		`m.toml:4:6: listener.mode: "submission" is not supported: this version serves "mx" only`},
+	{"hostname = 'a.b'\n[[listener]]\naddress='127.0.0.1:70000'\nmode='submissions'", "" +
+		`m.toml:3:9: listener.address: "127.0.0.1:70000": "70000" is not a port: want 0 to 65535` + "\n" +
+		`m.toml:4:6: listener.mode: "submissions" is not supported: this version serves "mx" only`},
+	{"hostname = 'a.b'\n[[listener]]\naddress='no_host:25'\nmode='smtp'", "" +
+		`m.toml:3:9: listener.address: "no_host:25": "no_host" is not a domain name: want an IP address or a host name` + "\n" +
+		`m.toml:4:6: listener.mode: "smtp" is not known: want mx`},
+	{"+[[listener]]\naddress = '127.0.0.1:2525'\nmode = 'mx'\n", `m.toml:6:11: listener.address: "127.0.0.1:2525" is the address of a listener above already: want another`},
+	{"+[admin]\naddress = '127.0.0.1:2525'\n", `m.toml:3:11: listener.address: "127.0.0.1:2525" is the address of [admin] already: want another`},
+	{"+[admin]\naddress = '8025'\n", `m.toml:6:11: admin.address: "8025" is not an address: want host:port, as in "127.0.0.1:2525" or "[::1]:2525"`},
+	{"+relay_from = ['10.0.0.0/33', '10.1.2.3/8', 'localhost', '::ffff:10.0.0.0/104']\n", "" +
+		`m.toml:5:15: listener.relay_from: "10.0.0.0/33" is not an address range: want "192.0.2.0/24", "2001:db8::/32" or a single address` + "\n" +
+		`m.toml:5:30: listener.relay_from: "10.1.2.3/8" has bits set behind the prefix: did you mean "10.0.0.0/8"?` + "\n" +
+		`m.toml:5:44: listener.relay_from: "localhost" is not an address range: want "192.0.2.0/24", "2001:db8::/32" or a single address` + "\n" +
+		`m.toml:5:57: listener.relay_from: "::ffff:10.0.0.0/104" is an IPv4 range in IPv6 form: want the IPv4 form`},
+	{"+[dns]\nservers = ['ns1.example.com', '192.0.2.1:0']\n", "" +
+		`m.toml:6:12: dns.servers: "ns1.example.com" is not the address of a server: want an IP address, with a port if it is not 53: "192.0.2.1" or "[2001:db8::1]:5353"` + "\n" +
+		`m.toml:6:31: dns.servers: "192.0.2.1:0" is not the address of a server: want an IP address, with a port if it is not 53: "192.0.2.1" or "[2001:db8::1]:5353"`},
+	{"+[dns]\nservers = ['::1','::2','::3','::4','::5','::6','::7','::8','::9']\n", `m.toml:6:1: dns.servers: 9 servers: want 8 or less`},
+
+	// sizes and durations
+	{"+[engine]\nmemory = '1 G'\n", `m.toml:6:10: engine.memory: "1 G" is ambiguous: want "1GB" (decimal) or "1GiB" (binary)`},
+	{"+[engine]\nmemory = '1GIB0'\n", `m.toml:6:10: engine.memory: "1GIB0" is not a size: want a whole number of bytes, or one with kB, MB, GB, TB, KiB, MiB, GiB or TiB, as in "10MB"`},
+	{"+[engine]\nmemory = '99999999999999999999'\n", `m.toml:6:10: engine.memory: "99999999999999999999" is too large: want less than 8388608TiB`},
+	{"+[engine]\nmemory = '1MiB'\n", `m.toml:6:10: engine.memory: 1MiB is out of range: want 16MiB to 1024TiB`},
+	{"+[limits]\nmessage_size = -1\n", `m.toml:6:16: limits.message_size: "-1" is not a size: want a whole number of bytes, or one with kB, MB, GB, TB, KiB, MiB, GiB or TiB, as in "10MB"`},
+	{"+[queue]\nretry_min = '5'\nretry_max = '1 hour'\nexpire = '-5d'\n", "" +
+		`m.toml:6:13: queue.retry_min: "5" has no unit: want "5s", "5m" or the like` + "\n" +
+		`m.toml:7:13: queue.retry_max: "1 hour" is not a duration: want whole numbers with ms, s, m, h, d or w, as in "90s" or "1h30m"` + "\n" +
+		`m.toml:8:10: queue.expire: "-5d" is not a duration: want whole numbers with ms, s, m, h, d or w, as in "90s" or "1h30m"`},
+	{"+[queue]\nretry_min = '99999999999w'\nretry_max = '1ms'\nexpire = '52w2d'\n", "" +
+		`m.toml:6:13: queue.retry_min: "99999999999w" is too long: want less than 292 years` + "\n" +
+		`m.toml:7:13: queue.retry_max: 1ms is out of range: want 10ms to 1w` + "\n" +
+		`m.toml:8:10: queue.expire: 366d is out of range: want 100ms to 365d`},
+	{"+[queue]\nretry_min = '5h'\n", `m.toml:6:13: queue.retry_min: 5h is longer than queue.retry_max: want 4h or less`},
+	{"+[queue]\nexpire = '4h'\n", `m.toml:6:10: queue.expire: 4h is not longer than queue.retry_max: want more than 4h`},
+
+	// ranges
+	{"+[engine]\nloops = 257\nmax_connections = 0\ndrain_timeout = '2h'\n", "" +
+		`m.toml:6:9: engine.loops: 257 is out of range: want 0 to 256` + "\n" +
+		`m.toml:7:19: engine.max_connections: 0 is out of range: want 1 to 1000000` + "\n" +
+		`m.toml:8:17: engine.drain_timeout: 2h is out of range: want 0ms to 1h`},
+	{"+[spool]\npath = ''\nshards = 257\n", "" +
+		`m.toml:6:8: spool.path: empty: want a directory` + "\n" +
+		`m.toml:7:10: spool.shards: 257 is out of range: want 0 to 256`},
+	{"+[egress]\nconnections = 0\nrecipients = 0\nmessages = -1\nport = 65536\nconnect_timeout = '1ms'\n", "" +
+		`m.toml:6:15: egress.connections: 0 is out of range: want 1 to 10000` + "\n" +
+		`m.toml:7:14: egress.recipients: 0 is out of range: want 1 to 10000` + "\n" +
+		`m.toml:8:12: egress.messages: -1 is out of range: want 0 to 1000000000` + "\n" +
+		`m.toml:9:8: egress.port: 65536 is not a port: want 1 to 65535` + "\n" +
+		`m.toml:10:19: egress.connect_timeout: 1ms is out of range: want 100ms to 10m`},
+	{"+[limits]\nrecipients = 0\nline_length = 100\nerrors = 0\ncommands = 0\ncommand_timeout = '0s'\n", "" +
+		`m.toml:6:14: limits.recipients: 0 is out of range: want 1 to 100000` + "\n" +
+		`m.toml:7:15: limits.line_length: 100 is out of range: want 512 to 65536` + "\n" +
+		`m.toml:8:10: limits.errors: 0 is out of range: want 1 to 10000` + "\n" +
+		`m.toml:9:12: limits.commands: 0 is out of range: want 1 to 1000000` + "\n" +
+		`m.toml:10:19: limits.command_timeout: 0ms is out of range: want 100ms to 1h`},
+	{"+[events]\npath = ''\nmax_size = '1kB'\nkeep = -1\n", "" +
+		`m.toml:6:8: events.path: empty: want a file, "-" for standard output, or "off"` + "\n" +
+		`m.toml:7:12: events.max_size: 1kB is out of range: want 64KiB to 1024TiB` + "\n" +
+		`m.toml:8:8: events.keep: -1 is out of range: want 0 to 1000`},
+	{"+[log]\nlevel = 'inf'\nformat = 'xml'\n", "" +
+		`m.toml:6:9: log.level: "inf" is not known: did you mean "info"?` + "\n" +
+		`m.toml:7:10: log.format: "xml" is not known: want text, json`},
+
+	// routes
+	{"+[[route]]\ndomains = ['*', 'a.example', 'A.example']\nto = 'mx'\n[[route]]\ndomains = ['*']\nto = 'mx'\n", "" +
+		`m.toml:6:30: route.domains: "a.example" has a route above already: want it once` + "\n" +
+		`m.toml:9:12: route.domains: "*" has a route above already: want it once`},
+	{"+[[route]]\ndomains = ['*example.com', '.example.com', 'bücher.example', '*.*']\nto = 'mx'\nconnections = -1\n", "" +
+		`m.toml:6:12: route.domains: "*example.com" is not a domain name: want an exact name, "*.suffix" or "*"` + "\n" +
+		`m.toml:6:28: route.domains: ".example.com" is not a domain name: want an exact name, "*.suffix" or "*"` + "\n" +
+		`m.toml:6:44: route.domains: "b\u00fccher.example" is not in ASCII form: did you mean "xn--bcher-kva.example"?` + "\n" +
+		`m.toml:6:63: route.domains: "*" is not a domain name: want an exact name, "*.suffix" or "*"` + "\n" +
+		`m.toml:8:15: route.connections: -1 is out of range: want 0 to 10000`},
+	{"+[[route]]\ndomains = ['a']\nto = 'MX'\n", `m.toml:7:6: route.to: "MX" is not a target: did you mean "mx"?`},
+	{"+[[route]]\ndomains = ['a']\nto = 'host.example:25'\n", `m.toml:7:6: route.to: "host.example:25" is not a target: did you mean "smtp://host.example:25"?`},
+	{"+[[route]]\ndomains = ['a']\nto = 'lmtp://localhost:24'\n", `m.toml:7:6: route.to: "lmtp://localhost:24": delivery by lmtp is not supported: want "mx", "smtp://host:port" or "discard"`},
+	{"+[[route]]\ndomains = ['a']\nto = 'smtp://host.example:0'\n", `m.toml:7:6: route.to: "smtp://host.example:0": "0" is not a port: want 1 to 65535`},
+	{"+[[route]]\ndomains = ['a']\nto = 'smtp://ho st'\n", `m.toml:7:6: route.to: "smtp://ho st": "ho st" is not a domain name: want "smtp://host:port"`},
+	{"+[[route]]\ndomains = ['a']\nto = 'somewhere'\n", `m.toml:7:6: route.to: "somewhere" is not a target: want "mx", "smtp://host:port" or "discard"`},
+	{"+[[route]]\ndomains = ['a']\nto = 'smtp://'\n", `m.toml:7:6: route.to: "smtp://": "" is not a domain name: want "smtp://host:port"`},
+}
+
+func TestFaults(t *testing.T) {
+	for _, c := range faults {
+		text := c.toml
+		if len(text) > 0 && text[0] == '+' {
+			text = minimal + text[1:]
+		}
+		_, err := Parse("m.toml", []byte(text))
+		if err == nil {
+			t.Errorf("%q was accepted, want\n%s", c.toml, c.want)
+		} else if err.Error() != c.want {
+			t.Errorf("%q: got\n%s\nwant\n%s", c.toml, err, c.want)
+		}
+	}
+}

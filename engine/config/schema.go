@@ -1,0 +1,302 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2/unstable"
+)
+
+// schema is every key there is, and where its value goes.
+func schema(c *Config) []field {
+	return []field{
+		{"hostname", text(&c.Hostname)},
+		{"engine", table([]field{
+			{"loops", integer(&c.Engine.Loops)},
+			{"memory", size(&c.Engine.Memory)},
+			{"max_connections", integer(&c.Engine.MaxConnections)},
+			{"drain_timeout", duration(&c.Engine.DrainTimeout)},
+		})},
+		{"listener", tables(func() []field {
+			c.Listeners = append(c.Listeners, Listener{})
+			l := &c.Listeners[len(c.Listeners)-1]
+			return []field{
+				{"address", text(&l.Address)},
+				{"mode", text((*string)(&l.Mode))},
+				{"relay_from", list(&l.RelayFrom, parsePrefix)},
+			}
+		})},
+		{"spool", table([]field{
+			{"path", text(&c.Spool.Path)},
+			{"shards", integer(&c.Spool.Shards)},
+			{"sync", boolean(&c.Spool.Sync)},
+		})},
+		{"queue", table([]field{
+			{"retry_min", duration(&c.Queue.RetryMin)},
+			{"retry_max", duration(&c.Queue.RetryMax)},
+			{"expire", duration(&c.Queue.Expire)},
+		})},
+		{"route", tables(func() []field {
+			c.Routes = append(c.Routes, Route{})
+			route := &c.Routes[len(c.Routes)-1]
+			return []field{
+				{"domains", list(&route.Domains, func(s string) (string, error) { return strings.ToLower(s), nil })},
+				{"to", parsed(&route.To, parseTarget)},
+				{"connections", integer(&route.Connections)},
+			}
+		})},
+		{"egress", table([]field{
+			{"connections", integer(&c.Egress.Connections)},
+			{"recipients", integer(&c.Egress.Recipients)},
+			{"messages", integer(&c.Egress.Messages)},
+			{"port", port(&c.Egress.Port)},
+			{"allow", list(&c.Egress.Allow, parsePrefix)},
+			{"idle", duration(&c.Egress.Idle)},
+			{"connect_timeout", duration(&c.Egress.ConnectTimeout)},
+			{"command_timeout", duration(&c.Egress.CommandTimeout)},
+			{"data_timeout", duration(&c.Egress.DataTimeout)},
+		})},
+		{"dns", table([]field{
+			{"servers", list(&c.DNS.Servers, parseServer)},
+			{"timeout", duration(&c.DNS.Timeout)},
+		})},
+		{"limits", table([]field{
+			{"message_size", size(&c.Limits.MessageSize)},
+			{"recipients", integer(&c.Limits.Recipients)},
+			{"line_length", integer(&c.Limits.LineLength)},
+			{"errors", integer(&c.Limits.Errors)},
+			{"commands", integer(&c.Limits.Commands)},
+			{"command_timeout", duration(&c.Limits.CommandTimeout)},
+			{"data_timeout", duration(&c.Limits.DataTimeout)},
+		})},
+		{"admin", table([]field{
+			{"address", text(&c.Admin.Address)},
+		})},
+		{"events", table([]field{
+			{"path", text(&c.Events.Path)},
+			{"max_size", size(&c.Events.MaxSize)},
+			{"keep", integer(&c.Events.Keep)},
+		})},
+		{"log", table([]field{
+			{"level", text(&c.Log.Level)},
+			{"format", text(&c.Log.Format)},
+		})},
+	}
+}
+
+type setter = func(r *reader, key string, v *value)
+
+func table(known []field) setter {
+	return func(r *reader, key string, v *value) {
+		if v.kind != unstable.Table && v.kind != unstable.InlineTable {
+			r.complain(key, v.at, "%s where a table belongs: want [%s]", v.describe(), key)
+			return
+		}
+		r.fields(v, key, known)
+	}
+}
+
+// tables reads an array of tables; element makes room for one and returns its fields.
+func tables(element func() []field) setter {
+	return func(r *reader, key string, v *value) {
+		if v.kind != unstable.ArrayTable && v.kind != unstable.Array {
+			r.complain(key, v.at, "%s where tables belong: want [[%s]]", v.describe(), key)
+			return
+		}
+		for i, item := range v.items {
+			at := fmt.Sprintf("%s[%d]", key, i)
+			r.where[at] = item.at
+			table(element())(r, at, item)
+		}
+	}
+}
+
+func text(to *string) setter {
+	return func(r *reader, key string, v *value) {
+		if v.kind != unstable.String {
+			r.complain(key, v.at, "%s is not a string: want it in quotes", v.describe())
+			return
+		}
+		*to = v.text
+	}
+}
+
+func boolean(to *bool) setter {
+	return func(r *reader, key string, v *value) {
+		if v.kind != unstable.Bool {
+			r.complain(key, v.at, "%s is not a truth value: want true or false", v.describe())
+			return
+		}
+		*to = v.text == "true"
+	}
+}
+
+func integer(to *int) setter {
+	return func(r *reader, key string, v *value) {
+		n, err := strconv.ParseInt(v.text, 0, 64)
+		if v.kind != unstable.Integer || err != nil {
+			r.complain(key, v.at, "%s is not a whole number: want digits without quotes", v.describe())
+			return
+		}
+		*to = int(n)
+	}
+}
+
+func port(to *uint16) setter {
+	return func(r *reader, key string, v *value) {
+		n := -1
+		if integer(&n)(r, key, v); r.failed[key] {
+			return
+		}
+		if n < 1 || n > 65535 {
+			r.complain(key, v.at, "%d is not a port: want 1 to 65535", n)
+			return
+		}
+		*to = uint16(n)
+	}
+}
+
+func size(to *int64) setter {
+	return func(r *reader, key string, v *value) {
+		if v.kind != unstable.String && v.kind != unstable.Integer {
+			r.complain(key, v.at, `%s is not a size: want a number of bytes or a string as in "10MB"`, v.describe())
+			return
+		}
+		n, err := strconv.ParseInt(v.text, 0, 64)
+		if v.kind == unstable.String || err != nil || n < 0 {
+			n, err = parseSize(v.text)
+		}
+		if err != nil {
+			r.complain(key, v.at, "%v", err)
+			return
+		}
+		*to = n
+	}
+}
+
+func duration(to *time.Duration) setter {
+	return func(r *reader, key string, v *value) {
+		if v.kind != unstable.String {
+			hint := "5m"
+			if v.kind == unstable.Integer {
+				hint = v.text + "s"
+			}
+			r.complain(key, v.at, "%s is not a duration: want a string as in %q", v.describe(), hint)
+			return
+		}
+		parsed(to, parseDuration)(r, key, v)
+	}
+}
+
+// parsed reads a string that has a form of its own.
+func parsed[T any](to *T, parse func(string) (T, error)) setter {
+	return func(r *reader, key string, v *value) {
+		var s string
+		if text(&s)(r, key, v); r.failed[key] {
+			return
+		}
+		got, err := parse(s)
+		if err != nil {
+			r.complain(key, v.at, "%v", err)
+			return
+		}
+		*to = got
+	}
+}
+
+// list reads an array of such strings.
+func list[T any](to *[]T, parse func(string) (T, error)) setter {
+	return func(r *reader, key string, v *value) {
+		if v.kind != unstable.Array {
+			r.complain(key, v.at, "%s is not an array: want [%s]", v.describe(), v.describe())
+			return
+		}
+		for i, item := range v.items {
+			var got T
+			at := fmt.Sprintf("%s[%d]", key, i)
+			r.where[at] = item.at
+			if parsed(&got, parse)(r, at, item); !r.failed[at] {
+				*to = append(*to, got)
+			} else {
+				r.failed[key] = true
+			}
+		}
+	}
+}
+
+// parsePrefix reads "10.0.0.0/8" or a single address.
+func parsePrefix(s string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
+		a = a.Unmap()
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return p, fmt.Errorf(`%s is not an address range: want "192.0.2.0/24", "2001:db8::/32" or a single address`, quote(s))
+	}
+	if p.Addr().Is4In6() {
+		return p, fmt.Errorf("%s is an IPv4 range in IPv6 form: want the IPv4 form", quote(s))
+	}
+	if m := p.Masked(); m != p {
+		return p, fmt.Errorf("%s has bits set behind the prefix: did you mean %q?", quote(s), m)
+	}
+	return p, nil
+}
+
+// parseServer reads the address of a DNS server, port 53 unless given.
+func parseServer(s string) (netip.AddrPort, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return netip.AddrPortFrom(a, 53), nil
+	}
+	if ap, err := netip.ParseAddrPort(s); err == nil && ap.Port() != 0 {
+		return ap, nil
+	}
+	return netip.AddrPort{}, fmt.Errorf(`%s is not the address of a server: want an IP address, with a port if it is not 53: "192.0.2.1" or "[2001:db8::1]:5353"`, quote(s))
+}
+
+// laterSchemes are ways to deliver that have a name but are not built yet.
+var laterSchemes = []string{"lmtp://", "lmtp+unix://", "maildir://", "smtps://"}
+
+func parseTarget(s string) (Target, error) {
+	switch s {
+	case "mx":
+		return Target{Kind: ToMX}, nil
+	case "discard":
+		return Target{Kind: ToDiscard}, nil
+	}
+	hostport, ok := strings.CutPrefix(s, "smtp://")
+	if !ok {
+		for _, later := range laterSchemes {
+			if strings.HasPrefix(s, later) {
+				return Target{}, fmt.Errorf(`%s: delivery by %s is not supported: want "mx", "smtp://host:port" or "discard"`, quote(s), strings.TrimSuffix(later, "://"))
+			}
+		}
+		if near := nearest(s, []string{"mx", "discard"}); near != "" {
+			return Target{}, fmt.Errorf("%s is not a target: did you mean %q?", quote(s), near)
+		}
+		if host, p, err := net.SplitHostPort(s); err == nil && host != "" && !strings.Contains(s, "/") {
+			return Target{}, fmt.Errorf("%s is not a target: did you mean %q?", quote(s), "smtp://"+net.JoinHostPort(host, p))
+		}
+		return Target{}, fmt.Errorf(`%s is not a target: want "mx", "smtp://host:port" or "discard"`, quote(s))
+	}
+	host, p, err := net.SplitHostPort(hostport)
+	if err != nil {
+		host, p = strings.TrimSuffix(strings.TrimPrefix(hostport, "["), "]"), "25"
+	}
+	n, err := strconv.ParseUint(p, 10, 16)
+	if err != nil || n == 0 {
+		return Target{}, fmt.Errorf("%s: %s is not a port: want 1 to 65535", quote(s), quote(p))
+	}
+	if a, err := netip.ParseAddr(host); err == nil {
+		return Target{ToHost, a.Unmap().String(), uint16(n)}, nil
+	}
+	host = strings.ToLower(host)
+	if fault := hostFault(host); fault != "" {
+		return Target{}, fmt.Errorf("%s: %s", quote(s), advise(fault, `"smtp://host:port"`))
+	}
+	return Target{ToHost, host, uint16(n)}, nil
+}

@@ -1,0 +1,261 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/net/idna"
+
+	"mailrace/proto/message"
+)
+
+// checker gathers what is wrong with the values of a Config.
+type checker struct{ problems Errors }
+
+func (k *checker) complain(key, format string, args ...any) {
+	k.problems = append(k.problems, Problem{Key: key, Text: fmt.Sprintf(format, args...)})
+}
+
+// problems judges every value, whoever set it.
+func (c *Config) problems() Errors {
+	k := &checker{}
+	k.hostname(c.Hostname)
+	k.within("engine.loops", c.Engine.Loops, 0, 256)
+	k.bytes("engine.memory", c.Engine.Memory, 16<<20, 1<<50)
+	k.within("engine.max_connections", c.Engine.MaxConnections, 1, 1_000_000)
+	k.lasts("engine.drain_timeout", c.Engine.DrainTimeout, 0, time.Hour)
+	k.listeners(c)
+	if c.Spool.Path == "" {
+		k.complain("spool.path", "empty: want a directory")
+	}
+	k.within("spool.shards", c.Spool.Shards, 0, message.MaxShards)
+	k.queue(&c.Queue)
+	k.routes(c.Routes)
+	k.egress(&c.Egress)
+	k.lasts("dns.timeout", c.DNS.Timeout, 100*time.Millisecond, time.Minute)
+	if n := len(c.DNS.Servers); n > 8 {
+		k.complain("dns.servers", "%d servers: want 8 or less", n)
+	}
+	k.limits(&c.Limits)
+	if c.Admin.Address != "" {
+		k.address("admin.address", c.Admin.Address)
+	}
+	if c.Events.Path == "" {
+		k.complain("events.path", `empty: want a file, "-" for standard output, or "off"`)
+	}
+	if c.Events.MaxSize != 0 {
+		k.bytes("events.max_size", c.Events.MaxSize, 64<<10, 1<<50)
+	}
+	k.within("events.keep", c.Events.Keep, 0, 1000)
+	k.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	k.oneOf("log.format", c.Log.Format, "text", "json")
+	return k.problems
+}
+
+func (k *checker) hostname(name string) {
+	const want = `the full name of this node, as in "mail.example.com"`
+	switch fault := hostFault(name); {
+	case name == "":
+		k.complain("hostname", "missing: want %s", want)
+	case fault != "":
+		k.complain("hostname", "%s", advise(fault, want))
+	case !strings.Contains(name, "."):
+		// RFC 5321 §2.3.5: only resolvable, fully-qualified names identify a host.
+		k.complain("hostname", `%s is a short name: want the full one, as in %q`, quote(name), name+".example.com")
+	}
+}
+
+func (k *checker) listeners(c *Config) {
+	if len(c.Listeners) == 0 {
+		k.complain("listener", `missing: want at least one [[listener]] with address = "127.0.0.1:2525"`)
+	}
+	seen := map[string]string{c.Admin.Address: "[admin]"}
+	for i, l := range c.Listeners {
+		key := fmt.Sprintf("listener[%d]", i)
+		if l.Address == "" {
+			k.complain(key+".address", `missing: want host:port to listen at, as in "127.0.0.1:2525"`)
+		} else if k.address(key+".address", l.Address) && !strings.HasSuffix(l.Address, ":0") {
+			if owner, taken := seen[l.Address]; taken {
+				k.complain(key+".address", "%s is the address of %s already: want another", quote(l.Address), owner)
+			}
+			seen[l.Address] = "a listener above"
+		}
+		switch l.Mode {
+		case ModeMX:
+		case "":
+			k.complain(key+".mode", `missing: want "mx"`)
+		case "submission", "submissions":
+			k.complain(key+".mode", `%q is not supported: this version serves "mx" only`, string(l.Mode))
+		default:
+			k.oneOf(key+".mode", string(l.Mode), string(ModeMX))
+		}
+	}
+}
+
+func (k *checker) queue(q *Queue) {
+	ok := k.lasts("queue.retry_min", q.RetryMin, 10*time.Millisecond, 24*time.Hour)
+	ok = k.lasts("queue.retry_max", q.RetryMax, 10*time.Millisecond, 7*24*time.Hour) && ok
+	ok = k.lasts("queue.expire", q.Expire, 100*time.Millisecond, 365*24*time.Hour) && ok
+	if !ok {
+		return
+	}
+	if q.RetryMin > q.RetryMax {
+		k.complain("queue.retry_min", "%s is longer than queue.retry_max: want %s or less", formatDuration(q.RetryMin), formatDuration(q.RetryMax))
+	}
+	if q.RetryMax >= q.Expire {
+		k.complain("queue.expire", "%s is not longer than queue.retry_max: want more than %s", formatDuration(q.Expire), formatDuration(q.RetryMax))
+	}
+}
+
+func (k *checker) routes(routes []Route) {
+	seen := map[string]bool{}
+	for i, r := range routes {
+		key := fmt.Sprintf("route[%d]", i)
+		if len(r.Domains) == 0 {
+			k.complain(key+".domains", `missing: want exact names, "*.suffix" or "*", as in ["example.com"]`)
+		}
+		for j, d := range r.Domains {
+			at := fmt.Sprintf("%s.domains[%d]", key, j)
+			if fault := patternFault(d); fault != "" {
+				k.complain(at, "%s", fault)
+			} else if seen[d] {
+				k.complain(at, "%s has a route above already: want it once", quote(d))
+			}
+			seen[d] = true
+		}
+		if r.To.Kind == 0 {
+			k.complain(key+".to", `missing: want "mx", "smtp://host:port" or "discard"`)
+		} else if r.To.Kind == ToHost && (r.To.Host == "" || r.To.Port == 0) {
+			k.complain(key+".to", "%s has no host or no port", quote(r.To.String()))
+		}
+		k.within(key+".connections", r.Connections, 0, 10_000)
+	}
+}
+
+func (k *checker) egress(e *Egress) {
+	k.within("egress.connections", e.Connections, 1, 10_000)
+	k.within("egress.recipients", e.Recipients, 1, 10_000)
+	k.within("egress.messages", e.Messages, 0, 1_000_000_000)
+	k.within("egress.port", int(e.Port), 1, 65535)
+	k.lasts("egress.idle", e.Idle, 0, time.Hour)
+	k.lasts("egress.connect_timeout", e.ConnectTimeout, 100*time.Millisecond, 10*time.Minute)
+	k.lasts("egress.command_timeout", e.CommandTimeout, 100*time.Millisecond, time.Hour)
+	k.lasts("egress.data_timeout", e.DataTimeout, 100*time.Millisecond, time.Hour)
+}
+
+func (k *checker) limits(l *Limits) {
+	k.bytes("limits.message_size", l.MessageSize, 1<<10, 1<<40)
+	k.within("limits.recipients", l.Recipients, 1, 100_000)
+	k.within("limits.line_length", l.LineLength, 512, 64<<10) // RFC 5321 §4.5.3.1.4
+	k.within("limits.errors", l.Errors, 1, 10_000)
+	k.within("limits.commands", l.Commands, 1, 1_000_000)
+	k.lasts("limits.command_timeout", l.CommandTimeout, 100*time.Millisecond, time.Hour)
+	k.lasts("limits.data_timeout", l.DataTimeout, 100*time.Millisecond, time.Hour)
+}
+
+func (k *checker) within(key string, n, low, high int) {
+	if n < low || n > high {
+		k.complain(key, "%d is out of range: want %d to %d", n, low, high)
+	}
+}
+
+func (k *checker) bytes(key string, n, low, high int64) {
+	if n < low || n > high {
+		k.complain(key, "%s is out of range: want %s to %s", formatSize(n), formatSize(low), formatSize(high))
+	}
+}
+
+func (k *checker) lasts(key string, d, low, high time.Duration) bool {
+	if d < low || d > high {
+		k.complain(key, "%s is out of range: want %s to %s", formatDuration(d), formatDuration(low), formatDuration(high))
+		return false
+	}
+	return true
+}
+
+func (k *checker) oneOf(key, got string, want ...string) {
+	if slices.Contains(want, got) {
+		return
+	}
+	if near := nearest(got, want); near != "" {
+		k.complain(key, "%s is not known: did you mean %q?", quote(got), near)
+		return
+	}
+	k.complain(key, "%s is not known: want %s", quote(got), strings.Join(want, ", "))
+}
+
+// address checks host:port to listen at.
+func (k *checker) address(key, s string) bool {
+	host, p, err := net.SplitHostPort(s)
+	if err != nil {
+		k.complain(key, `%s is not an address: want host:port, as in "127.0.0.1:2525" or "[::1]:2525"`, quote(s))
+		return false
+	}
+	if _, err := strconv.ParseUint(p, 10, 16); err != nil {
+		k.complain(key, "%s: %s is not a port: want 0 to 65535", quote(s), quote(p))
+		return false
+	}
+	if _, err := netip.ParseAddr(host); err != nil && host != "" {
+		if fault := hostFault(host); fault != "" {
+			k.complain(key, "%s: %s", quote(s), advise(fault, "an IP address or a host name"))
+			return false
+		}
+	}
+	return true
+}
+
+// patternFault says what is wrong with a domain pattern of a route, or "".
+func patternFault(d string) string {
+	if d == "*" {
+		return ""
+	}
+	fault := hostFault(strings.TrimPrefix(d, "*."))
+	if fault == "" && d == strings.ToLower(d) {
+		return ""
+	}
+	return advise(cmp.Or(fault, quote(d)+" has capitals"), `an exact name, "*.suffix" or "*"`)
+}
+
+// advise adds what would be right, unless the fault comes with a guess of its own.
+func advise(fault, want string) string {
+	if strings.HasSuffix(fault, "?") {
+		return fault
+	}
+	return fault + ": want " + want
+}
+
+// hostFault says what is wrong with a domain name, or "". RFC 1123 §2.1: letters, digits and hyphens, labels to 63 octets; RFC 5321
+// §4.5.3.1.2: 255 octets in all.
+func hostFault(name string) string {
+	if len(name) > 255 {
+		return quote(name) + " is longer than 255 octets"
+	}
+	for _, c := range name {
+		if c > 0x7f {
+			if ascii, err := idna.Lookup.ToASCII(name); err == nil && hostFault(ascii) == "" {
+				return fmt.Sprintf("%s is not in ASCII form: did you mean %q?", quote(name), ascii)
+			}
+			return quote(name) + " is not a domain name"
+		}
+	}
+	for label := range strings.SplitSeq(strings.ToLower(name), ".") {
+		if len(label) == 0 || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+			return quote(name) + " is not a domain name"
+		}
+		for i := range len(label) {
+			if c := label[i]; !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-') {
+				return quote(name) + " is not a domain name"
+			}
+		}
+	}
+	if _, err := netip.ParseAddr(name); err == nil {
+		return quote(name) + " is an IP address"
+	}
+	return ""
+}

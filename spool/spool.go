@@ -1,11 +1,16 @@
-// Package spool
 package spool
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
+	"runtime"
+	"sync/atomic"
 	"time"
 
+	"github.com/VictoriaMetrics/metrics"
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"mailrace/proto/message"
@@ -23,8 +28,8 @@ type Options struct {
 	Sync bool
 
 	FS            vfs.FS // nil = the operating system's
-	MemTableBytes int    // of each shard; 0 = 128 MiB. Two to three of them exist at a time
-	ReadOnly      bool   // only Recover, Scan and Load; nothing on disk is changed
+	MemTableBytes int    // of each shard; 0 = DefaultMemTableBytes. Two to three of them exist at a time
+	ReadOnly      bool   // only Recover, Scan and Load; nothing in the records is changed
 
 	Log *slog.Logger // nil = slog.Default()
 
@@ -32,23 +37,111 @@ type Options struct {
 	// the slice is the callee's to keep.
 	Post func(origin int, done []*Op)
 
-	// Fatal is told of a write that failed. Nothing completes after it. It must not return to normal operation: nil logs and exits with
-	// status 2, and recovery at the next start is the repair.
+	// Fatal is told of a write that failed. Nothing completes after it, and the goroutine that met the failure ends when Fatal returns. Nil
+	// logs and exits with status 2: recovery at the next start is the repair.
 	Fatal func(error)
 
 	Now func() time.Time // nil = time.Now
 }
 
-// Spool is a set of shards. All methods may be called by any goroutine.
-type Spool struct {
-	shards []*Shard
+// withDefaults fills in what was left zero.
+func (o Options) withDefaults() Options {
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	if o.MemTableBytes == 0 {
+		o.MemTableBytes = DefaultMemTableBytes
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	if o.Post == nil {
+		o.Post = func(_ int, done []*Op) {
+			for _, op := range done {
+				op.Free()
+			}
+		}
+	}
+	if o.Fatal == nil {
+		log := o.Log
+		o.Fatal = func(err error) {
+			log.Error("FATAL: the spool cannot be written; what was acknowledged is on disk and will be recovered at the next start", "error", err)
+			os.Exit(2)
+		}
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return o
 }
 
-// Open opens the spool at o.Path, or makes it. One process at a time can have it open.
-func Open(o Options) (*Spool, error) { return nil, ErrClosed }
+// Spool is a set of shards. All methods may be called by any goroutine.
+type Spool struct {
+	options Options
+	shards  []*Shard
+	cache   *pebble.Cache
+	metrics *metrics.Set
 
-// Close commits what is enqueued, completes it, and closes the spool.
-func (s *Spool) Close() error { return nil }
+	// failed is set before Fatal is called: from then on nothing completes and the stores are left alone.
+	failed atomic.Bool
+}
+
+// Open opens the spool at o.Path, or makes it. One process at a time can have it open. Messages found are not read yet: see Recover.
+func Open(o Options) (*Spool, error) {
+	o = o.withDefaults()
+	n, err := prepareLayout(o)
+	if err != nil {
+		return nil, fmt.Errorf("spool %s: %w", o.Path, err)
+	}
+	s := &Spool{options: o, cache: pebble.NewCache(cacheBytes)}
+	for i := range n {
+		sh, err := openShard(s, i)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("spool %s: shard %d of %d: %w", o.Path, i, n, err), s.Close())
+		}
+		s.shards = append(s.shards, sh)
+	}
+	s.registerMetrics()
+	for _, sh := range s.shards {
+		if o.ReadOnly {
+			sh.refuse()
+			continue
+		}
+		sh.running.Add(1)
+		go sh.run()
+	}
+	if !o.Sync && !o.ReadOnly {
+		o.Log.Warn("spool is not synced: acknowledged mail is lost when the machine goes down")
+	}
+	return s, nil
+}
+
+// Close commits what is enqueued, completes it, and closes the stores. Ops enqueued later complete with ErrClosed.
+func (s *Spool) Close() error {
+	var errs []error
+	for _, sh := range s.shards {
+		sh.refuse()
+	}
+	for _, sh := range s.shards {
+		sh.running.Wait()
+		if !s.failed.Load() {
+			errs = append(errs, sh.db.Close())
+		}
+	}
+	if s.metrics != nil {
+		metrics.UnregisterSet(s.metrics, true)
+	}
+	s.cache.Unref()
+	return errors.Join(errs...)
+}
+
+// fail is where every failure to write ends. It does not return.
+func (s *Spool) fail(err error) {
+	if s.failed.CompareAndSwap(false, true) {
+		s.options.Fatal(err)
+	}
+	runtime.Goexit()
+}
 
 // Shards is the number of shards.
 func (s *Spool) Shards() int { return len(s.shards) }
@@ -58,28 +151,3 @@ func (s *Spool) Shard(i int) *Shard { return s.shards[i] }
 
 // ShardOf is the shard that keeps the message id.
 func (s *Spool) ShardOf(id message.ID) *Shard { return s.shards[id.Shard()%len(s.shards)] }
-
-// Recover calls fn with every committed message, its recipients in the state last noted, without trace and content, shard by shard in the
-// order of ids. It must be called once, before the first Op of a message found by it. On the way it collects chunks without an envelope,
-// removes messages whose recipients are all settled, and moves unreadable records aside (they are kept, counted and logged). An error of
-// fn ends it and is returned.
-func (s *Spool) Recover(fn func(*message.Message) error) error { return nil }
-
-// Load reads n chunks of a message from firstChunk on, where chunk 0 is the trace header and 1 and up are the content, into memory
-// of the budget. It blocks on the disk: call it on a worker. The chunks are the caller's to free.
-func (s *Spool) Load(id message.ID, firstChunk, n int, b *message.Budget) ([]*message.Chunk, error) {
-	return nil, nil
-}
-
-// Scan calls fn with every message of a consistent snapshot of each shard, as Recover does, but changes nothing, until fn returns false.
-func (s *Spool) Scan(fn func(*message.Message) bool) error { return nil }
-
-// Shard is one Pebble store with its committer. All methods may be called by any goroutine.
-type Shard struct{}
-
-// NewID returns an id above all that this shard knows of.
-func (sh *Shard) NewID() message.ID { return 0 }
-
-// Enqueue hands an Op to the committer. It never waits for the disk. Ops of one goroutine are applied in the order in which it enqueued
-// them.
-func (sh *Shard) Enqueue(op *Op) {}

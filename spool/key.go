@@ -1,0 +1,52 @@
+package spool
+
+import (
+	"encoding/binary"
+
+	"mailrace/proto/message"
+)
+
+// The key space of a shard. Each kind of record is a range of its own, ordered by message, so that a walk over the envelopes reads no
+// content.
+//
+//	c <id:8> <index:4>   chunk of content, 1 and up: its octets, nothing else
+//	e <id:8>             envelope record: the message exists
+//	r <id:8> <index:4>   recipient record: the state of a recipient that is no longer what it was at arrival
+//	x <key>              a record that could not be read, moved aside with its bytes
+//
+// Numbers are big-endian. Chunks and envelopes are written once and removed by SingleDelete, which leaves nothing behind when both meet in
+// a memtable; so an id must never be used again. Recipient records are overwritten and removed by Delete.
+const (
+	kindChunk     = 'c'
+	kindEnvelope  = 'e'
+	kindRecipient = 'r'
+	kindCorrupt   = 'x'
+)
+
+const (
+	idKeyLen    = 1 + 8
+	indexKeyLen = idKeyLen + 4
+)
+
+// putKey writes the key of kind for id to dst, which has idKeyLen bytes.
+func putKey(dst []byte, kind byte, id message.ID) {
+	dst[0] = kind
+	binary.BigEndian.PutUint64(dst[1:], uint64(id))
+}
+
+// putIndexKey writes the key of kind for the part index of id to dst, which has indexKeyLen bytes.
+func putIndexKey(dst []byte, kind byte, id message.ID, index int) {
+	putKey(dst, kind, id)
+	binary.BigEndian.PutUint32(dst[idKeyLen:], uint32(index))
+}
+
+// recordID is the id in a key, or 0 for a key that is too short to have one, which belongs to no message.
+func recordID(key []byte) message.ID {
+	if len(key) < idKeyLen {
+		return 0
+	}
+	return message.ID(binary.BigEndian.Uint64(key[1:]))
+}
+
+// keyIndex is the index in a key of indexKeyLen bytes.
+func keyIndex(key []byte) int { return int(binary.BigEndian.Uint32(key[idKeyLen:])) }

@@ -1,0 +1,99 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"mailrace/proto/message"
+)
+
+// The directory of a spool holds a file that says what it is, and a directory per shard.
+const (
+	layoutFile   = "SPOOL"
+	layoutFormat = "mailrace spool 1\nshards %d\n"
+)
+
+// shardDir is the directory of shard i.
+func shardDir(o Options, i int) string { return o.FS.PathJoin(o.Path, fmt.Sprintf("shard-%03d", i)) }
+
+// prepareLayout checks that the spool has the number of shards that o asks for, or makes a new spool, and returns the number. The layout
+// file is written before the first shard, and whole or not at all: it alone says how many shards there are.
+func prepareLayout(o Options) (shards int, err error) {
+	if o.Shards < 0 || o.Shards > message.MaxShards {
+		return 0, fmt.Errorf("shards = %d: want 1 to %d, or 0 for one per core", o.Shards, message.MaxShards)
+	}
+	text, err := readFile(o.FS, o.FS.PathJoin(o.Path, layoutFile))
+	switch {
+	case errors.Is(err, os.ErrNotExist) && !o.ReadOnly:
+		return createLayout(o)
+	case err != nil:
+		return 0, fmt.Errorf("reading what the spool is: %w", err)
+	}
+	if n, err := fmt.Sscanf(text, layoutFormat, &shards); n != 1 || err != nil || fmt.Sprintf(layoutFormat, shards) != text ||
+		shards < 1 || shards > message.MaxShards {
+		return 0, fmt.Errorf("%s is %.80q: not a spool that this program can read", layoutFile, text)
+	}
+	if o.Shards != 0 && o.Shards != shards {
+		return 0, fmt.Errorf("the spool has %d shards, %d are configured: set shards = %[1]d (or 0, for what it has), or begin an empty spool elsewhere",
+			shards, o.Shards)
+	}
+	return shards, nil
+}
+
+// createLayout makes a new spool, durably.
+func createLayout(o Options) (shards int, err error) {
+	if _, err := o.FS.Stat(shardDir(o, 0)); err == nil {
+		return 0, fmt.Errorf("there are shards but no file %s: it has been damaged", layoutFile)
+	}
+	shards = o.Shards
+	if shards == 0 {
+		shards = min(runtime.GOMAXPROCS(0), message.MaxShards)
+	}
+	if err := o.FS.MkdirAll(o.Path, 0o700); err != nil {
+		return 0, err
+	}
+	name := o.FS.PathJoin(o.Path, layoutFile)
+	if err := writeFile(o.FS, name+".new", fmt.Sprintf(layoutFormat, shards)); err != nil {
+		return 0, err
+	}
+	if err := o.FS.Rename(name+".new", name); err != nil {
+		return 0, err
+	}
+	if err := syncDir(o.FS, o.Path); err != nil {
+		return 0, err
+	}
+	return shards, syncDir(o.FS, o.FS.PathDir(o.Path))
+}
+
+func readFile(fs vfs.FS, name string) (string, error) {
+	f, err := fs.Open(name)
+	if err != nil {
+		return "", err
+	}
+	b, err := io.ReadAll(io.LimitReader(f, 4096))
+	return string(b), errors.Join(err, f.Close())
+}
+
+// writeFile writes a new file and syncs it.
+func writeFile(fs vfs.FS, name, text string) error {
+	f, err := fs.Create(name, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write([]byte(text))
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// syncDir makes the names in a directory durable.
+func syncDir(fs vfs.FS, name string) error {
+	d, err := fs.OpenDir(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

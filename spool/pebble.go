@@ -1,0 +1,88 @@
+package spool
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/sstable/block"
+)
+
+const (
+	// DefaultMemTableBytes holds about 13,000 messages of 10 KiB, so that mail delivered within half a second at full rate is removed from
+	// the memtable that it was written to, and its flush writes nothing.
+	DefaultMemTableBytes = 128 << 20
+
+	// cacheBytes is the block cache that all shards share. The spool reads little: what is delivered soon is delivered from memory.
+	cacheBytes = 32 << 20
+
+	// separateBytes is the size from which a value goes to a blob file at its flush, so that compactions move the key and not the content.
+	separateBytes = 1 << 10
+)
+
+// pebbleOptions tunes a store for mail: written once, read seldom, and deleted soon, in the order in which it was written.
+func (sh *Shard) pebbleOptions() *pebble.Options {
+	s := sh.spool
+	o := &pebble.Options{
+		FS:                 s.options.FS,
+		Cache:              s.cache,
+		FormatMajorVersion: pebble.FormatValueSeparation,
+		Logger:             sh,
+		ReadOnly:           s.options.ReadOnly,
+		ErrorIfNotExists:   s.options.ReadOnly,
+		EventListener: &pebble.EventListener{
+			BackgroundError: func(err error) { sh.log.Error("spool: background work failed, will be tried again", "error", err) },
+			DataCorruption: func(i pebble.DataCorruptionInfo) {
+				sh.log.Error("spool: a file is damaged", "path", i.Path, "error", i.Details)
+			},
+			WriteStallBegin: func(i pebble.WriteStallBeginInfo) {
+				sh.stalls.Add(1)
+				sh.log.Warn("spool: writes wait for the disk", "reason", i.Reason)
+			},
+		},
+		MemTableSize: uint64(s.options.MemTableBytes),
+		// With a third memtable, a flush that takes its time does not stop the intake.
+		MemTableStopWritesThreshold: 3,
+		L0CompactionThreshold:       4,
+		L0StopWritesThreshold:       64,
+		LBaseMaxBytes:               256 << 20,
+		MaxOpenFiles:                256,
+	}
+	o.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
+		return pebble.ValueSeparationPolicy{
+			Enabled:               true,
+			MinimumSize:           separateBytes,
+			MaxBlobReferenceDepth: 10,
+			TargetGarbageRatio:    0.3,
+		}
+	}
+	for i := range o.Levels {
+		o.Levels[i].Compression = func() *block.CompressionProfile { return block.NoCompression }
+	}
+	return o
+}
+
+// Infof, Errorf and Fatalf make a Shard the logger of its store. What Pebble has to say is for those who look for it.
+func (sh *Shard) Infof(format string, args ...any) {
+	if sh.log.Enabled(context.Background(), slog.LevelDebug) {
+		sh.log.Debug("spool: " + fmt.Sprintf(format, args...))
+	}
+}
+
+// Errorf logs trouble that Pebble can live with.
+func (sh *Shard) Errorf(format string, args ...any) {
+	sh.log.Error("spool: " + fmt.Sprintf(format, args...))
+}
+
+// Fatalf is what Pebble calls when it cannot go on: a write to the WAL failed, or a sync of it. It does not return.
+func (sh *Shard) Fatalf(format string, args ...any) {
+	err := fmt.Errorf("shard %d: "+format, append([]any{sh.index}, args...)...)
+	if !sh.opened.Load() {
+		panic(openFailure{err}) // on the goroutine that opens the store, which returns it as an error
+	}
+	sh.spool.fail(err)
+}
+
+// openFailure carries a fatal error out of pebble.Open.
+type openFailure struct{ error }

@@ -1,0 +1,249 @@
+package spool
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"math/bits"
+
+	"mailrace/proto/message"
+)
+
+// A record is a version byte, the CRC-32C of all that follows (little-endian), and the fields of its version. Integers are uvarints but
+// where a width is given; strings are a uvarint length and the octets. A record ends with its last field. Old versions stay readable: a
+// change of fields is a new version, with a golden file of its own in testdata.
+//
+// Envelope, version 1: id:8 arrived:8 flags:1 size chunks from client helo trace count (address)*
+// Recipient, version 1: id:8 index state:1 attempts due:8 reply
+const (
+	envelopeVersion  = 1
+	recipientVersion = 1
+
+	recordHeader = 1 + 4
+
+	// maxReply is the most of a reply that a recipient record keeps.
+	maxReply = 1 << 10
+)
+
+// errRecord is the cause of every error of decoding.
+var errRecord = errors.New("unreadable record")
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// envelopeSize is the exact length of m's envelope record.
+func envelopeSize(m *message.Message) int {
+	n := recordHeader + 8 + 8 + 1 + uvarintLen(uint64(m.Size)) + uvarintLen(uint64(m.Chunks)) +
+		stringLen(len(m.From)) + stringLen(len(m.Client)) + stringLen(len(m.Helo)) + stringLen(len(m.Trace)) +
+		uvarintLen(uint64(len(m.Recipients)))
+	for i := range m.Recipients {
+		n += stringLen(len(m.Recipients[i].Address))
+	}
+	return n
+}
+
+// appendEnvelope appends m's envelope record to dst. It allocates nothing when dst has room for envelopeSize(m) more.
+func appendEnvelope(dst []byte, m *message.Message) []byte {
+	start := len(dst)
+	dst = append(dst, envelopeVersion, 0, 0, 0, 0)
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(m.ID))
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(m.Arrived))
+	dst = append(dst, byte(m.Flags))
+	dst = binary.AppendUvarint(dst, uint64(m.Size))
+	dst = binary.AppendUvarint(dst, uint64(m.Chunks))
+	dst = appendString(dst, m.From)
+	dst = appendString(dst, m.Client)
+	dst = appendString(dst, m.Helo)
+	dst = appendString(dst, m.Trace)
+	dst = binary.AppendUvarint(dst, uint64(len(m.Recipients)))
+	for i := range m.Recipients {
+		dst = appendString(dst, m.Recipients[i].Address)
+	}
+	seal(dst[start:])
+	return dst
+}
+
+// decodeEnvelope reads an envelope record into m, which keeps nothing of b. withTrace copies the trace header too.
+func decodeEnvelope(b []byte, m *message.Message, withTrace bool) error {
+	r, err := open(b, envelopeVersion)
+	if err != nil {
+		return fmt.Errorf("envelope: %w", err)
+	}
+	m.ID = message.ID(r.uint64())
+	m.Arrived = int64(r.uint64())
+	m.Flags = message.Flags(r.byte())
+	m.Size = int64(r.uvarint())
+	m.Chunks = int(r.uvarint())
+	m.From, m.Client, m.Helo = string(r.bytes()), string(r.bytes()), string(r.bytes())
+	m.Trace = nil
+	if trace := r.bytes(); withTrace {
+		m.Trace = append([]byte(nil), trace...)
+	}
+	n := r.uvarint()
+	if n > uint64(len(r.b)) { // each address takes at least its length byte
+		r.bad = true
+	}
+	if !r.bad {
+		m.Recipients = make([]message.Recipient, n)
+		for i := range m.Recipients {
+			m.Recipients[i].Address = string(r.bytes())
+		}
+	}
+	if err := r.end(); err != nil {
+		return fmt.Errorf("envelope: %w", err)
+	}
+	if m.Size < 0 || m.Chunks < 0 || len(m.Recipients) == 0 {
+		return fmt.Errorf("envelope: %w: %d octets in %d chunks for %d recipients", errRecord, m.Size, m.Chunks, len(m.Recipients))
+	}
+	return nil
+}
+
+// envelopeTrace is the trace header in an envelope record, a slice of b.
+func envelopeTrace(b []byte) ([]byte, error) {
+	r, err := open(b, envelopeVersion)
+	if err != nil {
+		return nil, fmt.Errorf("envelope: %w", err)
+	}
+	r.skip(8 + 8 + 1)
+	r.uvarint()
+	r.uvarint()
+	for range 3 {
+		r.bytes()
+	}
+	trace := r.bytes()
+	if r.bad {
+		return nil, fmt.Errorf("envelope: %w: cut short", errRecord)
+	}
+	return trace, nil
+}
+
+// updateSize is the exact length of u's recipient record.
+func updateSize(u *Update) int {
+	return recordHeader + 8 + uvarintLen(uint64(u.Index)) + 1 + uvarintLen(uint64(u.Attempts)) + 8 + stringLen(min(len(u.Reply), maxReply))
+}
+
+// appendUpdate appends u's recipient record to dst.
+func appendUpdate(dst []byte, u *Update) []byte {
+	start := len(dst)
+	dst = append(dst, recipientVersion, 0, 0, 0, 0)
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(u.ID))
+	dst = binary.AppendUvarint(dst, uint64(u.Index))
+	dst = append(dst, byte(u.State))
+	dst = binary.AppendUvarint(dst, uint64(u.Attempts))
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(u.Due))
+	dst = appendString(dst, u.Reply[:min(len(u.Reply), maxReply)])
+	seal(dst[start:])
+	return dst
+}
+
+// decodeUpdate reads a recipient record.
+func decodeUpdate(b []byte) (u Update, err error) {
+	r, err := open(b, recipientVersion)
+	if err != nil {
+		return u, fmt.Errorf("recipient: %w", err)
+	}
+	u.ID = message.ID(r.uint64())
+	u.Index = int(r.uvarint())
+	u.State = message.State(r.byte())
+	attempts := r.uvarint()
+	u.Attempts = uint16(attempts)
+	u.Due = int64(r.uint64())
+	u.Reply = string(r.bytes())
+	if err := r.end(); err != nil {
+		return u, fmt.Errorf("recipient: %w", err)
+	}
+	if u.Index < 0 || u.State > message.Expired || attempts > 1<<16-1 {
+		return u, fmt.Errorf("recipient: %w: index %d, state %d, %d attempts", errRecord, u.Index, uint8(u.State), attempts)
+	}
+	return u, nil
+}
+
+// seal writes the checksum of a finished record.
+func seal(record []byte) {
+	binary.LittleEndian.PutUint32(record[1:], crc32.Checksum(record[recordHeader:], castagnoli))
+}
+
+// open checks the version and the checksum of a record and returns a reader of its fields.
+func open(b []byte, version byte) (fields, error) {
+	if len(b) < recordHeader {
+		return fields{}, fmt.Errorf("%w: %d bytes", errRecord, len(b))
+	}
+	if b[0] != version {
+		return fields{}, fmt.Errorf("%w: version %d, this program reads %d", errRecord, b[0], version)
+	}
+	if want, got := binary.LittleEndian.Uint32(b[1:]), crc32.Checksum(b[recordHeader:], castagnoli); want != got {
+		return fields{}, fmt.Errorf("%w: checksum %08x, want %08x", errRecord, got, want)
+	}
+	return fields{b: b[recordHeader:]}, nil
+}
+
+// fields reads the fields of a record in order. The first one that does not fit sets bad, and all behind it are zero.
+type fields struct {
+	b   []byte
+	bad bool
+}
+
+func (r *fields) skip(n int) []byte {
+	if r.bad || n > len(r.b) {
+		r.bad, r.b = true, nil
+		return nil
+	}
+	p := r.b[:n:n]
+	r.b = r.b[n:]
+	return p
+}
+
+func (r *fields) byte() byte {
+	if p := r.skip(1); p != nil {
+		return p[0]
+	}
+	return 0
+}
+
+func (r *fields) uint64() uint64 {
+	if p := r.skip(8); p != nil {
+		return binary.LittleEndian.Uint64(p)
+	}
+	return 0
+}
+
+func (r *fields) uvarint() uint64 {
+	v, n := binary.Uvarint(r.b)
+	if n <= 0 {
+		r.bad, r.b = true, nil
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+// bytes is a string field, as a slice of the record.
+func (r *fields) bytes() []byte {
+	n := r.uvarint()
+	if n > uint64(len(r.b)) {
+		r.bad, r.b = true, nil
+		return nil
+	}
+	return r.skip(int(n))
+}
+
+// end says whether the fields were all there and nothing is behind them.
+func (r *fields) end() error {
+	switch {
+	case r.bad:
+		return fmt.Errorf("%w: cut short", errRecord)
+	case len(r.b) > 0:
+		return fmt.Errorf("%w: %d bytes too many", errRecord, len(r.b))
+	}
+	return nil
+}
+
+func appendString[S string | []byte](dst []byte, s S) []byte {
+	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
+}
+
+// stringLen is the length of a string field of n octets.
+func stringLen(n int) int { return uvarintLen(uint64(n)) + n }
+
+// uvarintLen is the length of v as a uvarint: 7 bits a byte.
+func uvarintLen(v uint64) int { return (bits.Len64(v|1) + 6) / 7 }

@@ -1,0 +1,227 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"mailrace/proto/message"
+)
+
+// Recover calls fn with every committed message, its recipients in the state last noted, without trace and content, shard by shard in the
+// order of ids. Call it once, before the first Op. On the way it collects what belongs to no message, removes messages whose recipients
+// are all settled, and moves unreadable records aside: they are kept, with the content they name, counted and logged. An error of fn ends
+// it and is returned. A crash in the middle does no harm: the next Recover finds the same messages.
+func (s *Spool) Recover(fn func(*message.Message) error) error {
+	for _, sh := range s.shards {
+		if err := sh.recover(fn); err != nil {
+			return fmt.Errorf("recovering shard %d of %s: %w", sh.index, s.options.Path, err)
+		}
+	}
+	return nil
+}
+
+func (sh *Shard) recover(fn func(*message.Message) error) (err error) {
+	snapshot := sh.db.NewSnapshot()
+	defer func() { err = errors.Join(err, snapshot.Close()) }()
+	if sh.spool.options.ReadOnly {
+		return walk(snapshot, fn, sh.logUnreadable)
+	}
+	r := &repair{sh: sh, batch: sh.db.NewBatch()}
+	defer func() { err = errors.Join(err, r.batch.Close()) }()
+	visit := func(m *message.Message) error {
+		if settled(m) {
+			return r.remove(m)
+		}
+		return fn(m)
+	}
+	if err := walk(snapshot, visit, r.moveAside); err != nil {
+		return err
+	}
+	for _, kind := range []byte{kindChunk, kindRecipient} {
+		if err := r.collect(snapshot, kind); err != nil {
+			return fmt.Errorf("collecting what belongs to no message: %w", err)
+		}
+	}
+	return r.flush(1)
+}
+
+// settled says that nothing remains to be done for m.
+func settled(m *message.Message) bool {
+	for i := range m.Recipients {
+		if !m.Recipients[i].State.Settled() {
+			return false
+		}
+	}
+	return true
+}
+
+// walk calls visit with every message that reader shows, in the order of ids, settled ones too. It calls unreadable with an iterator that
+// stands on a record which cannot be decoded; a recipient with such a record is pending as far as visit sees. Errors of visit, of
+// unreadable and of the disk end the walk.
+func walk(reader pebble.Reader, visit func(*message.Message) error, unreadable func(*pebble.Iterator, error) error) (err error) {
+	envelopes, err := iterate(reader, kindEnvelope)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, envelopes.Close()) }()
+	states, err := iterate(reader, kindRecipient)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, states.Close()) }()
+
+	states.First()
+	for envelopes.First(); envelopes.Valid(); envelopes.Next() {
+		value, err := envelopes.ValueAndErr()
+		if err != nil {
+			return err
+		}
+		m := new(message.Message)
+		err = decodeEnvelope(value, m, false)
+		if key := envelopes.Key(); err == nil && (len(key) != idKeyLen || recordID(key) != m.ID) {
+			err = fmt.Errorf("envelope: %w: names message %v", errRecord, m.ID)
+		}
+		if err == nil {
+			err = readStates(states, m, unreadable)
+			if err == nil {
+				err = visit(m)
+			}
+		} else {
+			err = unreadable(envelopes, err)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return errors.Join(envelopes.Error(), states.Error())
+}
+
+// iterate returns an iterator over the records of a kind, unpositioned.
+func iterate(reader pebble.Reader, kind ...byte) (*pebble.Iterator, error) {
+	upper := append([]byte(nil), kind...)
+	upper[len(upper)-1]++
+	return reader.NewIter(&pebble.IterOptions{LowerBound: kind, UpperBound: upper})
+}
+
+// readStates moves states, which runs through the recipient records in step with the envelopes, behind those of m and notes them in m.
+func readStates(states *pebble.Iterator, m *message.Message, unreadable func(*pebble.Iterator, error) error) error {
+	for ; states.Valid() && recordID(states.Key()) <= m.ID; states.Next() {
+		key := states.Key()
+		if recordID(key) < m.ID {
+			continue // belongs to no message: Recover collects it
+		}
+		value, err := states.ValueAndErr()
+		if err != nil {
+			return err
+		}
+		u, err := decodeUpdate(value)
+		if err == nil && (len(key) != indexKeyLen || u.ID != m.ID || u.Index != keyIndex(key) || u.Index >= len(m.Recipients)) {
+			err = fmt.Errorf("recipient: %w: of message %v, index %d", errRecord, u.ID, u.Index)
+		}
+		if err != nil {
+			if err := unreadable(states, err); err != nil {
+				return err
+			}
+			continue
+		}
+		rcpt := &m.Recipients[u.Index]
+		rcpt.State, rcpt.Attempts, rcpt.Due, rcpt.Reply = u.State, u.Attempts, u.Due, u.Reply
+	}
+	return nil
+}
+
+// logUnreadable is for walks that may not change anything.
+func (sh *Shard) logUnreadable(it *pebble.Iterator, err error) error {
+	sh.log.Error("spool: record cannot be read", "key", fmt.Sprintf("%x", it.Key()), "error", err)
+	return nil
+}
+
+// repair gathers what a recovery puts right.
+type repair struct {
+	sh    *Shard
+	batch *pebble.Batch
+}
+
+// remove removes a message that has no recipient left to serve.
+func (r *repair) remove(m *message.Message) error {
+	if err := encodeRemoval(r.batch, Removal{ID: m.ID, Chunks: m.Chunks, Recipients: len(m.Recipients)}); err != nil {
+		return err
+	}
+	return r.flush(batchBytes)
+}
+
+// moveAside keeps an unreadable record under kindCorrupt, and drops it where it stands.
+func (r *repair) moveAside(it *pebble.Iterator, cause error) error {
+	if err := r.sh.logUnreadable(it, cause); err != nil {
+		return err
+	}
+	r.sh.corrupt.Add(1)
+	value, err := it.ValueAndErr()
+	if err != nil {
+		return err
+	}
+	key := append([]byte{kindCorrupt}, it.Key()...)
+	if err := r.batch.Set(key, value, nil); err != nil {
+		return err
+	}
+	if err := r.batch.Delete(it.Key(), nil); err != nil {
+		return err
+	}
+	return r.flush(batchBytes)
+}
+
+// collect drops every record of a kind whose message has no envelope, neither a good one nor one that was moved aside.
+func (r *repair) collect(reader pebble.Reader, kind byte) (err error) {
+	parts, err := iterate(reader, kind)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, parts.Close()) }()
+	owners, err := iterate(reader, kindEnvelope)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, owners.Close()) }()
+	aside, err := iterate(reader, kindCorrupt, kindEnvelope)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, aside.Close()) }()
+
+	owners.First()
+	aside.First()
+	for parts.First(); parts.Valid(); parts.Next() {
+		id := recordID(parts.Key())
+		for owners.Valid() && recordID(owners.Key()) < id {
+			owners.Next()
+		}
+		for aside.Valid() && recordID(aside.Key()[1:]) < id {
+			aside.Next()
+		}
+		if owners.Valid() && recordID(owners.Key()) == id || aside.Valid() && recordID(aside.Key()[1:]) == id {
+			continue
+		}
+		r.sh.orphans.Add(1)
+		if err := r.batch.Delete(parts.Key(), nil); err != nil {
+			return err
+		}
+		if err := r.flush(batchBytes); err != nil {
+			return err
+		}
+	}
+	return errors.Join(parts.Error(), owners.Error(), aside.Error())
+}
+
+// flush writes the batch when it has grown to limit bytes. Nothing needs a sync: what a crash takes back is found again.
+func (r *repair) flush(limit int) error {
+	if r.batch.Empty() || r.batch.Len() < limit {
+		return nil
+	}
+	if err := r.sh.db.Apply(r.batch, pebble.NoSync); err != nil {
+		return err
+	}
+	r.batch.Reset()
+	return nil
+}

@@ -1,0 +1,173 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"mailrace/proto/message"
+)
+
+// lazyDelay is how long removals and updates wait for an Append to ride with. They wait for no sync, so all they cost is the memory of
+// their Ops, and what a crash takes back of them is delivered again.
+const lazyDelay = 5 * time.Millisecond
+
+// Shard is one Pebble store and the committer that is the only one to write to it. Its exported methods may be called by any goroutine.
+type Shard struct {
+	index  int
+	spool  *Spool
+	db     *pebble.DB
+	log    *slog.Logger
+	newest atomic.Uint64 // the id minted last
+	opened atomic.Bool
+
+	// The queue: Ops in the order of their Enqueue, linked through Op.next.
+	mu         sync.Mutex
+	ready      sync.Cond // signalled when urgent or closing becomes true
+	head, tail *Op
+	urgent     bool // the committer shall not wait for more
+	closing    bool
+	lazyTimer  *time.Timer
+
+	running sync.WaitGroup // the committer
+	batch   *pebble.Batch
+	posts   [][]*Op // by origin
+
+	syncs, batches, ops, stored, bytes, stalls atomic.Uint64
+	corrupt                                    atomic.Uint64 // records moved aside
+	orphans                                    atomic.Uint64 // records collected that belonged to no message
+}
+
+// openShard opens or creates the store of shard i and finds the newest id in it.
+func openShard(s *Spool, i int) (sh *Shard, err error) {
+	sh = &Shard{index: i, spool: s, log: s.options.Log.With("shard", i)}
+	sh.ready.L = &sh.mu
+	sh.lazyTimer = time.AfterFunc(time.Hour, sh.hurry)
+	sh.lazyTimer.Stop()
+	defer func() {
+		if r := recover(); r != nil {
+			failure, ok := r.(openFailure)
+			if !ok {
+				panic(r)
+			}
+			err = failure
+		}
+	}()
+	dir := shardDir(s.options, i)
+	sh.db, err = pebble.Open(dir, sh.pebbleOptions())
+	if err != nil {
+		return nil, explainOpen(s.options.FS, dir, err)
+	}
+	sh.opened.Store(true)
+	if err := sh.findNewest(); err != nil {
+		return nil, fmt.Errorf("finding the newest message: %w", errors.Join(err, sh.db.Close()))
+	}
+	sh.batch = sh.db.NewBatchWithSize(batchBytes/8, pebble.WithMaxRetainedSizeBytes(2*batchBytes))
+	return sh, nil
+}
+
+// explainOpen says what to do about a store that is in use, which Pebble reports as the bare error of the lock.
+func explainOpen(fs vfs.FS, dir string, err error) error {
+	if lock, lockErr := fs.Lock(fs.PathJoin(dir, "LOCK")); lockErr != nil && !errors.Is(lockErr, os.ErrNotExist) {
+		return fmt.Errorf("another process has the spool open; stop it, or ask it: %w", err)
+	} else if lockErr == nil {
+		err = errors.Join(err, lock.Close())
+	}
+	return fmt.Errorf("opening %s: %w", dir, err)
+}
+
+// findNewest raises newest to the highest id that has an envelope or a chunk.
+func (sh *Shard) findNewest() error {
+	for _, kind := range []byte{kindChunk, kindEnvelope} {
+		it, err := iterate(sh.db, kind)
+		if err != nil {
+			return err
+		}
+		if it.Last() {
+			sh.newest.Store(max(sh.newest.Load(), uint64(recordID(it.Key()))))
+		}
+		if err := errors.Join(it.Error(), it.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// NewID returns an id above all that this shard knows of.
+func (sh *Shard) NewID() message.ID {
+	now := sh.spool.options.Now()
+	for {
+		last := sh.newest.Load()
+		id := message.NextID(message.ID(last), now, sh.index)
+		if sh.newest.CompareAndSwap(last, uint64(id)) {
+			return id
+		}
+	}
+}
+
+// Enqueue hands an Op to the committer. It never waits for the disk. Ops of one goroutine are applied in the order in which it enqueued
+// them. An Op that must be synced, or that holds a chunk, is committed as soon as the batch before it is done; all others wait up to 5 ms
+// for such a one.
+func (sh *Shard) Enqueue(op *Op) {
+	op.next, op.Err = nil, nil
+	urgent := op.urgent()
+	sh.mu.Lock()
+	if sh.closing {
+		sh.mu.Unlock()
+		op.Err = ErrClosed
+		sh.complete(op, new([][]*Op))
+		return
+	}
+	first := sh.head == nil
+	if first {
+		sh.head = op
+	} else {
+		sh.tail.next = op
+	}
+	sh.tail = op
+	wake := urgent && !sh.urgent
+	sh.urgent = sh.urgent || urgent
+	if first && !urgent {
+		sh.lazyTimer.Reset(lazyDelay)
+	}
+	sh.mu.Unlock()
+	if wake {
+		sh.ready.Signal()
+	}
+}
+
+// hurry ends the wait of Ops that had no company.
+func (sh *Shard) hurry() {
+	sh.mu.Lock()
+	sh.urgent = sh.head != nil
+	sh.mu.Unlock()
+	sh.ready.Signal()
+}
+
+// refuse makes Enqueue refuse from now on, and the committer end when it has committed what is queued.
+func (sh *Shard) refuse() {
+	sh.mu.Lock()
+	sh.closing = true
+	sh.mu.Unlock()
+	sh.lazyTimer.Stop()
+	sh.ready.Signal()
+}
+
+// take waits for work and takes all there is. It returns nil when the shard is closed and nothing is left.
+func (sh *Shard) take() *Op {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	for !sh.urgent && !sh.closing {
+		sh.ready.Wait()
+	}
+	list := sh.head
+	sh.head, sh.tail, sh.urgent = nil, nil, false
+	return list
+}

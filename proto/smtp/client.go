@@ -1,0 +1,324 @@
+package smtp
+
+import "errors"
+
+// ClientConfig is what all sessions of a source share. It must not change once a Client was given it.
+type ClientConfig struct {
+	Hello string // our name in EHLO: a domain or an address literal
+}
+
+// ClientEvent is what Client.Feed has to tell. Events of a transaction are always of the oldest one that has not ended.
+type ClientEvent uint8
+
+const (
+	// ClientNeedInput: nothing more can be done with the bytes presented. Write what is Pending, keep the bytes that are left, wait for more.
+	ClientNeedInput ClientEvent = iota
+	// ClientReady: the server took our EHLO or HELO, or answered a RSET of ours. See Extensions, MaxSize.
+	ClientReady
+	// ClientRefused: the greeting or the answer to EHLO and HELO is 4xx or 5xx. Nothing but Quit is of use now.
+	ClientRefused
+	// ClientMail: the answer to MAIL. If it is not 2xx, no recipient was accepted, no ClientRcpt follows, and ClientDataRefused ends the
+	// transaction.
+	ClientMail
+	// ClientRcpt: the answer to the RCPT of RcptIndex.
+	ClientRcpt
+	// ClientStart: the server waits for the content, and accepted at least one recipient. Write the content, dots stuffed, CRLF at its end,
+	// then call EndContent.
+	ClientStart
+	// ClientDataRefused: the transaction is over and nothing was delivered: DATA got 4xx or 5xx, or there was nobody left to send it for.
+	// Reply is the answer for those recipients that were accepted.
+	ClientDataRefused
+	// ClientDone: the answer to the content, 2xx, 4xx or 5xx, for the accepted recipients. The transaction is over.
+	ClientDone
+	// ClientGone: the server ends the session (421, 221), answered QUIT, or answered while the content was under way. Close the connection.
+	// Transactions that have not ended are undecided.
+	ClientGone
+	// ClientFailed: what the server says is no SMTP, see Err. Close the connection. Transactions that have not ended are undecided.
+	ClientFailed
+)
+
+func (e ClientEvent) String() string {
+	return [...]string{"NeedInput", "Ready", "Refused", "Mail", "Rcpt", "Start", "DataRefused", "Done", "Gone", "Failed"}[e]
+}
+
+// What Client gives up on, beside the errors of ReplyParser.
+var (
+	// ErrUnexpectedReply: a reply that nothing asked for, or of a class that does not answer the command.
+	ErrUnexpectedReply = errors.New("unexpected reply")
+	// ErrHelloName: ClientConfig.Hello is no word of printable ASCII.
+	ErrHelloName = errors.New("bad name for EHLO")
+)
+
+// clientPhase is where the session as a whole is.
+type clientPhase uint8
+
+const (
+	clientBanner  clientPhase = iota // waits for the greeting
+	clientEHLO                       // waits for the answer to EHLO
+	clientHELO                       // waits for the answer to HELO
+	clientUp                         // transactions
+	clientRefused                    // not welcome
+	clientOver                       // nothing more is read
+)
+
+// clientStep is the reply that a transaction waits for.
+type clientStep uint8
+
+const (
+	stepReset   clientStep = iota // to the RSET that clears away what the transaction before left
+	stepMail                      // to MAIL
+	stepRcpt                      // to the RCPT of clientTransaction.answered
+	stepData                      // to DATA
+	stepContent                   // none: the content is under way
+	stepFinal                     // to the content
+	stepOver                      // none: the end is to be told
+)
+
+// clientTransaction is an envelope under way. Its strings are the caller's.
+type clientTransaction struct {
+	step        clientStep
+	mailRefused bool
+	from        string
+	params      MailParams
+	rcpts       []string
+	answered    int // recipients answered
+	accepted    int // recipients accepted
+}
+
+// Client is the client side of one session. With PIPELINING it sends an envelope in one go, and the next envelope behind the content of a
+// transaction, so that at most two transactions are under way; without, it goes step by step. Arguments go to the wire only through
+// Begin, which lets nothing pass that the address grammar refuses.
+//
+// The zero Client is of no use before Init. It may be used for one session after another. It belongs to one goroutine at a time.
+type Client struct {
+	cfg       *ClientConfig
+	phase     clientPhase
+	ext       Extensions
+	maxSize   int64
+	resetting bool // waits for the answer to a RSET of the caller
+	quitting  bool // QUIT is queued
+	resetDue  bool // the server may hold an envelope open that was given up
+	first     int  // index of the oldest transaction in tx
+	count     int  // transactions under way
+	tx        [2]clientTransaction
+	rcptIndex int
+	err       error
+	parser    ReplyParser
+	out       []byte
+}
+
+// Init makes c ready for a new session, in which the server speaks first.
+func (c *Client) Init(cfg *ClientConfig) {
+	c.parser.Reset()
+	*c = Client{cfg: cfg, parser: c.parser, out: c.out[:0]}
+}
+
+// Feed reads replies from p. It returns how many octets of p are used up and what there is to tell. The caller calls it again with p[n:]
+// (even when that is empty) until the event is ClientNeedInput, ClientGone or ClientFailed.
+func (c *Client) Feed(p []byte) (n int, ev ClientEvent) {
+	if c.count > 0 && c.tx[c.first].step == stepOver {
+		c.parser.view = ReplyView{}
+		c.pop()
+		return 0, ClientDataRefused
+	}
+	for c.phase != clientOver {
+		used, done, err := c.parser.Parse(p[n:])
+		n += used
+		switch {
+		case err != nil:
+			return n, c.fail(err)
+		case !done:
+			return n, ClientNeedInput
+		}
+		if ev := c.take(c.parser.Reply()); ev != ClientNeedInput {
+			return n, ev
+		}
+	}
+	return len(p), ClientGone
+}
+
+// take judges a reply by what it answers.
+func (c *Client) take(r *ReplyView) ClientEvent {
+	switch {
+	case c.phase == clientBanner:
+		return c.takeBanner(r)
+	case c.phase == clientEHLO, c.phase == clientHELO:
+		return c.takeHello(r)
+	case r.Code == 421 || r.Code == 221 || c.quitting && c.count == 0:
+		c.phase = clientOver
+		return ClientGone
+	case c.resetting && r.Code/100 == 2:
+		c.resetting = false
+		return ClientReady
+	case c.count > 0:
+		return c.takeTransaction(&c.tx[c.first], r)
+	}
+	return c.fail(ErrUnexpectedReply)
+}
+
+func (c *Client) takeBanner(r *ReplyView) ClientEvent {
+	switch {
+	case r.Code/100 >= 4:
+		c.phase = clientRefused
+		return ClientRefused
+	case r.Code != 220:
+		return c.fail(ErrUnexpectedReply)
+	case !validWord(c.cfg.Hello):
+		return c.fail(ErrHelloName)
+	}
+	c.phase = clientEHLO
+	c.queue("EHLO ", c.cfg.Hello, "\r\n")
+	return ClientNeedInput
+}
+
+func (c *Client) takeHello(r *ReplyView) ClientEvent {
+	switch {
+	case r.Code == 250:
+		if c.phase == clientEHLO {
+			c.ext, c.maxSize = parseExtensions(r.Text)
+		}
+		c.phase = clientUp
+		return ClientReady
+	case r.Code/100 == 5 && c.phase == clientEHLO: // RFC 5321 §4.1.4
+		c.phase = clientHELO
+		c.queue("HELO ", c.cfg.Hello, "\r\n")
+		return ClientNeedInput
+	case r.Code/100 >= 4:
+		c.phase = clientRefused
+		return ClientRefused
+	}
+	return c.fail(ErrUnexpectedReply)
+}
+
+// takeTransaction judges a reply to the oldest transaction.
+func (c *Client) takeTransaction(t *clientTransaction, r *ReplyView) ClientEvent {
+	class := r.Code / 100
+	if class == 3 && t.step != stepData || class == 2 && (t.step == stepData || t.step == stepContent) {
+		return c.fail(ErrUnexpectedReply)
+	}
+	switch t.step {
+	case stepReset:
+		if class != 2 {
+			return c.fail(ErrUnexpectedReply)
+		}
+		t.step = stepMail
+		if !c.pipelining() {
+			c.queueMail(t)
+		}
+		return ClientNeedInput
+	case stepMail:
+		t.mailRefused = class != 2
+		t.step = stepRcpt
+		if !c.pipelining() {
+			c.afterRecipient(t)
+		}
+		return ClientMail
+	case stepRcpt:
+		return c.takeRcpt(t, class)
+	case stepData:
+		return c.takeData(t, class)
+	case stepFinal:
+		c.pop()
+		if t.accepted == 0 { // we sent no content: whatever the answer, nothing was delivered
+			return ClientDataRefused
+		}
+		return ClientDone
+	}
+	// The server answers in the middle of the content. There is no way back into step.
+	c.phase = clientOver
+	return ClientGone
+}
+
+func (c *Client) takeRcpt(t *clientTransaction, class int) ClientEvent {
+	c.rcptIndex = t.answered
+	t.answered++
+	if class == 2 && !t.mailRefused {
+		t.accepted++
+	}
+	switch {
+	case !c.pipelining():
+		c.afterRecipient(t)
+	case t.answered == len(t.rcpts):
+		t.step = stepData
+	}
+	if t.mailRefused {
+		return ClientNeedInput
+	}
+	return ClientRcpt
+}
+
+// afterRecipient queues the next command of an envelope that goes step by step.
+func (c *Client) afterRecipient(t *clientTransaction) {
+	switch {
+	case t.mailRefused:
+		t.step = stepOver
+	case t.answered < len(t.rcpts):
+		c.queue("RCPT TO:<", t.rcpts[t.answered], ">\r\n")
+	case t.accepted == 0:
+		t.step, c.resetDue = stepOver, true
+	default:
+		t.step = stepData
+		c.queue("DATA\r\n")
+	}
+}
+
+func (c *Client) takeData(t *clientTransaction, class int) ClientEvent {
+	switch {
+	case class != 3:
+		// Some servers keep the envelope then, and would refuse the next MAIL.
+		c.resetDue = true
+		c.pop()
+		return ClientDataRefused
+	case t.accepted == 0:
+		// The server wants content for nobody: end it at once. RFC 2920 §3.1.
+		t.step = stepFinal
+		c.queue(".\r\n")
+		return ClientNeedInput
+	}
+	t.step = stepContent
+	return ClientStart
+}
+
+func (c *Client) pop() {
+	c.tx[c.first].rcpts = nil
+	c.first ^= 1
+	c.count--
+}
+
+func (c *Client) fail(err error) ClientEvent {
+	c.phase, c.err = clientOver, err
+	return ClientFailed
+}
+
+func (c *Client) pipelining() bool { return c.ext.Has(ExtPipelining) }
+
+// Pending returns the commands queued and not written yet. It holds until the next call of any other method.
+func (c *Client) Pending() []byte { return c.out }
+
+// Flushed says that Pending was written (or copied).
+func (c *Client) Flushed() {
+	if cap(c.out) > keptOutput {
+		c.out = nil
+		return
+	}
+	c.out = c.out[:0]
+}
+
+// Reply is the reply that the last event was about. Its slices hold until the next Feed. It is empty (Code 0) where an event had none of its
+// own: ClientDataRefused after every recipient was refused.
+func (c *Client) Reply() *ReplyView { return c.parser.Reply() }
+
+// RcptIndex is the recipient that ClientRcpt is about: an index into the rcpts of its Begin.
+func (c *Client) RcptIndex() int { return c.rcptIndex }
+
+// Extensions is what the server offered.
+func (c *Client) Extensions() Extensions { return c.ext }
+
+// MaxSize is the largest message that the server takes, in octets, or 0 where it named none.
+func (c *Client) MaxSize() int64 { return c.maxSize }
+
+// Outstanding is how many transactions have not ended, 0 to 2.
+func (c *Client) Outstanding() int { return c.count }
+
+// Err is the reason of ClientFailed.
+func (c *Client) Err() error { return c.err }

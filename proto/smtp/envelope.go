@@ -1,0 +1,184 @@
+package smtp
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+)
+
+// Why Begin refuses an envelope. Nothing of it was queued, and the session is as it was.
+var (
+	// ErrNotReady: CanBegin is false, or there are no recipients.
+	ErrNotReady = errors.New("no transaction may begin now")
+	// ErrNeedsSMTPUTF8: the server does not offer SMTPUTF8. 5.6.7, RFC 6531 §3.2.
+	ErrNeedsSMTPUTF8 = errors.New("server does not offer SMTPUTF8")
+	// ErrNeeds8BitMIME: the server does not offer 8BITMIME. 5.6.3, RFC 6152 §3.
+	ErrNeeds8BitMIME = errors.New("server does not offer 8BITMIME")
+	// ErrTooLarge: over the SIZE that the server offers. 5.3.4, RFC 1870 §6.1.
+	ErrTooLarge = errors.New("message too large for the server")
+)
+
+// AddressError is an address that cannot be put into a command.
+type AddressError struct {
+	Index int // of the recipient, or -1 for the reverse-path
+	Err   error
+}
+
+func (e *AddressError) Error() string {
+	if e.Index < 0 {
+		return fmt.Sprintf("reverse-path: %v", e.Err)
+	}
+	return fmt.Sprintf("recipient %d: %v", e.Index, e.Err)
+}
+
+func (e *AddressError) Unwrap() error { return e.Err }
+
+// CanBegin reports whether Begin may queue an envelope: the session is up, and with PIPELINING no transaction waits for its content to be
+// sent, without it none is under way.
+func (c *Client) CanBegin() bool {
+	if c.phase != clientUp || c.quitting || c.resetting {
+		return false
+	}
+	return c.count == 0 || c.count == 1 && c.pipelining() && c.tx[c.first].step == stepFinal
+}
+
+// Begin queues an envelope: MAIL, a RCPT for each of rcpts and DATA in one go where the server has PIPELINING, else MAIL, and the others as
+// the replies arrive. Of p only Size, Body and SMTPUTF8 count. from and rcpts are addresses without angle brackets, from "" is the null
+// reverse-path; rcpts must not change until the transaction has ended.
+//
+// It is the one place where arguments become commands. What is written is read back by ParsePath, so no address can hold a control
+// character, or end its brackets and go on with parameters, or be 8-bit without SMTPUTF8. The error is an *AddressError or one of those
+// above, and then nothing is queued.
+func (c *Client) Begin(from string, p MailParams, rcpts []string) error {
+	switch {
+	case !c.CanBegin() || len(rcpts) == 0:
+		return ErrNotReady
+	case p.SMTPUTF8 && !c.ext.Has(ExtSMTPUTF8):
+		return ErrNeedsSMTPUTF8
+	case p.Body == Body8Bit && !c.ext.Has(Ext8BitMIME):
+		return ErrNeeds8BitMIME
+	case c.maxSize > 0 && p.Size > c.maxSize:
+		return ErrTooLarge
+	}
+	start := len(c.out)
+	t := &c.tx[(c.first+c.count)&1]
+	*t = clientTransaction{step: stepMail, from: from, params: p, rcpts: rcpts}
+	if c.resetDue {
+		t.step = stepReset
+		c.queue("RSET\r\n")
+	}
+	firstEnd := len(c.out)
+	if err := c.queueEnvelope(t); err != nil {
+		c.out = c.out[:start]
+		return err
+	}
+	c.resetDue = false
+	c.count++
+	if !c.pipelining() {
+		c.out = c.out[:firstEnd] // the envelope is checked; its commands go one by one
+		if t.step == stepMail {
+			c.queueMail(t)
+		}
+	}
+	return nil
+}
+
+// queueEnvelope queues MAIL, RCPT and DATA, and checks the addresses where they stand in the output.
+func (c *Client) queueEnvelope(t *clientTransaction) error {
+	at := len(c.out) + len("MAIL FROM:")
+	c.queueMail(t)
+	path, _, err := ParsePath(c.out[at:], t.params.SMTPUTF8)
+	if err == nil && t.from != "" && len(path.Domain) == 0 {
+		err = ErrNoDomain
+	}
+	if err == nil && len(path.Path) != len(t.from) {
+		err = ErrPathSyntax
+	}
+	if err != nil {
+		return &AddressError{Index: -1, Err: err}
+	}
+	for i, rcpt := range t.rcpts {
+		at = len(c.out) + len("RCPT TO:")
+		c.queue("RCPT TO:<", rcpt, ">\r\n")
+		path, _, err := ParsePath(c.out[at:], t.params.SMTPUTF8)
+		switch {
+		case err != nil:
+			return &AddressError{Index: i, Err: err}
+		case rcpt == "":
+			return &AddressError{Index: i, Err: ErrNullPath}
+		case len(path.Path) != len(rcpt): // it ended early, or began with a source route
+			return &AddressError{Index: i, Err: ErrPathSyntax}
+		}
+	}
+	c.queue("DATA\r\n")
+	return nil
+}
+
+// queueMail queues MAIL with the parameters that the server offers.
+func (c *Client) queueMail(t *clientTransaction) {
+	c.queue("MAIL FROM:<", t.from, ">")
+	if t.params.Size > 0 && c.ext.Has(ExtSize) {
+		c.queue(" SIZE=")
+		c.out = strconv.AppendInt(c.out, t.params.Size, 10)
+	}
+	if t.params.Body == Body8Bit {
+		c.queue(" BODY=8BITMIME")
+	}
+	if t.params.SMTPUTF8 {
+		c.queue(" SMTPUTF8")
+	}
+	c.queue("\r\n")
+}
+
+// EndContent says that the content of the transaction that got ClientStart is written, CRLF at its end, and queues the end of data.
+func (c *Client) EndContent() {
+	if t := &c.tx[c.first]; c.count > 0 && t.step == stepContent {
+		t.step = stepFinal
+		c.queue(".\r\n")
+	}
+}
+
+// Accepted is how many recipients of the oldest transaction were accepted so far.
+func (c *Client) Accepted() int { return c.tx[c.first].accepted }
+
+// Reset queues RSET, answered by ClientReady. It reports false, and does nothing, unless the session is up with no transaction under way.
+func (c *Client) Reset() bool {
+	if !c.CanBegin() || c.count > 0 {
+		return false
+	}
+	c.resetting, c.resetDue = true, false
+	c.queue("RSET\r\n")
+	return true
+}
+
+// Quit queues QUIT, answered by ClientGone. It reports false, and does nothing, where QUIT would be read as something else: before the
+// greeting, or while an envelope or content is under way. Then the connection is closed without it.
+func (c *Client) Quit() bool {
+	last := &c.tx[(c.first+c.count+1)&1] // the newest, if there is one
+	switch {
+	case c.quitting || c.phase != clientUp && c.phase != clientRefused:
+		return false
+	case c.count > 0 && last.step != stepFinal:
+		return false
+	}
+	c.quitting = true
+	c.queue("QUIT\r\n")
+	return true
+}
+
+// queue appends to the output. Arguments among the parts are checked by queueEnvelope and takeBanner.
+func (c *Client) queue(parts ...string) {
+	for _, part := range parts {
+		c.out = append(c.out, part...)
+	}
+}
+
+// validWord reports whether s is one word of printable ASCII.
+func validWord(s string) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return s != ""
+}

@@ -1,0 +1,36 @@
+package smtp
+
+// BodyType is the BODY parameter of MAIL. RFC 6152.
+type BodyType uint8
+
+const (
+	// Body7Bit is the default: the content is said to be ASCII.
+	Body7Bit BodyType = iota
+	// Body8Bit is BODY=8BITMIME.
+	Body8Bit
+)
+
+// MailParams are the arguments of MAIL.
+type MailParams struct {
+	Path     []byte // reverse-path without angle brackets and source route; empty is the null reverse-path
+	Domain   []byte // its domain, a slice of Path
+	Size     int64  // SIZE in octets, 0 when not given. RFC 1870
+	Body     BodyType
+	SMTPUTF8 bool // RFC 6531
+}
+
+// transaction is what the server remembers between MAIL and the end of data. The envelope itself is the caller's.
+type transaction struct {
+	open       bool // MAIL was accepted
+	smtpUTF8   bool
+	recipients int // accepted
+	overshoot  int // recipients refused because of the limit
+}
+
+// reset is the only way out of a transaction: accepted, refused, aborted or cut off, the next one starts from nothing. It reports whether
+// there was one.
+func (t *transaction) reset() bool {
+	was := t.open
+	*t = transaction{}
+	return was
+}

@@ -75,7 +75,8 @@ func TestFailedAddressComesBack(t *testing.T) {
 	hosts := []mx.Host{host("a", 1, "192.0.2.1"), host("b", 2, "192.0.2.2")}
 	h.Update(hosts)
 	r := rand.New(rand.NewPCG(1, 1))
-	now, pick := int64(0), func() *Address { return h.Pick(now, math.MaxUint16, r) }
+	now := int64(0)
+	pick := func() *Address { return h.Pick(now, math.MaxUint16, r) }
 	a := pick()
 	for i, minutes := range []int64{1, 2, 4, 8, 16, 16} {
 		if !h.Failed(a, now, time.Minute) {

@@ -3,6 +3,7 @@
 package dsn
 
 import (
+	"errors"
 	"time"
 
 	"mailrace/proto/message"
@@ -16,19 +17,209 @@ type Report struct {
 	To           string     // reverse-path of the original, not null; receives the notification
 	Original     message.ID
 	Arrived      time.Time // of the original
-	SMTPUTF8     bool      // the original was sent with SMTPUTF8: use the forms of RFC 6533
+	SMTPUTF8     bool      // the original was sent with SMTPUTF8: its sender understands the forms of RFC 6533
 	Recipients   []Recipient
-	// Content is the first part of the original's content; its header section is returned, as far as it lies in here, capped.
+	// Content is the first part of the original's content. Of it the header section is returned, as far as it lies in here, up to
+	// headerMax.
 	Content []byte
 }
 
 // Recipient is one forward-path that failed for good.
 type Recipient struct {
 	Address     string    // forward-path
-	Status      string    // enhanced status code, class 4 or 5; anything else becomes 5.0.0, or 4.4.7 for Expired
-	RemoteMTA   string    // host that answered, "" where none was reached
+	Status      string    // enhanced status code of class 4 or 5; one that is not becomes 5.0.0, or 4.4.7 for Expired
+	RemoteMTA   string    // host that answered, name or IP address; "" where none did
 	Reply       string    // its last reply, code and text in one line; "" where none came
-	Reason      string    // what went wrong where no host answered, in plain words
+	Reason      string    // what went wrong in plain words, where no host answered
 	Expired     bool      // the lifetime ran out, rather than a permanent failure
-	LastAttempt time.Time // zero = unknown
+	LastAttempt time.Time // zero = there was none
+}
+
+var (
+	// ErrNullReversePath: mail from <> is never answered, so that notifications cannot loop (RFC 5321 §6.1).
+	ErrNullReversePath = errors.New("no notification to a null reverse-path")
+	// ErrNoRecipients: there is nothing to report.
+	ErrNoRecipients = errors.New("no recipients to report")
+)
+
+const (
+	// headerMax is how many octets of the original's header section are returned.
+	headerMax = 50_000
+	// spokenMax is how many recipients the text for people lists. The report for machines lists all.
+	spokenMax = 20
+	// Bounds of values, in octets.
+	addressMax = 320
+	replyMax   = 1024
+)
+
+// Build writes the notification: its content in wire form (CRLF, no bare CR or LF, lines below 998 octets, not dot-stuffed), to be sent
+// from the null reverse-path to r.To with the flags that it returns: LeadingDots where it holds, SMTPUTF8 and Body8Bit only where
+// something in it needs them. Otherwise it is 7-bit.
+func Build(r *Report) ([]byte, message.Flags, error) {
+	if r.To == "" {
+		return nil, 0, ErrNullReversePath
+	}
+	if len(r.Recipients) == 0 {
+		return nil, 0, ErrNoRecipients
+	}
+	header := headerSection(r.Content)
+	w := &writer{utf8: r.SMTPUTF8 && !r.ascii(header)}
+	human, machine, returned := w.human(r), w.machine(r), w.returned(header)
+	b := boundary(r.ID, human, machine, returned)
+
+	w.out = make([]byte, 0, len(human)+len(machine)+len(returned)+2048)
+	w.top(r, b)
+	w.part(b, "text/plain; charset="+w.pick("us-ascii", "utf-8"), "Notification", human)
+	w.part(b, w.pick("message/delivery-status", "message/global-delivery-status"), "Delivery report", machine)
+	w.part(b, w.pick("text/rfc822-headers", "message/global-headers"), "Header of the undelivered message", returned)
+	w.line("--", b, "--")
+
+	var flags message.Flags
+	if w.utf8 {
+		flags |= message.SMTPUTF8 | message.Body8Bit
+	}
+	if leadingDots(w.out) {
+		flags |= message.LeadingDots
+	}
+	return w.out, flags, nil
+}
+
+// top writes the notification's own header section.
+func (w *writer) top(r *Report, boundary string) {
+	host := w.name(r.ReportingMTA)
+	w.line("Date: ", date(r.Date))
+	w.line("From: Mail Delivery System <MAILER-DAEMON@", host, ">")
+	w.line("To: <", w.printable(r.To, addressMax), ">")
+	w.line("Subject: Undelivered Mail Returned to Sender")
+	w.line("Message-ID: <", r.ID.String(), "@", host, ">")
+	w.line("Auto-Submitted: auto-replied") // RFC 3834 §5
+	w.line("MIME-Version: 1.0")
+	w.line("Content-Type: multipart/report; report-type=", w.pick("delivery-status", "global-delivery-status"), ";")
+	w.line("\tboundary=\"", boundary, "\"")
+	w.encoding()
+	w.line()
+	w.line("This is a delivery report in MIME format.")
+	w.line()
+}
+
+// part writes one part of the multipart. body ends with CRLF.
+func (w *writer) part(boundary, contentType, description string, body []byte) {
+	w.line("--", boundary)
+	w.line("Content-Type: ", contentType)
+	w.line("Content-Description: ", description)
+	w.encoding()
+	w.line()
+	w.out = append(w.out, body...)
+	w.line()
+}
+
+func (w *writer) encoding() {
+	if w.utf8 {
+		w.line("Content-Transfer-Encoding: 8bit")
+	}
+}
+
+// human writes the part that people read.
+func (w *writer) human(r *Report) []byte {
+	defer w.begin()()
+	w.line("This is the mail system at host ", w.name(r.ReportingMTA), ".")
+	w.line()
+	w.wrap("", "Your message of "+date(r.Arrived)+" could not be delivered to the recipients below. No further attempt will be made.")
+	w.line()
+	for i := range r.Recipients[:min(len(r.Recipients), spokenMax)] {
+		rcpt := &r.Recipients[i]
+		w.line("<", w.printable(rcpt.Address, addressMax), ">:")
+		w.wrap("    ", w.outcome(r, rcpt))
+		w.line()
+	}
+	if more := len(r.Recipients) - spokenMax; more > 0 {
+		w.wrap("", "... and "+plural(more, "further recipient")+", listed in the delivery report.")
+		w.line()
+	}
+	w.wrap("", "The delivery report and the header of your message follow. This system knew the message as "+r.Original.String()+".")
+	return w.out
+}
+
+// outcome says in a sentence what became of a recipient.
+func (w *writer) outcome(r *Report, rcpt *Recipient) string {
+	said := w.printable(rcpt.Reason, replyMax)
+	if rcpt.Reply != "" {
+		said = w.printable(rcpt.Reply, replyMax)
+		if rcpt.RemoteMTA != "" {
+			said = "host " + w.name(rcpt.RemoteMTA) + " said: " + said
+		}
+	}
+	if !rcpt.Expired {
+		if said == "" {
+			return "the message was refused"
+		}
+		return said
+	}
+	tried := "not delivered within " + lifetime(r.Date.Sub(r.Arrived))
+	if said == "" {
+		return tried
+	}
+	return tried + "; at last: " + said
+}
+
+// machine writes the body of message/delivery-status: fields of the message, then a group of fields for each recipient.
+func (w *writer) machine(r *Report) []byte {
+	defer w.begin()()
+	w.line("Reporting-MTA: dns; ", w.name(r.ReportingMTA)) // RFC 3464 §2.2.2
+	w.line("X-Mailrace-Queue-ID: ", r.Original.String())
+	w.line("Arrival-Date: ", date(r.Arrived))
+	for i := range r.Recipients {
+		rcpt := &r.Recipients[i]
+		w.line()
+		kind, address := w.typedAddress(rcpt.Address)
+		w.line("Final-Recipient: ", kind, "; ", address) // RFC 3464 §2.3.2
+		w.line("Action: failed")
+		w.line("Status: ", status(rcpt))
+		if rcpt.RemoteMTA != "" {
+			w.line("Remote-MTA: dns; ", w.name(rcpt.RemoteMTA))
+		}
+		if rcpt.Reply != "" {
+			w.fold("Diagnostic-Code: smtp; ", w.printable(rcpt.Reply, replyMax))
+		} else if rcpt.Reason != "" {
+			w.fold("Diagnostic-Code: X-Mailrace; ", w.printable(rcpt.Reason, replyMax))
+		}
+		if !rcpt.LastAttempt.IsZero() {
+			w.line("Last-Attempt-Date: ", date(rcpt.LastAttempt))
+		}
+	}
+	return w.out
+}
+
+// returned writes the original's header section. What could not stand in a header section in wire form is replaced.
+func (w *writer) returned(header []byte) []byte {
+	defer w.begin()()
+	for len(header) > 0 {
+		line, rest := cutLine(header)
+		header = rest
+		w.headerLine(line)
+	}
+	return w.out
+}
+
+// typedAddress is the address-type and generic-address of a field. A mailbox beyond ASCII has the type utf-8, and in a 7-bit report the
+// form \x{...} (RFC 6533 §3, utf-8-addr-xtext).
+func (w *writer) typedAddress(a string) (kind, address string) {
+	if isASCII(a) {
+		return "rfc822", w.printable(a, addressMax)
+	}
+	if w.utf8 {
+		return "utf-8", w.printable(a, addressMax)
+	}
+	return "utf-8", xtext(a, addressMax)
+}
+
+// ascii reports whether nothing in the notification needs more than ASCII.
+func (r *Report) ascii(header []byte) bool {
+	for i := range r.Recipients {
+		rcpt := &r.Recipients[i]
+		if !isASCII(rcpt.Address) || !isASCII(rcpt.Reply) || !isASCII(rcpt.Reason) || !isASCII(rcpt.RemoteMTA) {
+			return false
+		}
+	}
+	return isASCII(r.To) && isASCII(r.ReportingMTA) && isASCII(header)
 }

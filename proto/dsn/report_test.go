@@ -1,0 +1,291 @@
+package dsn
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"flag"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/mail"
+	"net/textproto"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"mailrace/proto/message"
+)
+
+var update = flag.Bool("update", false, "rewrite the files in testdata")
+
+var arrived = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+
+func sample() *Report {
+	return &Report{
+		ReportingMTA: "mail.example.com",
+		ID:           message.NextID(0, arrived.Add(5*24*time.Hour), 1),
+		Date:         arrived.Add(5 * 24 * time.Hour),
+		To:           "news@sender.example",
+		Original:     message.NextID(0, arrived, 2),
+		Arrived:      arrived,
+		Recipients: []Recipient{
+			{Address: "nobody@example.net", Status: "5.1.1", RemoteMTA: "mx1.example.net", Reply: "550 5.1.1 <nobody@example.net>: Recipient address rejected: User unknown in virtual mailbox table", LastAttempt: arrived.Add(time.Second)},
+			{Address: "slow@example.org", Status: "4.7.1", RemoteMTA: "192.0.2.7", Reply: "451 4.7.1 Greylisted", Expired: true, LastAttempt: arrived.Add(4 * 24 * time.Hour)},
+			{Address: "away@nowhere.example", Status: "5.1.2", Reason: "the domain nowhere.example does not exist"},
+			{Address: "gone@silent.example", Reason: "connection timed out", Expired: true},
+		},
+		Content: []byte("From: News <news@sender.example>\r\nTo: you\r\nSubject: Hello,\r\n world\r\nMessage-ID: <1@sender.example>\r\n\r\nBody: not returned\r\n"),
+	}
+}
+
+func TestGolden(t *testing.T) {
+	utf8 := sample()
+	utf8.SMTPUTF8 = true
+	utf8.To = "grüße@sender.example"
+	utf8.Recipients = []Recipient{{Address: "用户@例子.example", Status: "5.1.1", RemoteMTA: "mx.example", Reply: "550 5.1.1 unbekannter Empfänger"}}
+	utf8.Content = []byte("From: grüße@sender.example\r\nSubject: übel\r\n\r\n")
+	for file, r := range map[string]*Report{"testdata/report.eml": sample(), "testdata/report-utf8.eml": utf8} {
+		got, _, err := Build(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if *update {
+			if err := os.WriteFile(file, got, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s: got\n%s", file, got)
+		}
+		check(t, r)
+	}
+}
+
+func TestRefuses(t *testing.T) {
+	r := sample()
+	r.To = ""
+	if _, _, err := Build(r); !errors.Is(err, ErrNullReversePath) {
+		t.Errorf("null reverse-path: %v", err)
+	}
+	r = sample()
+	r.Recipients = nil
+	if _, _, err := Build(r); !errors.Is(err, ErrNoRecipients) {
+		t.Errorf("no recipients: %v", err)
+	}
+}
+
+// TestFlags: the notification asks for no more than it needs.
+func TestFlags(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*Report)
+		want   message.Flags
+		has    string
+	}{
+		{"plain", func(r *Report) {}, 0, "message/delivery-status"},
+		{"SMTPUTF8 unused", func(r *Report) { r.SMTPUTF8 = true }, 0, "message/delivery-status"},
+		{"SMTPUTF8 used", func(r *Report) { r.SMTPUTF8 = true; r.Recipients[0].Address = "ü@x.example" }, message.SMTPUTF8 | message.Body8Bit, "Final-Recipient: utf-8; ü@x.example\r\n"},
+		{"SMTPUTF8 in header", func(r *Report) { r.SMTPUTF8 = true; r.Content = []byte("X: ü\r\n") }, message.SMTPUTF8 | message.Body8Bit, "X: ü\r\n"},
+		{"8-bit header without SMTPUTF8", func(r *Report) { r.Content = []byte("X: \xfc\r\n") }, 0, "X: ?\r\n"},
+		{"8-bit reply without SMTPUTF8", func(r *Report) { r.Recipients[0].Reply = "550 n\xf6" }, 0, "smtp; 550 n?\r\n"},
+		{"8-bit recipient without SMTPUTF8", func(r *Report) { r.Recipients[0].Address = "ü@x.example" }, 0, "Final-Recipient: utf-8; \\x{FC}@x.example\r\n"},
+		{"leading dot", func(r *Report) { r.Content = []byte(".dot: 1\r\n") }, message.LeadingDots, "\r\n.dot: 1\r\n"},
+	} {
+		r := sample()
+		c.change(r)
+		got, flags, err := Build(r)
+		if err != nil || flags != c.want || !strings.Contains(string(got), c.has) {
+			t.Errorf("%s: flags %b, want %b, err %v, %q in\n%s", c.name, flags, c.want, err, c.has, got)
+		}
+		check(t, r)
+	}
+}
+
+func TestStatus(t *testing.T) {
+	for _, c := range []struct {
+		status  string
+		expired bool
+		want    string
+	}{
+		{"5.1.1", false, "5.1.1"}, {"4.2.2", true, "4.2.2"}, {"5.7.1", true, "5.7.1"}, {"4.2.2", false, "5.2.2"},
+		{"", false, "5.0.0"}, {"", true, "4.4.7"}, {"2.0.0", false, "5.0.0"}, {"5.1.1 x", false, "5.0.0"}, {"5.1", true, "4.4.7"},
+		{"5.01.1", false, "5.0.0"}, {"5.999.999", false, "5.999.999"}, {"5.1000.1", false, "5.0.0"}, {"5.-1.1", false, "5.0.0"},
+	} {
+		if got := status(&Recipient{Status: c.status, Expired: c.expired}); got != c.want {
+			t.Errorf("%q, expired %v: %s, want %s", c.status, c.expired, got, c.want)
+		}
+	}
+}
+
+func TestHeaderSection(t *testing.T) {
+	for _, c := range []struct{ content, want string }{
+		{"A: 1\r\nB: 2\r\n\r\nbody: x\r\n", "A: 1\r\nB: 2\r\n"},
+		{"A: 1\r\n\tfolded\r\n", "A: 1\r\n\tfolded\r\n"},
+		{"\r\nbody: x\r\n", ""},
+		{"no header\r\nA: 1\r\n", ""},
+		{" A: 1\r\n", ""},
+		{": x\r\n", ""},
+		{"A: 1\r\nB: cut off", "A: 1\r\n"},
+		{"A: 1\r\nB: cut off\r", "A: 1\r\n"},
+		{"A: 1\r\nno more\r\nB: 2\r\n", "A: 1\r\n"},
+		{"", ""},
+	} {
+		if got := string(headerSection([]byte(c.content))); got != c.want {
+			t.Errorf("%q: %q, want %q", c.content, got, c.want)
+		}
+	}
+	if n := len(headerSection(bytes.Repeat([]byte("Name: value\r\n"), 10_000))); n > headerMax || n < headerMax-13 {
+		t.Errorf("%d octets, want at most %d", n, headerMax)
+	}
+}
+
+// TestBoundary: a message that carries the boundary does not end the part it is in.
+func TestBoundary(t *testing.T) {
+	r := sample()
+	for range 3 {
+		content, _, err := Build(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, _ := mail.ReadMessage(bytes.NewReader(content))
+		_, params, _ := mime.ParseMediaType(m.Header.Get("Content-Type"))
+		evil := "--" + params["boundary"] + "--"
+		r.Content = append([]byte(evil+": x\r\n"), r.Content...)
+		r.Recipients[0].Reply += " " + evil
+	}
+	check(t, r)
+}
+
+// TestManyRecipients: people read a few, machines all.
+func TestManyRecipients(t *testing.T) {
+	r := sample()
+	for range 100 {
+		r.Recipients = append(r.Recipients, r.Recipients[0])
+	}
+	content, _, _ := Build(r)
+	if !strings.Contains(string(content), "... and 84 further recipients, listed in the delivery report.\r\n") {
+		t.Errorf("got\n%s", content)
+	}
+	check(t, r)
+}
+
+func TestLifetime(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "1 minute", 5 * time.Minute: "5 minutes", time.Hour: "1 hour", 47 * time.Hour: "47 hours",
+		5 * 24 * time.Hour: "5 days", 5*24*time.Hour - time.Second: "5 days", 60 * time.Hour: "3 days",
+	} {
+		if got := lifetime(d); got != want {
+			t.Errorf("%v: %s, want %s", d, got, want)
+		}
+	}
+}
+
+// check builds r and reads it back as any mail program would.
+func check(t *testing.T, r *Report) {
+	t.Helper()
+	content, flags, err := Build(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkWire(t, content, flags)
+	m, err := mail.ReadMessage(bytes.NewReader(content))
+	if err != nil {
+		t.Fatalf("%v in\n%s", err, content)
+	}
+	fields := 8
+	if flags&message.SMTPUTF8 != 0 {
+		fields++
+	}
+	if len(m.Header) != fields || m.Header.Get("Auto-Submitted") != "auto-replied" {
+		t.Fatalf("header %v", m.Header)
+	}
+	kind, params, err := mime.ParseMediaType(m.Header.Get("Content-Type"))
+	if err != nil || kind != "multipart/report" {
+		t.Fatalf("%s: %v", kind, err)
+	}
+	var parts []string
+	mr := multipart.NewReader(m.Body, params["boundary"])
+	for {
+		p, err := mr.NextRawPart()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatalf("%v in\n%s", err, content)
+		}
+		body, err := io.ReadAll(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts = append(parts, string(body))
+	}
+	if len(parts) != 3 {
+		t.Fatalf("%d parts, want 3, in\n%s", len(parts), content)
+	}
+	checkMachine(t, r, parts[1])
+}
+
+// checkWire checks what SMTP asks of content.
+func checkWire(t *testing.T, content []byte, flags message.Flags) {
+	t.Helper()
+	dots := false
+	if !bytes.HasSuffix(content, []byte("\r\n")) {
+		t.Fatalf("does not end with CRLF: %q", content)
+	}
+	for line := range bytes.SplitSeq(content[:len(content)-2], []byte("\r\n")) {
+		if len(line) > 998 || bytes.ContainsAny(line, "\r\n\x00") || flags&message.Body8Bit == 0 && !isASCII(line) {
+			t.Fatalf("line %q in\n%s", line, content)
+		}
+		dots = dots || bytes.HasPrefix(line, []byte("."))
+	}
+	if dots != (flags&message.LeadingDots != 0) {
+		t.Fatalf("leading dots %v, flags %b", dots, flags)
+	}
+}
+
+// checkMachine reads the groups of fields of message/delivery-status.
+func checkMachine(t *testing.T, r *Report, body string) {
+	t.Helper()
+	tp := textproto.NewReader(bufio.NewReader(strings.NewReader(body + "\r\n\r\n")))
+	head, err := tp.ReadMIMEHeader()
+	if err != nil || len(head) != 3 || !strings.HasPrefix(head.Get("Reporting-MTA"), "dns; ") {
+		t.Fatalf("%v: %v in\n%s", err, head, body)
+	}
+	for i := range r.Recipients {
+		group, err := tp.ReadMIMEHeader()
+		if err != nil || group.Get("Action") != "failed" || len(group["Final-Recipient"]) != 1 || len(group["Status"]) != 1 {
+			t.Fatalf("recipient %d: %v: %v in\n%s", i, err, group, body)
+		}
+		for name := range group {
+			switch name {
+			case "Final-Recipient", "Action", "Status", "Remote-Mta", "Diagnostic-Code", "Last-Attempt-Date":
+			default:
+				t.Fatalf("recipient %d: field %q slipped in: %v", i, name, group)
+			}
+		}
+	}
+	if more, _ := tp.ReadMIMEHeader(); len(more) != 0 {
+		t.Fatalf("more groups than recipients: %v", more)
+	}
+}
+
+// FuzzBuild: HOSTILE I9. Whatever a peer says, the notification has the fields and parts that it should, and is fit for the wire.
+func FuzzBuild(f *testing.F) {
+	f.Add("mail.example.com", "a@b.example", "c@d.example", "5.1.1", "mx.example", "550 no\r\nX: y", "why", []byte("A: 1\r\n\r\n"), false, false)
+	f.Add("h", "ü@x", "\r\n\r\n--=_", "4.0.0\r\n", "a) b\x00", strings.Repeat("€", 500), "\x1b[31m", []byte(".a:\r\n \r\xff\r\n\x00:"+strings.Repeat("x", 3000)+"\r\n"), true, true)
+	f.Fuzz(func(t *testing.T, host, to, rcpt, code, mta, reply, reason string, content []byte, utf8, expired bool) {
+		if to == "" {
+			return
+		}
+		check(t, &Report{
+			ReportingMTA: host, To: to, ID: 7, Original: 8, Date: arrived, Arrived: arrived, SMTPUTF8: utf8, Content: content,
+			Recipients: []Recipient{{Address: rcpt, Status: code, RemoteMTA: mta, Reply: reply, Reason: reason, Expired: expired}, {Address: to}},
+		})
+	})
+}

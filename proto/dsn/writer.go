@@ -1,0 +1,260 @@
+package dsn
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"mailrace/proto/message"
+)
+
+const (
+	// foldColumn is where text for people and long fields are wrapped, RFC 5322 §2.1.1.
+	foldColumn = 76
+	// wordMax is the longest word that is not broken; with it, no line comes near 998 octets.
+	wordMax = 800
+)
+
+// writer writes lines. It is the only way for a value into a notification: what comes from outside passes printable, name or headerLine.
+type writer struct {
+	out  []byte
+	utf8 bool // the notification uses the internationalized forms
+}
+
+// begin starts a body of its own in out and returns what takes it away again, after the caller returned it.
+func (w *writer) begin() func() {
+	w.out = nil
+	return func() { w.out = nil }
+}
+
+func (w *writer) pick(ascii, utf8 string) string {
+	if w.utf8 {
+		return utf8
+	}
+	return ascii
+}
+
+// line writes parts, which are clean already, as one line.
+func (w *writer) line(parts ...string) {
+	for _, p := range parts {
+		w.out = append(w.out, p...)
+	}
+	w.out = append(w.out, '\r', '\n')
+}
+
+// fold writes a field whose clean value is folded at white space.
+func (w *writer) fold(name, value string) { w.words(name, "\t", value) }
+
+// wrap writes clean text in lines that begin with indent.
+func (w *writer) wrap(indent, text string) { w.words(indent, indent, text) }
+
+func (w *writer) words(first, next, text string) {
+	start := len(w.out)
+	w.out = append(w.out, first...)
+	empty := true
+	for word := range strings.FieldsSeq(text) {
+		for word != "" {
+			part := word
+			if len(part) > wordMax {
+				part = cut(word, wordMax)
+			}
+			word = word[len(part):]
+			if !empty && len(w.out)-start+1+len(part) > foldColumn {
+				w.out = append(w.out, '\r', '\n')
+				start, empty = len(w.out), true
+				w.out = append(w.out, next...)
+			}
+			if !empty {
+				w.out = append(w.out, ' ')
+			}
+			w.out, empty = append(w.out, part...), false
+		}
+	}
+	w.out = append(w.out, '\r', '\n')
+}
+
+// printable is at most limit octets of s with everything replaced that is not printable in this notification: HOSTILE I9.
+func (w *writer) printable(s string, limit int) string {
+	return strings.Map(func(c rune) rune {
+		if c >= ' ' && c < 0x7f || w.utf8 && c > 0x7f && c != utf8.RuneError && unicode.IsPrint(c) {
+			return c
+		}
+		return '?'
+	}, strings.ToValidUTF8(cut(s, limit), "?"))
+}
+
+// name is a host name, or an IP address as a literal (RFC 5321 §4.1.3): printable, without white space and what could end it.
+func (w *writer) name(s string) string {
+	if s == "" {
+		return "unknown"
+	}
+	if a, err := netip.ParseAddr(s); err == nil {
+		if a = a.Unmap().WithZone(""); a.Is4() {
+			return "[" + a.String() + "]"
+		}
+		return "[IPv6:" + a.String() + "]"
+	}
+	return strings.Map(func(c rune) rune {
+		if strings.ContainsRune(" <>()@,;\"\\", c) {
+			return '?'
+		}
+		return c
+	}, w.printable(s, 255))
+}
+
+// headerLine writes one line of the original's header section; too long a line is folded where it must be.
+func (w *writer) headerLine(line []byte) {
+	const most = 990
+	clean := string(line)
+	if w.utf8 {
+		clean = strings.ToValidUTF8(clean, "?")
+	}
+	clean = strings.Map(func(c rune) rune {
+		if c == '\t' || c >= ' ' && c < 0x7f || c > 0x9f && c != utf8.RuneError && w.utf8 {
+			return c
+		}
+		return '?'
+	}, clean)
+	for len(clean) > most {
+		part := cut(clean, most)
+		w.line(part)
+		clean = " " + clean[len(part):]
+	}
+	w.line(clean)
+}
+
+// headerSection is the part of content up to the first line that is neither a header field nor the continuation of one, in whole lines
+// and at most headerMax octets.
+func headerSection(content []byte) []byte {
+	end := 0
+	for end < len(content) {
+		line, rest := cutLine(content[end:])
+		next := len(content) - len(rest)
+		folded := end > 0 && len(line) > 0 && (line[0] == ' ' || line[0] == '\t')
+		if next > headerMax || !bytes.HasSuffix(content[:next], []byte("\r\n")) || !folded && !isField(line) {
+			break
+		}
+		end = next
+	}
+	return content[:end]
+}
+
+// isField reports whether the line begins with a field name and a colon, RFC 5322 §3.6.8.
+func isField(line []byte) bool {
+	for i, c := range line {
+		if c == ':' {
+			return i > 0
+		}
+		if c <= ' ' || c >= 0x7f {
+			return false
+		}
+	}
+	return false
+}
+
+// cutLine splits b behind the first CRLF. The line comes without it.
+func cutLine(b []byte) (line, rest []byte) {
+	line, rest, _ = bytes.Cut(b, []byte("\r\n"))
+	return line, rest
+}
+
+// boundary returns a MIME boundary that stands in none of the parts.
+func boundary(id message.ID, parts ...[]byte) string {
+	for n := 0; ; n++ {
+		b := "=_" + id.String() + "_" + strconv.Itoa(n)
+		taken := false
+		for _, p := range parts {
+			taken = taken || bytes.Contains(p, []byte(b))
+		}
+		if !taken {
+			return b
+		}
+	}
+}
+
+// enhancedCode is a status code of RFC 3463 §2 that tells of a failure.
+var enhancedCode = regexp.MustCompile(`^[45]\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})$`)
+
+// status is the enhanced status code that a recipient is reported with.
+func status(r *Recipient) string {
+	switch {
+	case enhancedCode.MatchString(r.Status):
+		if !r.Expired { // the failure was permanent, whatever the text of the reply said
+			return "5" + r.Status[1:]
+		}
+		return r.Status
+	case r.Expired:
+		return "4.4.7"
+	}
+	return "5.0.0"
+}
+
+func date(t time.Time) string { return t.Format("Mon, 2 Jan 2006 15:04:05 -0700") } // RFC 5322 §3.3
+
+// lifetime is d in words, rounded to what matters to a reader.
+func lifetime(d time.Duration) string {
+	switch hours := int((d + time.Minute).Hours()); {
+	case hours >= 48:
+		return plural((hours+12)/24, "day")
+	case hours >= 1:
+		return plural(hours, "hour")
+	}
+	return plural(max(int((d+time.Second/2).Minutes()), 1), "minute")
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return strconv.Itoa(n) + " " + noun + "s"
+}
+
+func isASCII[T string | []byte](s T) bool {
+	for i := range len(s) {
+		if s[i] >= 0x80 {
+			return false
+		}
+	}
+	return true
+}
+
+// cut is the longest start of s that has at most limit octets and does not split a character.
+func cut(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	for n := limit; n > limit-utf8.UTFMax; n-- {
+		if utf8.RuneStart(s[n]) {
+			return s[:n]
+		}
+	}
+	return s[:limit]
+}
+
+// xtext writes an internationalized address in ASCII, at most limit octets of it: RFC 6533 §3, utf-8-addr-xtext.
+func xtext(s string, limit int) string {
+	var b strings.Builder
+	for _, c := range cut(s, limit) {
+		switch {
+		case c > 0x7f && c != utf8.RuneError && unicode.IsPrint(c):
+			fmt.Fprintf(&b, `\x{%X}`, c)
+		case c <= ' ' || c >= 0x7f:
+			b.WriteByte('?')
+		case c == '\\' || c == '+' || c == '=':
+			fmt.Fprintf(&b, `\x{%X}`, c)
+		default:
+			b.WriteRune(c)
+		}
+	}
+	return b.String()
+}
+
+func leadingDots(b []byte) bool {
+	return bytes.HasPrefix(b, []byte(".")) || bytes.Contains(b, []byte("\r\n."))
+}

@@ -144,12 +144,12 @@ func (c *Client) take(r *ReplyView) ClientEvent {
 		return c.takeBanner(r)
 	case c.phase == clientEHLO, c.phase == clientHELO:
 		return c.takeHello(r)
+	case c.resetting && r.Code == 250:
+		c.resetting = false
+		return ClientReady
 	case r.Code == 421 || r.Code == 221 || c.quitting && c.count == 0:
 		c.phase = clientOver
 		return ClientGone
-	case c.resetting && r.Code/100 == 2:
-		c.resetting = false
-		return ClientReady
 	case c.count > 0:
 		return c.takeTransaction(&c.tx[c.first], r)
 	}
@@ -266,7 +266,7 @@ func (c *Client) takeData(t *clientTransaction, class int) ClientEvent {
 	switch {
 	case class != 3:
 		// Some servers keep the envelope then, and would refuse the next MAIL.
-		c.resetDue = true
+		c.resetDue = !t.mailRefused
 		c.pop()
 		return ClientDataRefused
 	case t.accepted == 0:

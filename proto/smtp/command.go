@@ -54,12 +54,17 @@ const (
 	verbQUIT = 'Q'<<24 | 'U'<<16 | 'I'<<8 | 'T'
 )
 
-// unsupported are verbs of the field that this server knows and does not serve: 502, where an unknown verb gets 500.
-var unsupported = map[verb]bool{
-	verbOf("EXPN"): true, verbOf("ETRN"): true, verbOf("TURN"): true, verbOf("ATRN"): true, verbOf("BDAT"): true, verbOf("AUTH"): true,
-	verbOf("STARTTLS"): true, verbOf("SEND"): true, verbOf("SOML"): true, verbOf("SAML"): true, verbOf("XCLIENT"): true,
-	verbOf("XFORWARD"): true,
-}
+// unserved are verbs of the field that this server knows and does not serve, and what they are told. An unknown verb gets 500.
+var unserved = func() map[verb]string {
+	replies := make(map[verb]string)
+	for _, name := range []string{"EXPN", "ETRN", "TURN", "ATRN", "BDAT", "AUTH", "STARTTLS", "SEND", "SOML", "SAML"} {
+		replies[verbOf(name)] = "502 5.5.1 Command not implemented\r\n"
+	}
+	for _, name := range []string{"XCLIENT", "XFORWARD", "PROXY"} {
+		replies[verbOf(name)] = "550 5.7.0 Not authorized\r\n"
+	}
+	return replies
+}()
 
 // foreign are verbs of HTTP. A browser that was led here (ALPACA, SSRF) must not get further.
 var foreign = map[verb]bool{
@@ -97,10 +102,10 @@ func (s *Server) command(line []byte) Event {
 		s.last = Quit
 		return s.abort("221 2.0.0 Bye\r\n")
 	}
-	switch {
-	case unsupported[v]:
-		return s.fail("502 5.5.1 Command not implemented\r\n")
-	case foreign[v] && !s.greeted:
+	if reply := unserved[v]; reply != "" {
+		return s.fail(reply)
+	}
+	if foreign[v] && !s.greeted {
 		return s.abort("502 5.5.1 This is not HTTP\r\n")
 	}
 	return s.fail("500 5.5.2 Command not recognized\r\n")

@@ -115,6 +115,9 @@ func (s *Server) Feed(p []byte) (n int, ev Event) {
 		case phaseLongLine:
 			used, ev = s.skipLine(p[n:])
 		case phaseClosed:
+			if s.tx.reset() {
+				return n, Reset
+			}
 			return len(p), s.last
 		case phaseSilent:
 			if len(p) == 0 {

@@ -1,28 +1,254 @@
 package router
 
+import (
+	"net/netip"
+	"slices"
+
+	"mailrace/router/pool"
+)
+
+type linkState uint8
+
+const (
+	linkOpening linkState = iota
+	linkOpen
+	linkClosing // gets no more transactions, and is closed when it has none
+	linkClosed  // Conn.Close was called, or it is gone
+)
+
 // Link is one connection of a site, from the dial to the end, as both sides see it: the router keeps its state here, egress calls its methods,
 // all on the owner loop. It must not be used after Gone.
 type Link struct {
-	site   *Site
-	conn   Conn
-	target Target
+	site    *Site
+	conn    Conn
+	target  Target
+	address *pool.Address
+	state   linkState
+	taken   []*Transaction // handed out and not done, in their order
+	handed  int            // transactions, ever
+	proved  bool           // the peer replied for a recipient on this link
+
+	waiting    bool  // in site.waiting
+	idleSince  int64 // Unix nanoseconds; 0 = not in Scheduler.idle
+	prev, next *Link // in Scheduler.idle
 }
 
-// Site owns a queue.
-type Site struct{}
+// dial opens a link to a.
+func (site *Site) dial(a *pool.Address) {
+	s := site.owner
+	l := &Link{site: site, address: a, target: Target{
+		Site: site.name, Route: site.route.Name, Host: a.Host, Addr: netip.AddrPortFrom(a.Addr, site.key.port),
+	}}
+	site.links = append(site.links, l)
+	site.opening++
+	s.links++
+	s.stats.links.Add(1)
+	s.stats.dials.Add(1)
+	s.env.Dial(l)
+}
 
 // Target is where the link leads.
 func (l *Link) Target() Target { return l.target }
 
 // Ready says that the session of c stands and c is going to call Next. Called once, after Env.Dial returned.
-func (l *Link) Ready(c Conn) {}
+func (l *Link) Ready(c Conn) {
+	l.conn, l.state = c, linkOpen
+	l.site.opening--
+	l.site.grow()
+}
 
 // Next hands out the next transaction for this connection, or nil. It may be called again before earlier transactions are done (pipelining);
-// they are answered in the order of Next. After nil, Conn.Wake tells when to call again, or Conn.Close to end.
-func (l *Link) Next() *Transaction { return nil }
+// they are answered in the order of Next. After nil, Conn.Wake tells when to call again, or Conn.Close to end, perhaps before Next returns.
+func (l *Link) Next() *Transaction {
+	site, s := l.site, l.site.owner
+	if l.state != linkOpen {
+		return nil
+	}
+	if l.waiting {
+		l.stopWaiting()
+	}
+	crowding := !s.starving.empty() && len(site.links) > 1
+	if s.draining || l.handed >= s.opts.Messages || crowding {
+		l.retire()
+		return nil
+	}
+	t := site.queue.pop()
+	if t == nil {
+		l.waiting = true
+		site.waiting = append(site.waiting, l)
+		l.becomeIdle()
+		return nil
+	}
+	t.link, t.started = l, s.now()
+	l.handed++
+	l.taken = append(l.taken, t)
+	site.inFlight += t.open
+	s.stats.queued.Add(-int64(t.open))
+	s.stats.inFlight.Add(int64(t.open))
+	s.stats.transactions.Add(1)
+	s.stats.handedOut.Add(1)
+	return t
+}
 
-// Gone says that the connection is gone and why; o holds the error or reply (Code, Enhanced, Text, Remote are used) and may be nil for
-// GoneClosed. Transactions that are not done come back: recipients not settled are deferred in doubt where Sent was called (the peer may
-// have taken them), and go to another connection at once where it was not. A failure before the first transaction of a link was answered
-// counts against the host. The link and its transactions must not be used afterwards.
-func (l *Link) Gone(reason Reason, o *Outcome) {}
+// takeBack ends the time of t on the link.
+func (l *Link) takeBack(t *Transaction) {
+	if l.taken[0] == t {
+		n := copy(l.taken, l.taken[1:])
+		l.taken[n] = nil
+		l.taken = l.taken[:n]
+	} else {
+		l.taken = slices.DeleteFunc(l.taken, func(x *Transaction) bool { return x == t })
+	}
+	n, s := len(t.Recipients), l.site.owner
+	l.site.inFlight -= n
+	s.stats.inFlight.Add(-int64(n))
+	s.stats.transactions.Add(-1)
+	s.park(t)
+}
+
+// done is Transaction.Done.
+func (l *Link) done(t *Transaction) {
+	site := l.site
+	l.takeBack(t)
+	if t.answered {
+		l.works()
+	}
+	again := t.open > 0
+	if again {
+		t.requeues++
+		site.requeue(t, nil, atBack)
+	} else {
+		t.free()
+	}
+	if len(l.taken) == 0 {
+		if l.state == linkClosing {
+			l.close()
+		} else if l.waiting {
+			l.becomeIdle()
+		}
+	}
+	if again {
+		site.kick()
+	}
+}
+
+// works notes that the peer answers: what failed before counts no longer.
+func (l *Link) works() {
+	if l.proved {
+		return
+	}
+	l.proved = true
+	site := l.site
+	site.hosts.Works(l.address)
+	site.tried, site.broken, site.failures, site.lastError = 0, 0, 0, Outcome{}
+	site.grow()
+}
+
+// end is an end of a queue.
+type end bool
+
+const (
+	atFront end = true
+	atBack  end = false
+)
+
+// requeue puts t into the queue again for the recipients that are not settled, unless that happened too often: then they are deferred with o, or
+// the last error of the site.
+func (site *Site) requeue(t *Transaction, o *Outcome, at end) {
+	s := site.owner
+	t.compact()
+	t.link, t.sent, t.answered, t.due = nil, false, false, 0
+	if t.requeues <= s.opts.Requeues {
+		if at == atFront {
+			site.queue.pushFront(t)
+		} else {
+			site.queue.push(t)
+		}
+		s.stats.queued.Add(int64(t.open))
+		s.stats.requeued.Add(1)
+		return
+	}
+	switch {
+	case o != nil:
+		s.outcome = *o
+	case site.lastError.Class != 0:
+		s.outcome = site.lastError
+	default:
+		s.outcome = Outcome{Class: Deferred, Enhanced: "4.4.2", Text: "no connection brought the transaction to its end"}
+	}
+	s.settleAll(t, &s.outcome, attempted)
+}
+
+// retire lets the link end when it has no transactions under way.
+func (l *Link) retire() {
+	if l.state != linkOpen {
+		return
+	}
+	l.stopWaiting()
+	l.state = linkClosing
+	if len(l.taken) == 0 {
+		l.close()
+	}
+}
+
+func (l *Link) close() {
+	l.state = linkClosed
+	l.conn.Close()
+}
+
+// stopWaiting takes the link out of the lists of those that wait for work.
+func (l *Link) stopWaiting() {
+	if l.waiting {
+		l.waiting = false
+		w := l.site.waiting
+		i := slices.Index(w, l)
+		l.site.waiting = slices.Delete(w, i, i+1)
+	}
+	if l.idleSince != 0 {
+		s := l.site.owner
+		s.idle.remove(l)
+		l.idleSince = 0
+		s.stats.idle.Add(-1)
+	}
+}
+
+// becomeIdle lets the time of a waiting link run that has nothing under way.
+func (l *Link) becomeIdle() {
+	s := l.site.owner
+	if len(l.taken) > 0 || l.idleSince != 0 {
+		return
+	}
+	l.idleSince = s.now()
+	s.idle.append(l)
+	s.stats.idle.Add(1)
+	s.alarm(l.idleSince + int64(s.opts.IdleTimeout))
+	if !s.starving.empty() {
+		l.retire()
+	}
+}
+
+// linkList is a list of links in the order in which they became idle.
+type linkList struct{ first, last *Link }
+
+func (list *linkList) append(l *Link) {
+	if l.prev = list.last; l.prev == nil {
+		list.first = l
+	} else {
+		l.prev.next = l
+	}
+	list.last = l
+}
+
+func (list *linkList) remove(l *Link) {
+	if l.prev == nil {
+		list.first = l.next
+	} else {
+		l.prev.next = l.next
+	}
+	if l.next == nil {
+		list.last = l.prev
+	} else {
+		l.next.prev = l.prev
+	}
+	l.prev, l.next = nil, nil
+}

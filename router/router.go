@@ -1,11 +1,12 @@
 package router
 
 import (
+	"errors"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
-
-	"mailrace/proto/message"
 )
 
 // Options configure a Router. Zero values stand for the defaults.
@@ -54,17 +55,97 @@ type Router struct {
 	metrics    *metrics.Set
 }
 
-// New returns a router. It calls none of the Envs before the first Dispatch.
-func New(o Options) (*Router, error) { return &Router{opts: o}, nil }
+// New returns a router. It calls nothing of the Envs before the first Dispatch.
+func New(o Options) (*Router, error) {
+	if o.Table == nil || o.Resolver == nil || len(o.Envs) == 0 {
+		return nil, errors.New("router: table, resolver and at least one loop are required")
+	}
+	if err := o.complete(); err != nil {
+		return nil, fmt.Errorf("router: %w", err)
+	}
+	r := &Router{opts: o}
+	for loop := range o.Envs {
+		r.schedulers = append(r.schedulers, newScheduler(r, loop))
+	}
+	for _, from := range r.schedulers {
+		for _, to := range r.schedulers {
+			b := &mailbox{to: to}
+			b.deliver = b.empty
+			from.boxes = append(from.boxes, b)
+		}
+	}
+	r.register()
+	return r, nil
+}
 
-// Dispatch takes a message that is in the spool and sees to every recipient that is not settled. It is called on the given loop, with a hold
-// of the caller on m (none is needed for a message without a Body); the router takes its own where it keeps the content. It calls nothing
-// of Env but Now, Post and After. Recipients that are Deferred with a Due in the future wait without content until then.
-func (r *Router) Dispatch(loop int, m *message.Message) {}
+// complete replaces zero values by the defaults and checks the rest. Connections becomes the share of each loop.
+func (o *Options) complete() error {
+	for _, d := range []struct {
+		name  string
+		value *time.Duration
+		zero  time.Duration
+	}{
+		{"RetryMin", &o.RetryMin, 5 * time.Minute},
+		{"RetryMax", &o.RetryMax, 4 * time.Hour},
+		{"Expire", &o.Expire, 5 * 24 * time.Hour},
+		{"SiteRetryMax", &o.SiteRetryMax, 30 * time.Minute},
+		{"HostRetry", &o.HostRetry, time.Minute},
+		{"GrowAfter", &o.GrowAfter, 500 * time.Millisecond},
+		{"IdleTimeout", &o.IdleTimeout, 5 * time.Second},
+	} {
+		if *d.value == 0 {
+			*d.value = d.zero
+		}
+		if *d.value < 0 {
+			return fmt.Errorf("%s is negative", d.name)
+		}
+	}
+	for _, n := range []struct {
+		name  string
+		value *int
+		zero  int
+	}{
+		{"AddressTries", &o.AddressTries, 5},
+		{"Connections", &o.Connections, 20_000},
+		{"SiteConnections", &o.SiteConnections, 20},
+		{"QueueDepth", &o.QueueDepth, 8},
+		{"Messages", &o.Messages, 1000},
+		{"Recipients", &o.Recipients, 100},
+		{"Requeues", &o.Requeues, 3},
+		{"Lookups", &o.Lookups, 256},
+	} {
+		if *n.value == 0 {
+			*n.value = n.zero
+		}
+		if *n.value < 0 {
+			return fmt.Errorf("%s is negative", n.name)
+		}
+	}
+	if o.Jitter == 0 {
+		o.Jitter = 0.15
+	}
+	if o.Jitter < 0 || o.Jitter > 0.5 {
+		return fmt.Errorf("jitter %v is not within 0..0.5", o.Jitter)
+	}
+	if o.RetryMin > o.RetryMax {
+		return fmt.Errorf("first retry after %v, above the bound of %v", o.RetryMin, o.RetryMax)
+	}
+	o.SiteRetryMax = max(min(o.SiteRetryMax, o.RetryMax), o.RetryMin)
+	o.Connections = max(o.Connections/len(o.Envs), 1)
+	return nil
+}
 
 // Drain makes the loop hand out no further transactions and open no connections; links without work are closed. Transactions under way go
 // on to their end. What is queued stays as it is in the spool. It is called on the given loop.
-func (r *Router) Drain(loop int) {}
+func (r *Router) Drain(loop int) {
+	s := r.schedulers[loop]
+	s.draining = true
+	for _, site := range s.sites {
+		for _, l := range slices.Clone(site.links) {
+			l.retire()
+		}
+	}
+}
 
 // Metrics is the set of mailrace_router_* metrics, to be registered by whoever serves them.
 func (r *Router) Metrics() *metrics.Set { return r.metrics }
@@ -82,9 +163,6 @@ type Totals struct {
 	Transactions int64 // that connections hold
 }
 
-// Totals may be called by any goroutine.
-func (r *Router) Totals() Totals { return Totals{} }
-
 // SiteStatus describes a site at one moment.
 type SiteStatus struct {
 	Site        string
@@ -99,4 +177,11 @@ type SiteStatus struct {
 }
 
 // Sites describes every site of a loop, in no order. It is called on that loop.
-func (r *Router) Sites(loop int) []SiteStatus { return nil }
+func (r *Router) Sites(loop int) []SiteStatus {
+	s := r.schedulers[loop]
+	list := make([]SiteStatus, 0, len(s.sites))
+	for _, site := range s.sites {
+		list = append(list, site.status())
+	}
+	return list
+}

@@ -1,8 +1,203 @@
 package router
 
-// Scheduler owns the sites whose keys hash to its loop, what waits for a lookup there, and what is deferred there.
+import (
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"mailrace/router/mx"
+	"mailrace/router/schedule"
+)
+
+// vacancy is how long a site without mail and connections is remembered.
+const vacancy = time.Minute
+
+// Scheduler owns the sites whose keys hash to its loop, what waits for a lookup there, and what is deferred there. All of it but the
+// mailboxes and the stats belongs to that loop.
 type Scheduler struct {
-	router *Router
-	env    *Env
-	loop   int
+	router    *Router
+	opts      *Options
+	env       *Env
+	loop      int
+	rand      *rand.Rand
+	retry     schedule.Backoff
+	siteRetry schedule.Backoff
+	boxes     []*mailbox // to each loop
+	stats     stats
+
+	// The message being routed.
+	batch     []*Transaction
+	asking    []bool // of each in batch: its name must be looked up
+	groups    map[destination]*Transaction
+	last      destination // of the last in batch
+	postponed []int
+
+	lookups  map[mx.Query]*lookup
+	unasked  []*lookup
+	asked    int
+	askAgain int64 // 0 = the resolver has room
+
+	sites    map[siteKey]*Site
+	touched  []*Site     // have new mail in the batch being accepted
+	starving fifo[*Site] // need a connection, and none is left to the loop
+	watched  fifo[*Site] // have mail that waits
+	vacant   fifo[*Site] // have neither mail nor connections
+	idle     linkList    // links without a transaction, the one that is idle longest first
+	links    int         // open and opening, of all sites
+	draining bool        // no new transactions
+
+	wheel schedule.Wheel[deferral]
+
+	wake    func() // s.woken, allocated once
+	armed   int64  // time of the earliest alarm that was asked for; 0 = none
+	timers  int    // calls of Env.After that have not fired
+	outcome Outcome
+}
+
+func newScheduler(r *Router, loop int) *Scheduler {
+	o := &r.opts
+	s := &Scheduler{
+		router: r, opts: o, env: &o.Envs[loop], loop: loop, rand: o.Envs[loop].Rand,
+		retry:     schedule.Backoff{Min: o.RetryMin, Max: o.RetryMax, Jitter: o.Jitter},
+		siteRetry: schedule.Backoff{Min: o.RetryMin, Max: o.SiteRetryMax, Jitter: o.Jitter},
+		groups:    map[destination]*Transaction{},
+		lookups:   map[mx.Query]*lookup{},
+		sites:     map[siteKey]*Site{},
+	}
+	if s.rand == nil {
+		s.rand = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
+	}
+	s.wake = s.woken
+	return s
+}
+
+func (s *Scheduler) now() int64 { return s.env.Now().UnixNano() }
+
+// alarm makes sure that tick runs at the given time or soon after it.
+func (s *Scheduler) alarm(at int64) {
+	if s.armed != 0 && s.armed <= at {
+		return
+	}
+	s.armed = at
+	s.timers++
+	s.env.After(time.Duration(at-s.now()), s.wake)
+}
+
+// woken is an alarm going off. An alarm that was asked for before an earlier one has nothing to do: the earlier one has armed the next.
+func (s *Scheduler) woken() {
+	s.timers--
+	now := s.now()
+	if now < s.armed && s.timers > 0 || s.armed == 0 {
+		return
+	}
+	s.armed = 0
+	s.tick(now)
+	if at := s.nextTick(); at != 0 {
+		s.alarm(at)
+	}
+}
+
+// tick does everything that is due.
+func (s *Scheduler) tick(now int64) {
+	if s.draining {
+		return
+	}
+	if s.askAgain != 0 && s.askAgain <= now {
+		s.askAgain = 0
+		s.askMore()
+	}
+	s.wheel.Advance(now, s.due)
+	for l := s.idle.first; l != nil && l.idleSince+int64(s.opts.IdleTimeout) <= now; l = s.idle.first {
+		l.retire()
+	}
+	for site, ok := s.watched.due(now); ok; site, ok = s.watched.due(now) {
+		site.watched = false
+		site.kick()
+	}
+	for site, ok := s.vacant.due(now); ok; site, ok = s.vacant.due(now) {
+		site.forget(now)
+	}
+}
+
+// nextTick is the earliest time at which tick has something to do, or 0.
+func (s *Scheduler) nextTick() int64 {
+	at := s.askAgain
+	earlier := func(t int64) {
+		if t != 0 && (at == 0 || t < at) {
+			at = t
+		}
+	}
+	if s.draining {
+		return 0
+	}
+	if t, ok := s.wheel.Next(); ok {
+		earlier(t)
+	}
+	if s.idle.first != nil {
+		earlier(s.idle.first.idleSince + int64(s.opts.IdleTimeout))
+	}
+	earlier(s.watched.next())
+	earlier(s.vacant.next())
+	return at
+}
+
+// kickTouched sets to work what accept put into queues.
+func (s *Scheduler) kickTouched() {
+	for i := 0; i < len(s.touched); i++ {
+		site := s.touched[i]
+		s.touched[i] = nil
+		site.touched = false
+		site.kick()
+	}
+	s.touched = s.touched[:0]
+}
+
+// stats are counted by the loop and read by anyone.
+type stats struct {
+	queued, resolving, inFlight, waiting          atomic.Int64 // recipients
+	sites, links, idle, backoff, transactions     atomic.Int64
+	delivered, deferrals, bounced, expired        atomic.Int64 // recipients, ever
+	handedOut, requeued, inDoubt                  atomic.Int64 // transactions, ever
+	dials, unreachable, refused, broken, failures atomic.Int64 // of connections, of sites, ever
+}
+
+// fifo holds values that are due after the same delay each, in the order in which they were put in.
+type fifo[T any] struct {
+	items []stamped[T]
+	head  int
+}
+
+type stamped[T any] struct {
+	value T
+	at    int64
+}
+
+func (f *fifo[T]) put(v T, at int64) {
+	if f.head > len(f.items)/2 {
+		n := copy(f.items, f.items[f.head:])
+		clear(f.items[n:])
+		f.items, f.head = f.items[:n], 0
+	}
+	f.items = append(f.items, stamped[T]{v, at})
+}
+
+// next is when the first is due, or 0.
+func (f *fifo[T]) next() int64 {
+	if f.empty() {
+		return 0
+	}
+	return f.items[f.head].at
+}
+
+func (f *fifo[T]) empty() bool { return f.head == len(f.items) }
+
+// due takes the first out if it is due.
+func (f *fifo[T]) due(now int64) (v T, ok bool) {
+	if f.empty() || f.items[f.head].at > now {
+		return v, false
+	}
+	v = f.items[f.head].value
+	f.items[f.head] = stamped[T]{}
+	f.head++
+	return v, true
 }

@@ -1,0 +1,168 @@
+package router
+
+import (
+	"mailrace/proto/message"
+	"mailrace/router/mx"
+)
+
+// Verdicts that need no DNS.
+var (
+	noDomain = &mx.Answer{Class: mx.Permanent, Code: 550, Enhanced: "5.1.3", Text: "the address has no valid domain"}
+	noRoute  = &mx.Answer{Class: mx.Temporary, Code: 451, Enhanced: "4.3.5", Text: "no route is configured for this domain"}
+)
+
+// destination is what recipients must have in common to share a transaction.
+type destination struct {
+	route  *Route
+	key    string     // of the site; or the domain that is being looked up
+	answer *mx.Answer // a verdict without hosts
+	asking bool
+}
+
+// Dispatch takes a message that is in the spool and sees to every recipient that is not settled. It is called on the given loop, with a hold
+// of the caller on m (none is needed for a message without a Body); the router takes its own where it keeps the content. It calls nothing
+// of Env but Now, Post and After. Recipients that are Deferred with a Due in the future wait without content until then.
+func (r *Router) Dispatch(loop int, m *message.Message) {
+	s := r.schedulers[loop]
+	held, now := len(m.Body) > 0, s.now()
+	for i := range m.Recipients {
+		switch p := &m.Recipients[i]; {
+		case p.State.Settled():
+		case p.State == message.Deferred && p.Due > now:
+			s.postpone(m, i)
+		default:
+			p.State = message.Pending
+			s.route(m, i, held)
+		}
+	}
+	if len(s.postponed) > 0 {
+		s.wait(m, s.postponed, m.Recipients[s.postponed[0]].Due)
+		s.postponed = s.postponed[:0]
+	}
+	s.send()
+}
+
+// postpone collects recipients that are due together; of a recovered message that is how they were deferred.
+func (s *Scheduler) postpone(m *message.Message, i int) {
+	if len(s.postponed) > 0 {
+		if due := m.Recipients[s.postponed[0]].Due; due != m.Recipients[i].Due {
+			s.wait(m, s.postponed, due)
+			s.postponed = s.postponed[:0]
+		}
+	}
+	s.postponed = append(s.postponed, i)
+}
+
+// route finds the way of recipient i and adds it to the transaction that goes there, to be sent by send. held says whether a transaction takes
+// a hold on the content.
+func (s *Scheduler) route(m *message.Message, i int, held bool) {
+	var d destination
+	var q mx.Query
+	domain := m.Recipients[i].Domain()
+	if domain == "" {
+		domain = s.opts.LocalDomain
+	}
+	name, err := mx.Normal(domain)
+	answer := noDomain
+	if err == nil {
+		if d.route = s.opts.Table.Match(name); d.route == nil {
+			answer = noRoute
+		} else {
+			answer, q, d.asking = s.find(d.route, name)
+		}
+	}
+	switch {
+	case d.asking:
+		d.key = q.Name
+	case answer == nil: // discard
+	case answer.Class == mx.OK:
+		d.key = answer.Key
+	default:
+		d.answer = answer
+	}
+	t := s.share(d, m, name, held)
+	t.answer = answer
+	t.add(i)
+}
+
+// find returns what is known of the way that route goes for a domain: an answer, or the query that has to be asked. Neither for a Discard
+// route.
+func (s *Scheduler) find(route *Route, domain string) (answer *mx.Answer, q mx.Query, asking bool) {
+	switch route.Kind {
+	case Discard:
+		return nil, q, false
+	case Host:
+		q = route.query
+	default:
+		q = mx.Query{Kind: mx.Exchangers, Name: domain}
+	}
+	answer, ok := s.opts.Resolver.Cached(q)
+	return answer, q, !ok
+}
+
+// share returns the transaction of the batch under way that goes to d and has room for one more recipient.
+func (s *Scheduler) share(d destination, m *message.Message, domain string, held bool) *Transaction {
+	var t *Transaction
+	switch n := len(s.batch); {
+	case n == 0:
+	case s.last == d:
+		t = s.batch[n-1]
+	default:
+		t = s.groups[d]
+	}
+	if t != nil && len(t.Recipients) < s.opts.Recipients {
+		return t
+	}
+	t = newTransaction(m, domain, s.now())
+	if t.route = d.route; held {
+		t.hold()
+	}
+	if len(s.batch) > 0 { // a message for one destination never touches the map
+		s.groups[s.last] = s.batch[len(s.batch)-1]
+	}
+	s.last = d
+	s.batch = append(s.batch, t)
+	s.asking = append(s.asking, d.asking)
+	return t
+}
+
+// send hands on the transactions that route collected for one message.
+func (s *Scheduler) send() {
+	for i, t := range s.batch {
+		if s.asking[i] {
+			s.ask(t)
+		} else {
+			s.forward(t)
+		}
+		s.batch[i] = nil
+	}
+	s.batch, s.asking, s.last = s.batch[:0], s.asking[:0], destination{}
+	if len(s.groups) > 0 {
+		clear(s.groups)
+	}
+}
+
+// forward puts t into the mailbox of the loop that owns its site, or of this loop if it goes to none.
+func (s *Scheduler) forward(t *Transaction) {
+	owner := s
+	if t.answer != nil && t.answer.Class == mx.OK {
+		all := s.router.schedulers
+		owner = all[(t.answer.Hash+uint64(t.route.Port))%uint64(len(all))]
+	}
+	t.owner = owner
+	s.boxes[owner.loop].put(t)
+}
+
+// accept takes t out of a mailbox.
+func (s *Scheduler) accept(t *Transaction) {
+	switch {
+	case t.answer == nil:
+		s.outcome = Outcome{Class: Delivered, Text: "discarded"}
+		s.settleAll(t, &s.outcome, attempted)
+	case t.answer.Class != mx.OK:
+		s.outcome = verdict(t.answer)
+		s.settleAll(t, &s.outcome, attempted)
+	default:
+		s.siteOf(t).enqueue(t)
+	}
+}

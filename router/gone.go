@@ -1,0 +1,120 @@
+package router
+
+import "slices"
+
+// Gone says that the connection is gone and why; o holds the error or reply (Code, Enhanced, Text and Remote are used) and may be nil for
+// GoneClosed. Transactions that are not done come back: recipients not settled are deferred in doubt where Sent was called (the peer may
+// have taken them), and go to another connection at once where it was not. A failure of a link on which the peer never answered for a
+// recipient counts against the host. The link and its transactions must not be used afterwards.
+func (l *Link) Gone(reason Reason, o *Outcome) {
+	site, s := l.site, l.site.owner
+	failure := l.failure(reason, o)
+	l.unlink()
+	busy := len(l.taken) > 0
+	if reason != GoneClosed {
+		s.countGone(reason)
+		site.lastError = failure
+	}
+	switch reason {
+	case GoneUnreachable, GoneRefused:
+		l.blame()
+	case GoneBroken: // once may be the fault of a message
+		if site.broken++; busy && site.broken > 1 {
+			l.blame()
+		}
+	}
+	l.giveBack(&failure)
+	for freed, ok := s.starving.due(s.now()); ok && s.links < s.opts.Connections; freed, ok = s.starving.due(s.now()) {
+		freed.starving = false
+		freed.kick()
+	}
+	site.kick()
+}
+
+// failure is the outcome of those whom the end of the link hits.
+func (l *Link) failure(reason Reason, o *Outcome) Outcome {
+	f := Outcome{Class: Deferred, Host: l.target.Host, Addr: l.target.Addr}
+	if o != nil {
+		f.Code, f.Enhanced, f.Text, f.Remote = o.Code, o.Enhanced, o.Text, o.Remote
+	}
+	if f.Code/100 != 4 { // another host may do better: no refusal of a session is final. RFC 5321 §3.1
+		f.Enhanced = [...]string{GoneClosed: "4.4.2", GoneUnreachable: "4.4.1", GoneRefused: "4.3.0", GoneBroken: "4.4.2"}[reason]
+	}
+	if f.Text == "" {
+		f.Text = "connection " + reason.String()
+	}
+	return f
+}
+
+// unlink takes the link out of everything.
+func (l *Link) unlink() {
+	site, s := l.site, l.site.owner
+	if l.state == linkOpening {
+		site.opening--
+	}
+	l.stopWaiting()
+	l.state = linkClosed
+	i := slices.Index(site.links, l)
+	site.links = slices.Delete(site.links, i, i+1)
+	s.links--
+	s.stats.links.Add(-1)
+}
+
+// blame counts the failure of the link against its address, unless that delivers: then the peer only wants fewer connections, or shorter ones.
+func (l *Link) blame() {
+	site, s := l.site, l.site.owner
+	if l.proved {
+		return
+	}
+	for _, other := range site.links {
+		if other.proved && other.address == l.address {
+			site.pause = s.now() + int64(s.opts.HostRetry)
+			return
+		}
+	}
+	if site.hosts.Failed(l.address, s.now(), s.opts.HostRetry) {
+		site.tried++
+	}
+}
+
+// giveBack returns the transactions that the link held. Those that may have arrived are deferred in doubt: RFC 5321 §4.5.3.2.6 and RFC 1047 leave
+// no better way. Of the others the first may be what the connection broke on: it alone is counted, and lets the others go first.
+func (l *Link) giveBack(failure *Outcome) {
+	site, s := l.site, l.site.owner
+	taken := slices.Clone(l.taken)
+	unsent := taken[:0]
+	for _, t := range taken {
+		l.takeBack(t)
+		switch {
+		case t.open == 0:
+			t.free()
+		case t.sent:
+			s.outcome = *failure
+			s.outcome.InDoubt, s.outcome.Remote, s.outcome.Code, s.outcome.Enhanced = true, false, 0, "4.4.2"
+			s.outcome.Text = "connection lost between the end of data and its reply, delivery in doubt: " + failure.Text
+			s.stats.inDoubt.Add(1)
+			s.settleAll(t, &s.outcome, attempted)
+		default:
+			unsent = append(unsent, t)
+		}
+	}
+	if len(unsent) == 0 {
+		return
+	}
+	for _, t := range slices.Backward(unsent[1:]) {
+		site.requeue(t, failure, atFront)
+	}
+	unsent[0].requeues++
+	site.requeue(unsent[0], failure, atBack)
+}
+
+func (s *Scheduler) countGone(reason Reason) {
+	switch reason {
+	case GoneUnreachable:
+		s.stats.unreachable.Add(1)
+	case GoneRefused:
+		s.stats.refused.Add(1)
+	case GoneBroken:
+		s.stats.broken.Add(1)
+	}
+}

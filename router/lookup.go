@@ -1,0 +1,69 @@
+package router
+
+import (
+	"time"
+
+	"mailrace/router/mx"
+)
+
+// lookupPause is how long a scheduler waits before it asks a resolver again that had no room and owes it no answer.
+const lookupPause = 100 * time.Millisecond
+
+// lookup is a question with the transactions that wait for its answer.
+type lookup struct {
+	query   mx.Query
+	waiting queue
+}
+
+// ask makes t wait for the answer to its question, which is asked when its turn comes.
+func (s *Scheduler) ask(t *Transaction) {
+	q := t.route.query
+	if t.route.Kind == MX {
+		q = mx.Query{Kind: mx.Exchangers, Name: t.Domain}
+	}
+	s.stats.resolving.Add(int64(t.open))
+	l := s.lookups[q]
+	if l != nil {
+		if l.waiting.merge(t, s.opts.Recipients) {
+			t.free()
+		} else {
+			l.waiting.push(t)
+		}
+		return
+	}
+	l = &lookup{query: q}
+	l.waiting.push(t)
+	s.lookups[q] = l
+	s.unasked = append(s.unasked, l)
+	s.askMore()
+}
+
+// askMore asks what waits as long as there is room.
+func (s *Scheduler) askMore() {
+	for len(s.unasked) > 0 && s.asked < s.opts.Lookups {
+		l := s.unasked[0]
+		done := func(a *mx.Answer) { s.env.Post(func() { s.answered(l, a) }) }
+		if !s.opts.Resolver.Lookup(l.query, done) {
+			if s.asked == 0 {
+				s.askAgain = s.now() + int64(lookupPause)
+				s.alarm(s.askAgain)
+			}
+			return
+		}
+		s.asked++
+		s.unasked[0] = nil
+		s.unasked = s.unasked[1:]
+	}
+}
+
+// answered sends on what waited for l.
+func (s *Scheduler) answered(l *lookup, a *mx.Answer) {
+	s.asked--
+	delete(s.lookups, l.query)
+	for t := l.waiting.pop(); t != nil; t = l.waiting.pop() {
+		s.stats.resolving.Add(-int64(t.open))
+		t.answer = a
+		s.forward(t)
+	}
+	s.askMore()
+}

@@ -1,0 +1,153 @@
+package router
+
+import (
+	"math"
+
+	"mailrace/proto/message"
+	"mailrace/router/mx"
+	"mailrace/router/schedule"
+)
+
+// counting says whether an outcome ends an attempt.
+type counting bool
+
+const (
+	attempted counting = true
+	backedOff counting = false // the site was not tried: the recipient waits until the site may be
+)
+
+// backoffSpread is the part of a site's backoff over which those that wait for it come back behind its end; the first of them is the probe.
+const backoffSpread = 10
+
+// deferral is what remains of recipients that wait for their next attempt. With its node in the wheel it takes 64 bytes, and 8 for each
+// recipient if there are several; their message takes more.
+type deferral struct {
+	message *message.Message
+	one     int   // index of the recipient
+	several []int // their indices, if there are several
+}
+
+// settle records what became of recipient i of t's message and tells the engine. Class, Code, Enhanced, Text, Remote, InDoubt, Host and Addr of
+// o are set.
+func (s *Scheduler) settle(t *Transaction, i int, o *Outcome, c counting) {
+	m, now := t.Message, s.now()
+	r := &m.Recipients[i]
+	if c == attempted && r.Attempts < math.MaxUint16 {
+		r.Attempts++
+	}
+	o.Route, o.Site = "", ""
+	if t.route != nil {
+		o.Route = t.route.Name
+	}
+	if t.site != nil {
+		o.Site = t.site.name
+	}
+	o.Attempt, o.Queued, o.Started, o.Ended, o.Due = int(r.Attempts), t.queued, t.started, now, 0
+	switch o.Class {
+	case Delivered:
+		r.State = message.Delivered
+		s.stats.delivered.Add(1)
+	case Bounced:
+		r.State, r.Reply = message.Bounced, o.Reply()
+		s.stats.bounced.Add(1)
+	default:
+		s.deferRecipient(t, i, o, c, now)
+	}
+	o.State = r.State
+	s.env.Settle(m, i, o)
+}
+
+// deferRecipient notes when recipient i is tried again: at its own backoff, not before its site may be tried, at the latest when its lifetime ends,
+// which is its last attempt. One that is deferred after that expires. RFC 5321 §4.5.4.1
+func (s *Scheduler) deferRecipient(t *Transaction, i int, o *Outcome, c counting, now int64) {
+	r := &t.Message.Recipients[i]
+	r.Reply = o.Reply()
+	expire := t.Message.Arrived + int64(s.opts.Expire)
+	if now >= expire {
+		r.State = message.Expired
+		s.stats.expired.Add(1)
+		return
+	}
+	if t.due == 0 || t.dueAttempts != r.Attempts {
+		t.due, t.dueAttempts = s.nextAttempt(t, int(r.Attempts), c, now), r.Attempts
+	}
+	r.State, r.Due = message.Deferred, min(t.due, expire)
+	o.Due = r.Due
+	t.deferred = append(t.deferred, i)
+	s.stats.deferrals.Add(1)
+}
+
+// nextAttempt draws the time of the next attempt.
+func (s *Scheduler) nextAttempt(t *Transaction, attempts int, c counting, now int64) int64 {
+	due := now
+	if c == attempted {
+		due += int64(s.retry.Delay(attempts, s.rand))
+	}
+	if t.site != nil && t.site.backoff > now {
+		due = max(due, t.site.backoff+s.rand.Int64N((t.site.backoff-now)/backoffSpread+1))
+	}
+	return due
+}
+
+// park puts what t deferred onto the wheel, those that are due together as one. It keeps the message, not its content.
+func (s *Scheduler) park(t *Transaction) {
+	for rest := t.deferred; len(rest) > 0; {
+		n, due := 1, t.Message.Recipients[rest[0]].Due
+		for n < len(rest) && t.Message.Recipients[rest[n]].Due == due {
+			n++
+		}
+		s.wait(t.Message, rest[:n], due)
+		rest = rest[n:]
+	}
+	t.deferred = t.deferred[:0]
+}
+
+// wait puts recipients that are due together onto the wheel.
+func (s *Scheduler) wait(m *message.Message, recipients []int, due int64) {
+	n := &schedule.Node[deferral]{Value: deferral{message: m, one: recipients[0]}}
+	if len(recipients) > 1 {
+		n.Value.several = append([]int(nil), recipients...)
+	}
+	if s.wheel.Len() == 0 {
+		s.wheel.Advance(s.now(), nil) // it may have stood still for long
+	}
+	s.wheel.Add(n, due)
+	s.stats.waiting.Add(int64(len(recipients)))
+	if at, ok := s.wheel.Next(); ok {
+		s.alarm(at)
+	}
+}
+
+// due dispatches afresh what the wheel hands out.
+func (s *Scheduler) due(n *schedule.Node[deferral]) {
+	d := &n.Value
+	if d.several == nil {
+		d.several = []int{d.one}
+	}
+	s.stats.waiting.Add(-int64(len(d.several)))
+	for _, i := range d.several {
+		d.message.Recipients[i].State = message.Pending
+		s.route(d.message, i, false)
+	}
+	s.send()
+}
+
+// settleAll settles every open recipient of t, which no connection holds, with o and frees t.
+func (s *Scheduler) settleAll(t *Transaction, o *Outcome, c counting) {
+	for i, r := range t.Recipients {
+		if !t.settled[i] {
+			s.settle(t, r, o, c)
+		}
+	}
+	s.park(t)
+	t.free()
+}
+
+// verdict is the outcome of a lookup that found no hosts.
+func verdict(a *mx.Answer) Outcome {
+	o := Outcome{Class: Deferred, Code: a.Code, Enhanced: a.Enhanced, Text: a.Text}
+	if a.Class == mx.Permanent {
+		o.Class = Bounced
+	}
+	return o
+}

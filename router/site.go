@@ -1,0 +1,257 @@
+package router
+
+import (
+	"math"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"mailrace/router/mx"
+	"mailrace/router/pool"
+)
+
+// siteKey tells sites apart. What an operator's route leads to never shares a site with what DNS says: addresses that only the operator may
+// name must not be reached through somebody's MX record.
+type siteKey struct {
+	kind mx.Kind
+	key  string
+	port uint16
+}
+
+// Site is a set of mail exchangers with the mail that waits for it and the connections to it. It belongs to its owner loop.
+type Site struct {
+	owner    *Scheduler
+	key      siteKey
+	name     string
+	route    *Route // of the first transaction
+	limit    int    // of connections
+	hosts    pool.Hosts
+	answer   *mx.Answer
+	queue    queue
+	links    []*Link // open and opening
+	opening  int
+	waiting  []*Link // have asked for work in vain, the last one last
+	inFlight int     // recipients
+
+	tried     int     // addresses that failed since one worked
+	broken    int     // links that broke since one worked
+	failures  int     // times in a row that the site failed as a whole
+	backoff   int64   // not tried before then, Unix nanoseconds; 0 = in use
+	pause     int64   // no further connections before then: one was refused while others worked
+	lastError Outcome // of a connection; Class 0 = none since a delivery
+
+	emptySince int64 // without mail and connections
+	remember   int64 // kept at least until then, so that its failures count when it is tried again
+
+	// In the list of the scheduler with the same name.
+	touched, starving, watched, vacant bool
+}
+
+// siteOf returns the site that t goes to.
+func (s *Scheduler) siteOf(t *Transaction) *Site {
+	k := siteKey{t.answer.Query.Kind, t.answer.Key, t.route.Port}
+	site := s.sites[k]
+	if site == nil {
+		k.key = strings.Clone(k.key)
+		site = &Site{owner: s, key: k, name: k.key, route: t.route, limit: t.route.Connections}
+		if site.limit <= 0 {
+			site.limit = s.opts.SiteConnections
+		}
+		if k.port != smtpPort {
+			site.name = net.JoinHostPort(k.key, strconv.Itoa(int(k.port)))
+		}
+		s.sites[k] = site
+		s.stats.sites.Add(1)
+	}
+	if site.answer != t.answer && (site.answer == nil || t.answer.Expires.After(site.answer.Expires)) {
+		site.answer = t.answer
+		site.hosts.Update(t.answer.Hosts)
+	}
+	t.site = site
+	return site
+}
+
+// enqueue puts t into the queue, or back onto the wheel while the site is backed off. The site is kicked when the batch is accepted.
+func (site *Site) enqueue(t *Transaction) {
+	s := site.owner
+	if site.backoff != 0 {
+		if site.backoff > s.now() {
+			s.outcome = site.lastError
+			s.settleAll(t, &s.outcome, backedOff)
+			return
+		}
+		site.backoff = 0
+		s.stats.backoff.Add(-1)
+	}
+	s.stats.queued.Add(int64(t.open))
+	if site.queue.merge(t, s.opts.Recipients) {
+		t.free()
+	} else {
+		if t.Held && site.queue.length > 0 && s.opts.Tight != nil && s.opts.Tight() {
+			t.drop()
+		}
+		site.queue.push(t)
+	}
+	if !site.touched {
+		site.touched = true
+		s.touched = append(s.touched, site)
+	}
+}
+
+// kick wakes links and opens connections for what is in the queue.
+func (site *Site) kick() {
+	s := site.owner
+	if s.draining {
+		return
+	}
+	for site.queue.length > 0 && len(site.waiting) > 0 {
+		l := site.mostRested()
+		l.stopWaiting()
+		l.conn.Wake()
+	}
+	site.grow()
+	if site.queue.length > 0 && !site.watched {
+		site.watched = true
+		at := s.now() + int64(s.opts.GrowAfter)
+		s.watched.put(site, at)
+		s.alarm(at)
+	}
+	site.rest(s.now())
+}
+
+// mostRested picks the link to wake: the one that asked last, preferring those with nothing under way. So surplus links become idle.
+func (site *Site) mostRested() *Link {
+	n := len(site.waiting)
+	for i := n - 1; i >= 0; i-- {
+		if len(site.waiting[i].taken) == 0 {
+			return site.waiting[i]
+		}
+	}
+	return site.waiting[n-1]
+}
+
+// grow opens connections while the queue is longer than those there are take soon. With each round trip the number can double: a site that does
+// not answer costs one attempt for each address, not twenty. When nothing is left to try and nothing is connected, the site has failed.
+func (site *Site) grow() {
+	s, now := site.owner, site.owner.now()
+	for site.queue.length > 0 && site.wantsLink(now) {
+		bound := uint16(math.MaxUint16)
+		for _, l := range site.links { // a backup is for when the preferred are down, not for when they are busy
+			if l.state == linkOpen {
+				bound = min(bound, l.address.Preference)
+			}
+		}
+		var a *pool.Address
+		if site.tried < s.opts.AddressTries {
+			a = site.hosts.Pick(now, bound, s.rand)
+		}
+		if a == nil {
+			if len(site.links) == 0 {
+				site.fail(now)
+			}
+			return
+		}
+		if s.links >= s.opts.Connections {
+			site.starve()
+			return
+		}
+		site.dial(a)
+	}
+}
+
+// wantsLink says whether one more connection would help and is allowed.
+func (site *Site) wantsLink(now int64) bool {
+	s, n := site.owner, len(site.links)
+	switch {
+	case n == 0:
+		return true
+	case n >= site.limit || site.pause > now || site.opening >= max(1, n-site.opening):
+		return false
+	case site.failures > 0: // a site that comes back is probed by one connection until it delivered
+		return false
+	}
+	aged := site.opening == 0 && site.queue.first.queued+int64(s.opts.GrowAfter) <= now
+	return aged || site.queue.length > n*s.opts.QueueDepth
+}
+
+// starve waits for a connection of the loop's share to become free, and has the one that is idle longest closed.
+func (site *Site) starve() {
+	s := site.owner
+	if site.starving || len(site.links) > 0 {
+		return
+	}
+	site.starving = true
+	s.starving.put(site, 0)
+	if l := s.idle.first; l != nil {
+		l.retire()
+	}
+}
+
+// fail backs the site off as a whole and defers its queue.
+func (site *Site) fail(now int64) {
+	s := site.owner
+	site.failures++
+	site.tried = 0
+	site.hosts.Forgive()
+	delay := int64(s.siteRetry.Delay(site.failures, s.rand))
+	site.backoff, site.remember = now+delay, now+2*delay+int64(vacancy)
+	s.stats.backoff.Add(1)
+	s.stats.failures.Add(1)
+	if site.lastError.Class == 0 {
+		site.lastError = Outcome{Class: Deferred, Enhanced: "4.4.1", Text: "no host of the site can be tried now"}
+	}
+	for t := site.queue.pop(); t != nil; t = site.queue.pop() {
+		s.stats.queued.Add(-int64(t.open))
+		s.outcome = site.lastError
+		s.settleAll(t, &s.outcome, attempted)
+	}
+}
+
+// rest notes that the site has neither mail nor connections now, if so, and has it forgotten when that lasts.
+func (site *Site) rest(now int64) {
+	if site.queue.length > 0 || len(site.links) > 0 {
+		return
+	}
+	site.emptySince = now
+	if !site.vacant {
+		site.vacant = true
+		site.owner.vacant.put(site, now+int64(vacancy))
+		site.owner.alarm(now + int64(vacancy))
+	}
+}
+
+// forget removes the site if it has been empty for long enough, or looks again later.
+func (site *Site) forget(now int64) {
+	s := site.owner
+	if site.queue.length > 0 || len(site.links) > 0 {
+		site.vacant = false
+		return
+	}
+	if now < max(site.emptySince+int64(vacancy), site.remember) {
+		s.vacant.put(site, now+int64(vacancy))
+		return
+	}
+	if site.backoff != 0 {
+		s.stats.backoff.Add(-1)
+	}
+	delete(s.sites, site.key)
+	s.stats.sites.Add(-1)
+}
+
+// status describes the site.
+func (site *Site) status() SiteStatus {
+	st := SiteStatus{Site: site.name, Route: site.route.Name, Queued: site.queue.recipients, InFlight: site.inFlight, Connections: len(site.links), Failures: site.failures}
+	for _, l := range site.links {
+		if l.state == linkOpen && len(l.taken) == 0 {
+			st.Idle++
+		}
+	}
+	if site.backoff > site.owner.now() {
+		st.Backoff = time.Unix(0, site.backoff)
+	}
+	if site.lastError.Class != 0 {
+		st.LastError = site.lastError.Reply()
+	}
+	return st
+}

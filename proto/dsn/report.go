@@ -55,7 +55,7 @@ const (
 // Build writes the notification: its content in wire form (CRLF, no bare CR or LF, lines below 998 octets, not dot-stuffed), to be sent
 // from the null reverse-path to r.To with the flags that it returns: LeadingDots where it holds, SMTPUTF8 and Body8Bit only where
 // something in it needs them. Otherwise it is 7-bit.
-func Build(r *Report) ([]byte, message.Flags, error) {
+func (r *Report) Build() ([]byte, message.Flags, error) {
 	if r.To == "" {
 		return nil, 0, ErrNullReversePath
 	}

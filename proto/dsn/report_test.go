@@ -47,7 +47,7 @@ func TestGolden(t *testing.T) {
 	utf8.Recipients = []Recipient{{Address: "用户@例子.example", Status: "5.1.1", RemoteMTA: "mx.example", Reply: "550 5.1.1 unbekannter Empfänger"}}
 	utf8.Content = []byte("From: grüße@sender.example\r\nSubject: übel\r\n\r\n")
 	for file, r := range map[string]*Report{"testdata/report.eml": sample(), "testdata/report-utf8.eml": utf8} {
-		got, _, err := Build(r)
+		got, _, err := r.Build()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -70,12 +70,12 @@ func TestGolden(t *testing.T) {
 func TestRefuses(t *testing.T) {
 	r := sample()
 	r.To = ""
-	if _, _, err := Build(r); !errors.Is(err, ErrNullReversePath) {
+	if _, _, err := r.Build(); !errors.Is(err, ErrNullReversePath) {
 		t.Errorf("null reverse-path: %v", err)
 	}
 	r = sample()
 	r.Recipients = nil
-	if _, _, err := Build(r); !errors.Is(err, ErrNoRecipients) {
+	if _, _, err := r.Build(); !errors.Is(err, ErrNoRecipients) {
 		t.Errorf("no recipients: %v", err)
 	}
 }
@@ -99,7 +99,7 @@ func TestFlags(t *testing.T) {
 	} {
 		r := sample()
 		c.change(r)
-		got, flags, err := Build(r)
+		got, flags, err := r.Build()
 		if err != nil || flags != c.want || !strings.Contains(string(got), c.has) {
 			t.Errorf("%s: flags %b, want %b, err %v, %q in\n%s", c.name, flags, c.want, err, c.has, got)
 		}
@@ -149,7 +149,7 @@ func TestHeaderSection(t *testing.T) {
 func TestBoundary(t *testing.T) {
 	r := sample()
 	for range 3 {
-		content, _, err := Build(r)
+		content, _, err := r.Build()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -168,7 +168,7 @@ func TestManyRecipients(t *testing.T) {
 	for range 100 {
 		r.Recipients = append(r.Recipients, r.Recipients[0])
 	}
-	content, _, _ := Build(r)
+	content, _, _ := r.Build()
 	if !strings.Contains(string(content), "... and 84 further recipients, listed in the delivery report.\r\n") {
 		t.Errorf("got\n%s", content)
 	}
@@ -189,7 +189,7 @@ func TestLifetime(t *testing.T) {
 // check builds r and reads it back as any mail program would.
 func check(t *testing.T, r *Report) {
 	t.Helper()
-	content, flags, err := Build(r)
+	content, flags, err := r.Build()
 	if err != nil {
 		t.Fatal(err)
 	}

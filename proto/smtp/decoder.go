@@ -112,13 +112,12 @@ func wholeLines(b []byte) (end, lines int, found Decoded) {
 
 // violation finds the first NUL or bare CR of b, which has one before its last octet.
 func violation(b []byte) (int, Decoded) {
-	for i, c := range b {
+	for i := 0; ; i++ {
 		switch {
-		case c == 0:
+		case b[i] == 0:
 			return i, DecodedNUL
-		case c == '\r' && b[i+1] != '\n':
+		case b[i] == '\r' && b[i+1] != '\n':
 			return i, DecodedBareCR
 		}
 	}
-	return len(b), DecodedNothing
 }

@@ -306,6 +306,37 @@ func TestBye(t *testing.T) {
 	}
 }
 
+// TestRefuseData: a refusal of DATA takes the envelope with it, and an answer that nobody asked for does nothing.
+func TestRefuseData(t *testing.T) {
+	s := greetedServer()
+	s.Accept()
+	s.AcceptQueued(1)
+	s.Refuse(Reply{550, "", "x"})
+	p := []byte(messageCommands + "RCPT TO:<b@b>\r\n")
+	for answered := ""; ; {
+		n, ev := s.Feed(p)
+		p = p[n:]
+		switch ev {
+		case Mail, Rcpt:
+			s.Accept()
+		case Data:
+			s.AcceptQueued(1) // not an answer to this question
+			if n, ev := s.Feed(p); n != 0 || ev != NeedInput || !s.InTransaction() || s.Recipients() != 1 {
+				t.Fatal(n, ev)
+			}
+			s.Refuse(Reply{451, "4.3.1", "Full"})
+			answered = string(s.Pending())
+		case NeedInput:
+			if got := string(s.Pending()); got != "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n451 4.3.1 Full\r\n503 5.5.1 Bad sequence of commands\r\n" || answered == "" {
+				t.Errorf("%q", got)
+			}
+			return
+		default:
+			t.Fatal(ev)
+		}
+	}
+}
+
 // TestRepeatedSessions: a Server is used for one session after another, whatever became of the one before.
 func TestRepeatedSessions(t *testing.T) {
 	cfg := &ServerConfig{Hostname: "mx.example.com"}

@@ -1,0 +1,46 @@
+package smtp
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// TestClientMeetsServer: what our client sends, our server takes as it was meant, dots and all, in whatever pieces it travels.
+func TestClientMeetsServer(t *testing.T) {
+	messages := []outgoing{
+		{from: "a@a.example", rcpts: []string{"b@b.example", "refused@b.example"}, content: "one\r\n"},
+		{from: "", rcpts: []string{"refused@b.example", "later@b.example"}, content: "nobody gets this\r\n"},
+		{from: "refused@a.example", rcpts: []string{"b@b.example"}, content: "nor this\r\n"},
+		{from: "ü@a.example", params: MailParams{Size: 20, Body: Body8Bit, SMTPUTF8: true}, rcpts: []string{"b@b.example"}, content: ".\r\n..\r\n\r\n.ü\r\n"},
+		{from: "a@a.example", rcpts: []string{`"b c"@[192.0.2.1]`}, content: "spam\r\n"},
+		{from: "a@a.example", rcpts: []string{"postmaster"}, content: ""},
+	}
+	want := []string{`5 dots=false "one\r\n"`, `14 dots=true ".\r\n..\r\n\r\n.ü\r\n"`, `6 dots=false "spam\r\n"`, `0 dots=false ""`}
+	for _, cut := range []func(int) int{whole, bytewise, randomly} {
+		r, c := newRemote(t, messages), newSession(t, hostileConfig)
+		toClient, toServer := 0, 0
+		for !r.over {
+			if n := len(c.replies) - toClient; n > 0 {
+				n = cut(n)
+				r.feed(string(c.replies[toClient : toClient+n]))
+				toClient += n
+			} else if n := len(r.sent) - toServer; n > 0 {
+				n = cut(n)
+				c.feed(string(r.sent[toServer : toServer+n]))
+				toServer += n
+			} else {
+				t.Fatalf("both wait\n%q\n%q", r.events, c.events)
+			}
+		}
+		var got []string
+		for _, ev := range c.events {
+			if rest, ok := strings.CutPrefix(ev, "EndOfData size="); ok {
+				got = append(got, rest)
+			}
+		}
+		if fmt.Sprint(got) != fmt.Sprint(want) || c.events[len(c.events)-1] != "Quit" || len(r.sending)+len(r.messages) > 0 {
+			t.Fatalf("server saw %q\nclient saw %q", c.events, r.events)
+		}
+	}
+}

@@ -1,0 +1,431 @@
+package smtp
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// outgoing is a message for the test's client to send.
+type outgoing struct {
+	from    string
+	params  MailParams
+	rcpts   []string
+	content string
+}
+
+// remote drives a Client as a connection would: it sends its messages one after another as soon as CanBegin allows, then quits, and writes
+// down what happens.
+type remote struct {
+	t        testing.TB
+	c        Client
+	messages []outgoing // not begun
+	sending  []outgoing // begun and not ended, the oldest first
+	held     []byte
+	events   []string
+	sent     []byte
+	answered int // recipients of the oldest transaction that got an answer
+	over     bool
+}
+
+func newRemote(t testing.TB, messages []outgoing) *remote {
+	r := &remote{t: t, messages: messages}
+	r.c.Init(&ClientConfig{Hello: "out.example.com"})
+	return r
+}
+
+func (r *remote) note(format string, args ...any) {
+	r.events = append(r.events, fmt.Sprintf(format, args...))
+}
+
+func (r *remote) feed(p string) {
+	r.held = append(r.held, p...)
+	for !r.over {
+		presented := bytes.Clone(r.held)
+		n, ev := r.c.Feed(presented)
+		if n < 0 || n > len(r.held) {
+			r.t.Fatalf("%v used up %d of %d octets", ev, n, len(r.held))
+		}
+		r.held = r.held[n:]
+		if ev == ClientNeedInput {
+			break
+		}
+		r.record(ev)
+		r.pump()
+		for i := range presented {
+			presented[i] = '#'
+		}
+	}
+	if !r.over && len(r.held) >= MaxReplyLine {
+		r.t.Fatalf("%d octets left over", len(r.held))
+	}
+	r.flush()
+}
+
+func (r *remote) flush() {
+	r.sent = append(r.sent, r.c.Pending()...)
+	r.c.Flushed()
+}
+
+// pump begins what may begin.
+func (r *remote) pump() {
+	for len(r.messages) > 0 && r.c.CanBegin() {
+		m := r.messages[0]
+		r.messages = r.messages[1:]
+		before := len(r.c.Pending())
+		if err := r.c.Begin(m.from, m.params, m.rcpts); err != nil {
+			r.note("Begin: %v", err)
+			if len(r.c.Pending()) != before {
+				r.t.Fatalf("%v, and %q is queued", err, r.c.Pending()[before:])
+			}
+			continue
+		}
+		r.sending = append(r.sending, m)
+	}
+	if len(r.messages) == 0 && r.c.Outstanding() == 0 {
+		r.c.Quit()
+	}
+	if r.c.Outstanding() != len(r.sending) && !r.over {
+		r.t.Fatalf("%d transactions are under way, the machine says %d", len(r.sending), r.c.Outstanding())
+	}
+}
+
+func (r *remote) record(ev ClientEvent) {
+	switch ev {
+	case ClientReady:
+		r.note("Ready extensions=%05b size=%d", r.c.Extensions(), r.c.MaxSize())
+	case ClientRcpt:
+		if r.c.RcptIndex() != r.answered || r.answered >= len(r.sending[0].rcpts) {
+			r.t.Fatalf("answer %d is for recipient %d", r.answered, r.c.RcptIndex())
+		}
+		r.answered++
+		r.note("Rcpt %d: %v", r.c.RcptIndex(), r.c.Reply())
+	case ClientStart:
+		r.note("Start accepted=%d: %v", r.c.Accepted(), r.c.Reply())
+		if r.c.Accepted() == 0 {
+			r.t.Fatal("content for nobody")
+		}
+		r.flush()
+		r.sent, _ = AppendStuffed(r.sent, []byte(r.sending[0].content), true)
+		r.c.EndContent()
+	case ClientDone, ClientDataRefused:
+		r.note("%v: %v", ev, r.c.Reply())
+		r.sending, r.answered = r.sending[1:], 0
+	case ClientFailed:
+		r.note("Failed: %v", r.c.Err())
+		r.over = true
+	case ClientGone:
+		r.note("Gone: %v", r.c.Reply())
+		r.over = true
+	default:
+		r.note("%v: %v", ev, r.c.Reply())
+	}
+}
+
+func relay(t testing.TB, messages []outgoing, input string, cut func(left int) int) *remote {
+	r := newRemote(t, messages)
+	for len(input) > 0 && !r.over {
+		n := cut(len(input))
+		r.feed(input[:n])
+		input = input[n:]
+	}
+	return r
+}
+
+// relayAnyhow runs input in all ways to cut it, and checks that they make no difference.
+func relayAnyhow(t testing.TB, messages []outgoing, input string) *remote {
+	t.Helper()
+	first := relay(t, messages, input, whole)
+	for _, cut := range []func(int) int{bytewise, randomly, randomly, randomly} {
+		r := relay(t, messages, input, cut)
+		if got, want := strings.Join(r.events, "\n"), strings.Join(first.events, "\n"); got != want || !bytes.Equal(r.sent, first.sent) {
+			t.Fatalf("input %.500q: differs by how it is cut:\n%s\n%s\n--- whole:\n%s\n%s", input, got, r.sent, want, first.sent)
+		}
+	}
+	return first
+}
+
+// parseMessage reads "from | rcpt rcpt | parameters | content" of a dialogue.
+func parseMessage(t testing.TB, text string) outgoing {
+	parts := strings.Split(unescape(t, text), " | ")
+	m := outgoing{from: parts[0], rcpts: strings.Split(parts[1], " "), content: parts[3]}
+	if rest := parts[2]; rest != "-" && m.params.parse([]byte(rest)) != "" {
+		t.Fatalf("parameters %q", rest)
+	}
+	return m
+}
+
+// TestClientDialogues runs the dialogues of testdata/client: "M:" is a message to send, "S:" a line that the server says, "s:" text without
+// line end; then what came of it: "E: event", "C: line sent". With -update it rewrites those.
+func TestClientDialogues(t *testing.T) {
+	files, _ := filepath.Glob("testdata/client/*.dialogue")
+	if len(files) == 0 {
+		t.Fatal("no dialogues")
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".dialogue"), func(t *testing.T) {
+			golden, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, messages, input, r := runClientDialogue(t, golden)
+			if *update {
+				if err := os.WriteFile(file, got, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			} else if !bytes.Equal(got, golden) {
+				t.Errorf("got:\n%s\nwant:\n%s", got, golden)
+			}
+			all := relayAnyhow(t, messages, input)
+			if strings.Join(all.events, "\n") != strings.Join(r.events, "\n") || !bytes.Equal(all.sent, r.sent) {
+				t.Errorf("fed at once it differs:\n%s\n%s", strings.Join(all.events, "\n"), all.sent)
+			}
+		})
+	}
+}
+
+func runClientDialogue(t testing.TB, golden []byte) (got []byte, messages []outgoing, input string, r *remote) {
+	var out bytes.Buffer
+	for line := range strings.Lines(string(golden)) {
+		kind, text, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		if kind == "C:" || kind == "E:" {
+			continue
+		}
+		out.WriteString(line)
+		switch kind {
+		case "M:":
+			messages = append(messages, parseMessage(t, text))
+		case "S:", "s:":
+			if r == nil {
+				r = newRemote(t, messages)
+			}
+			said := unescape(t, text)
+			if kind == "S:" {
+				said += "\r\n"
+			}
+			input += said
+			events, sent := len(r.events), len(r.sent)
+			r.feed(said)
+			for _, ev := range r.events[events:] {
+				fmt.Fprintf(&out, "E: %s\n", ev)
+			}
+			for line := range strings.Lines(string(r.sent[sent:])) {
+				fmt.Fprintf(&out, "C: %s\n", strings.TrimSuffix(line, "\r\n"))
+			}
+		}
+	}
+	return out.Bytes(), messages, input, r
+}
+
+const greetings = "220 mx ESMTP\r\n250-mx\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n"
+
+// upClient returns a Client that is ready, with what the server offers in offers.
+func upClient(t testing.TB, offers string) *Client {
+	c := new(Client)
+	c.Init(&ClientConfig{Hello: "out.example.com"})
+	for p := []byte(offers); ; {
+		n, ev := c.Feed(p)
+		if p = p[n:]; ev == ClientReady {
+			c.Flushed()
+			return c
+		} else if ev != ClientNeedInput {
+			t.Fatal(ev)
+		}
+	}
+}
+
+// TestI2CommandWriter: no argument can become more than an argument.
+func TestI2CommandWriter(t *testing.T) {
+	c := upClient(t, greetings)
+	bad := []string{"a@b\r\nDATA", "a\r@b", "a@b\n", "a\x00@b", "a@b> NOTIFY=NEVER <c@d", "a@b>", "<a@b>", "a b@c", "\"a\r\n\"@b", "@r:a@b", "a", "a@", "ü@b", "a@b\x7f"}
+	for _, addr := range append(bad, "postmaster") {
+		var ae *AddressError
+		if err := c.Begin(addr, MailParams{}, []string{"b@b"}); !errors.As(err, &ae) || ae.Index != -1 {
+			t.Errorf("from %q: %v", addr, err)
+		}
+	}
+	for _, addr := range append(bad, "") {
+		var ae *AddressError
+		if err := c.Begin("a@a", MailParams{}, []string{"b@b", addr}); !errors.As(err, &ae) || ae.Index != 1 {
+			t.Errorf("rcpt %q: %v", addr, err)
+		}
+	}
+	if len(c.Pending()) > 0 || !c.CanBegin() {
+		t.Fatalf("queued: %q", c.Pending())
+	}
+	if err := c.Begin("ü@a", MailParams{SMTPUTF8: true}, []string{"ü@b", "postmaster"}); err != nil {
+		t.Error(err)
+	}
+	if want := "MAIL FROM:<ü@a> SMTPUTF8\r\nRCPT TO:<ü@b>\r\nRCPT TO:<postmaster>\r\nDATA\r\n"; string(c.Pending()) != want {
+		t.Errorf("queued %q", c.Pending())
+	}
+	var hello Client
+	hello.Init(&ClientConfig{Hello: "a\r\nMAIL"})
+	if _, ev := hello.Feed([]byte("220 mx\r\n")); ev != ClientFailed || hello.Err() != ErrHelloName || len(hello.Pending()) > 0 {
+		t.Errorf("%v, %v, queued %q", ev, hello.Err(), hello.Pending())
+	}
+}
+
+// TestI15NothingThatTheServerCannotTake: 8-bit content and addresses are not sent raw to a server that does not offer to take them.
+func TestI15NothingThatTheServerCannotTake(t *testing.T) {
+	plain, all := upClient(t, "220 mx\r\n250 mx\r\n"), upClient(t, greetings)
+	for _, tc := range []struct {
+		c    *Client
+		p    MailParams
+		want error
+	}{{plain, MailParams{Body: Body8Bit}, ErrNeeds8BitMIME}, {plain, MailParams{SMTPUTF8: true}, ErrNeedsSMTPUTF8}, {all, MailParams{Size: 1001}, ErrTooLarge}} {
+		if err := tc.c.Begin("a@a", tc.p, []string{"b@b"}); err != tc.want {
+			t.Errorf("%+v: %v, want %v", tc.p, err, tc.want)
+		}
+	}
+	if err := all.Begin("a@a", MailParams{Size: 1000, Body: Body8Bit}, []string{"b@b"}); err != nil || !strings.HasPrefix(string(all.Pending()), "MAIL FROM:<a@a> SIZE=1000 BODY=8BITMIME\r\n") {
+		t.Errorf("%v, %q", err, all.Pending())
+	}
+	if err := plain.Begin("a@a", MailParams{Size: 1000}, []string{"b@b"}); err != nil || string(plain.Pending()) != "MAIL FROM:<a@a>\r\n" {
+		t.Errorf("%v, %q", err, plain.Pending())
+	}
+}
+
+// TestClientNotReady: what is not the time for anything leaves no trace.
+func TestClientNotReady(t *testing.T) {
+	var c Client
+	c.Init(&ClientConfig{Hello: "out.example.com"})
+	if c.CanBegin() || c.Begin("a@a", MailParams{}, []string{"b@b"}) != ErrNotReady || c.Reset() || c.Quit() || len(c.Pending()) > 0 {
+		t.Errorf("before the greeting: queued %q", c.Pending())
+	}
+	u := upClient(t, greetings)
+	if u.Begin("a@a", MailParams{}, nil) != ErrNotReady || u.Begin("a@a", MailParams{}, []string{"b@b"}) != nil {
+		t.Error("Begin")
+	}
+	u.Flushed()
+	u.EndContent()
+	if u.CanBegin() || u.Reset() || u.Quit() || len(u.Pending()) > 0 {
+		t.Errorf("under way: queued %q", u.Pending())
+	}
+}
+
+func TestClientReset(t *testing.T) {
+	c := upClient(t, greetings)
+	if !c.Reset() || c.CanBegin() || c.Reset() || string(c.Pending()) != "RSET\r\n" {
+		t.Fatalf("%q", c.Pending())
+	}
+	if _, ev := c.Feed([]byte("250 Ok\r\n")); ev != ClientReady || !c.CanBegin() {
+		t.Error(ev)
+	}
+	if _, ev := c.Feed([]byte("250 Ok\r\n")); ev != ClientFailed || c.Err() != ErrUnexpectedReply {
+		t.Error(ev, c.Err())
+	}
+	if n, ev := c.Feed([]byte("250 Ok\r\n")); ev != ClientGone || n != 8 {
+		t.Error(n, ev)
+	}
+}
+
+// TestAnswerInMidContent: a server that answers before the content has ended is out of step. What it said can be read.
+func TestAnswerInMidContent(t *testing.T) {
+	for reply, want := range map[string]ClientEvent{"550 5.5.2 bare <LF>\r\n": ClientGone, "421 bye\r\n": ClientGone, "250 ok\r\n": ClientFailed, "354 go\r\n": ClientFailed} {
+		c := upClient(t, greetings)
+		if err := c.Begin("a@a", MailParams{}, relayedTo); err != nil {
+			t.Fatal(err)
+		}
+		p := []byte("250 ok\r\n250 ok\r\n354 go\r\n" + reply)
+		for n, ev := c.Feed(p); ev != ClientStart; n, ev = c.Feed(p) {
+			p = p[n:]
+		}
+		if _, ev := c.Feed([]byte(reply)); ev != want || c.Outstanding() != 1 || !strings.HasPrefix(reply, c.Reply().String()) {
+			t.Errorf("%q: %v, %v", reply, ev, c.Reply())
+		}
+		if _, ev := c.Feed([]byte("250 ok\r\n")); ev != ClientGone || c.CanBegin() || c.Quit() {
+			t.Errorf("%q: it goes on with %v", reply, ev)
+		}
+	}
+}
+
+// relayed is one message of a connection that sends many: what the server says to it, with the answer to the message before in front.
+const relayed = "250 2.0.0 Ok: queued as 0000000000001\r\n250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n354 go\r\n"
+
+var relayedTo = []string{"someone@recipient.example.net"}
+
+// relayMessage runs one message through c, whose message before waits for its answer.
+func relayMessage(t testing.TB, c *Client, replies []byte) {
+	for p := replies; ; {
+		n, ev := c.Feed(p)
+		p = p[n:]
+		switch ev {
+		case ClientNeedInput:
+			c.Flushed()
+			return
+		case ClientStart:
+			c.EndContent()
+			if err := c.Begin("bounce-123@news.example.com", MailParams{Size: 900}, relayedTo); err != nil {
+				t.Fatal(err)
+			}
+		case ClientDone, ClientMail, ClientRcpt:
+		default:
+			t.Fatal(ev, c.Err())
+		}
+	}
+}
+
+func relayingClient(t testing.TB) *Client {
+	c := upClient(t, greetings)
+	if err := c.Begin("a@a", MailParams{}, relayedTo); err != nil {
+		t.Fatal(err)
+	}
+	relayMessage(t, c, []byte("250 Ok\r\n250 Ok\r\n354 go\r\n"))
+	return c
+}
+
+func TestClientDoesNotAllocate(t *testing.T) {
+	c := relayingClient(t)
+	replies := []byte(relayed)
+	if n := testing.AllocsPerRun(100, func() { relayMessage(t, c, replies) }); n != 0 {
+		t.Errorf("%v allocations per message", n)
+	}
+}
+
+func BenchmarkClient(b *testing.B) {
+	c := relayingClient(b)
+	replies := []byte(relayed)
+	b.ReportAllocs()
+	for b.Loop() {
+		relayMessage(b, c, replies)
+	}
+}
+
+func BenchmarkAppendStuffed(b *testing.B) {
+	content := lines(10 << 10)
+	dst := make([]byte, 0, 2*len(content))
+	b.SetBytes(int64(len(content)))
+	for b.Loop() {
+		AppendStuffed(dst, content, true)
+	}
+}
+
+func FuzzClient(f *testing.F) {
+	files, _ := filepath.Glob("testdata/client/*.dialogue")
+	for _, file := range files {
+		golden, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		_, _, input, _ := runClientDialogue(f, golden)
+		f.Add(input)
+	}
+	messages := []outgoing{
+		{from: "a@a.example", rcpts: []string{"b@b.example", "c@c.example"}, content: "one\r\n"},
+		{from: "", rcpts: []string{"d@d.example"}, params: MailParams{Size: 6, Body: Body8Bit}, content: ".two\r\n"},
+		{from: "e@e.example", rcpts: []string{"f@f.example", "g@g.example", "h@h.example"}, content: ""},
+	}
+	f.Fuzz(func(t *testing.T, input string) {
+		r := relayAnyhow(t, messages, input)
+		for line := range strings.Lines(string(r.sent)) {
+			if !strings.HasSuffix(line, "\r\n") || controlIn([]byte(line[:len(line)-2])) != noControl {
+				t.Fatalf("sent %q", line)
+			}
+		}
+	})
+}

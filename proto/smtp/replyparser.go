@@ -23,7 +23,7 @@ type ReplyView struct {
 	Text     []byte // without codes; lines are parted by LF. Of a reply with several lines at most 4096 octets
 }
 
-// maxReplyLine is the most octets of text that AppendLine writes.
+// maxShownReply is the most octets of text that AppendLine writes.
 const maxShownReply = 500
 
 // AppendLine appends the reply as one printable ASCII line, such as "550 5.1.1 no such user", cut at about 500 octets, fit for logs and

@@ -1,0 +1,198 @@
+package mx
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// zone is an authoritative and recursive server in one, on loopback over UDP and TCP, with answers from a script.
+type zone struct {
+	addr netip.AddrPort
+
+	mu      sync.Mutex
+	records map[string][]string // "name TYPE" → records in presentation format
+	rcodes  map[string]int      // "name TYPE" or "name" → rcode
+	hooks   map[string]func(w dns.ResponseWriter, question, reply *dns.Msg) bool
+	asked   map[string]int // "udp name TYPE"
+}
+
+func newZone(t testing.TB, lines ...string) *zone {
+	t.Helper()
+	z := &zone{records: map[string][]string{}, rcodes: map[string]int{}, hooks: map[string]func(dns.ResponseWriter, *dns.Msg, *dns.Msg) bool{}, asked: map[string]int{}}
+	z.add(t, lines...)
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	z.addr = pc.LocalAddr().(*net.UDPAddr).AddrPort()
+	l, err := net.Listen("tcp", z.addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []*dns.Server{{PacketConn: pc, Handler: z}, {Listener: l, Handler: z}} {
+		started := make(chan struct{})
+		s.NotifyStartedFunc = func() { close(started) }
+		go s.ActivateAndServe()
+		<-started
+		t.Cleanup(func() { s.Shutdown() })
+	}
+	return z
+}
+
+// add takes records; "name TYPE" is found from the record itself.
+func (z *zone) add(t testing.TB, lines ...string) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	for _, line := range lines {
+		rr, err := dns.NewRR(line)
+		if err != nil || rr == nil {
+			t.Fatalf("record %q: %v", line, err)
+		}
+		key := strings.TrimSuffix(strings.ToLower(rr.Header().Name), ".") + " " + dns.TypeToString[rr.Header().Rrtype]
+		z.records[key] = append(z.records[key], line)
+	}
+}
+
+// hook replaces the reply to "name TYPE"; it returns false to have the usual reply sent as well.
+func (z *zone) hook(key string, f func(w dns.ResponseWriter, question, reply *dns.Msg) bool) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.hooks[key] = f
+}
+
+func (z *zone) count(key string) int {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return z.asked[key]
+}
+
+func (z *zone) ServeDNS(w dns.ResponseWriter, question *dns.Msg) {
+	q := question.Question[0]
+	name := strings.TrimSuffix(strings.ToLower(q.Name), ".")
+	key := name + " " + dns.TypeToString[q.Qtype]
+	z.mu.Lock()
+	z.asked[w.LocalAddr().Network()+" "+key]++
+	reply := z.reply(question, name, q.Qtype)
+	hook := z.hooks[key]
+	z.mu.Unlock()
+	if w.LocalAddr().Network() == "udp" {
+		reply.Truncate(udpSize)
+	}
+	if hook != nil && hook(w, question, reply) {
+		return
+	}
+	w.WriteMsg(reply)
+}
+
+func (z *zone) reply(question *dns.Msg, name string, qtype uint16) *dns.Msg {
+	m := new(dns.Msg)
+	m.SetReply(question)
+	key := name + " " + dns.TypeToString[qtype]
+	if rcode, ok := z.rcodes[key]; ok {
+		m.Rcode = rcode
+		return m
+	}
+	for range 30 {
+		for _, line := range z.records[name+" "+dns.TypeToString[qtype]] {
+			rr, _ := dns.NewRR(line)
+			m.Answer = append(m.Answer, rr)
+		}
+		alias := z.records[name+" CNAME"]
+		if len(m.Answer) > 0 && m.Answer[len(m.Answer)-1].Header().Rrtype == qtype || len(alias) == 0 {
+			break
+		}
+		rr, _ := dns.NewRR(alias[0])
+		m.Answer = append(m.Answer, rr)
+		name = strings.TrimSuffix(rr.(*dns.CNAME).Target, ".")
+	}
+	if n := len(m.Answer); n > 0 && m.Answer[n-1].Header().Rrtype == qtype {
+		return m
+	}
+	if !z.exists(name) {
+		m.Rcode = dns.RcodeNameError
+	}
+	soa, _ := dns.NewRR("example. 300 IN SOA ns.example. root.example. 1 2 3 4 120")
+	m.Ns = append(m.Ns, soa)
+	return m
+}
+
+func (z *zone) exists(name string) bool {
+	for key := range z.records {
+		if strings.HasPrefix(key, name+" ") {
+			return true
+		}
+	}
+	return false
+}
+
+// clock is a time that a test sets.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func newClock() *clock { return &clock{now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)} }
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// newResolver returns one that asks the zone, with addresses of the documentation blocks allowed: they stand for public ones in the tests.
+func newResolver(t testing.TB, z *zone, change func(*Options)) *Resolver {
+	t.Helper()
+	o := Options{
+		Servers: []netip.AddrPort{z.addr}, Timeout: 300 * time.Millisecond, Rounds: 1, Workers: 8,
+		Own:   []string{"self.example"},
+		Allow: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")},
+	}
+	if change != nil {
+		change(&o)
+	}
+	r, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	return r
+}
+
+// find waits for the answer.
+func find(t testing.TB, r *Resolver, kind Kind, name string) *Answer {
+	t.Helper()
+	got := make(chan *Answer, 1)
+	if !r.Lookup(Query{kind, name}, func(a *Answer) { got <- a }) {
+		t.Fatal("lookup was not taken")
+	}
+	return <-got
+}
+
+// show prints an answer as the tables of the tests write it.
+func show(a *Answer) string {
+	if a.Class != OK {
+		return fmt.Sprintf("%s %d %s", a.Class, a.Code, a.Enhanced)
+	}
+	var parts []string
+	for _, h := range a.Hosts {
+		var addrs []string
+		for _, addr := range h.Addrs {
+			addrs = append(addrs, addr.String())
+		}
+		parts = append(parts, fmt.Sprintf("%d %s %s", h.Preference, h.Name, strings.Join(addrs, " ")))
+	}
+	return strings.Join(parts, " | ")
+}

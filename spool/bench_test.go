@@ -58,7 +58,7 @@ func benchAccept(b *testing.B, size, shards int) {
 		}
 		wg.Wait()
 	}
-	run(max(4*DefaultMemTableBytes/size, 100)) // memtables at their full size, WAL files to recycle
+	run(max(4*benchMemTable()/size, 100)) // memtables at their full size, WAL files to recycle
 	before := usage()
 	syncs, batches := counts(s)
 	b.ReportAllocs()
@@ -166,4 +166,11 @@ func counts(s *Spool) (syncs, batches uint64) {
 		batches += sh.batches.Load()
 	}
 	return syncs, batches
+}
+
+func benchMemTable() int {
+	if *benchMem > 0 {
+		return *benchMem
+	}
+	return defaultMemTableBytes
 }

@@ -3,6 +3,7 @@ package spool
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -86,5 +87,5 @@ func (sh *Shard) scan(fn func(*message.Message) bool) (err error) {
 		}
 		return nil
 	}
-	return walk(snapshot, visit, sh.logUnreadable)
+	return walk(snapshot, math.MaxUint64, visit, sh.logUnreadable)
 }

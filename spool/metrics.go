@@ -26,17 +26,36 @@ func (s *Spool) registerMetrics() {
 			"compacted_bytes_total":   sh.measure(compactedBytes),
 			"memtable_bytes":          sh.measure(func(m *pebble.Metrics) float64 { return float64(m.MemTable.Size) }),
 			"memtables":               sh.measure(func(m *pebble.Metrics) float64 { return float64(m.MemTable.Count) }),
-			"write_amplification":     sh.measure(func(m *pebble.Metrics) float64 { return writeAmplification(m) }),
+			"write_amplification":     sh.measure(writeAmplification),
 		} {
 			s.metrics.NewGauge(fmt.Sprintf(`mailrace_spool_%s{shard="%d"}`, name, sh.index), value)
 		}
 	}
+	s.measured = true
 	metrics.RegisterSet(s.metrics)
+}
+
+// unregisterMetrics takes them back, and waits for those who are asking.
+func (s *Spool) unregisterMetrics() {
+	if s.metrics == nil {
+		return
+	}
+	metrics.UnregisterSet(s.metrics, true)
+	s.measuring.Lock()
+	s.measured = false
+	s.measuring.Unlock()
 }
 
 // measure returns a gauge of what Pebble counts, which is asked anew for each.
 func (sh *Shard) measure(f func(*pebble.Metrics) float64) func() float64 {
-	return func() float64 { return f(sh.db.Metrics()) }
+	return func() float64 {
+		sh.spool.measuring.RLock()
+		defer sh.spool.measuring.RUnlock()
+		if !sh.spool.measured {
+			return 0
+		}
+		return f(sh.db.Metrics())
+	}
 }
 
 // flushedBytes were written by flushes of memtables: mail that stayed longer than its memtable.

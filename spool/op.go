@@ -13,9 +13,9 @@ import (
 // by way of Options.Post, and is the caller's again; with a negative Origin nobody is told, and the spool frees it itself. NewOp and Free
 // spare the garbage collector the Ops.
 type Op struct {
-	// Append stores a message: its envelope, its trace header, and the chunks of its body from Stored on, as chunks Stored+1 and so on.
-	// It sets Chunks to the number of chunks that the content has. The body must be held (Hold) until completion. A message exists from the
-	// sync of its Append on.
+	// Append stores a message: its envelope, its trace header, and the last Chunks-Stored chunks of its Body, as the chunks Stored+1 to
+	// Chunks. Those before have gone ahead; whether they still are in Body is the caller's choice. The body must be held (Hold) until
+	// completion. Recipients are pending at first: their states are for Updates. A message exists from the sync of its Append on.
 	Append *message.Message
 
 	// Chunk stores one chunk of a message ahead of its Append. It is not synced, and gone after a crash unless the Append was.
@@ -42,11 +42,23 @@ type Op struct {
 	next *Op
 }
 
-// Chunk is a piece of content on its way to the spool. Data is freed by the spool as soon as it is written.
+// Chunk is a piece of content on its way to the spool.
 type Chunk struct {
 	ID    message.ID
 	Index int // from 1
 	Data  *message.Chunk
+
+	// Keep leaves Data to the caller, to be delivered from memory; it must not be changed or freed before completion. Otherwise the spool
+	// frees Data as soon as it has copied it.
+	Keep bool
+}
+
+// release frees the data unless it is the caller's.
+func (c *Chunk) release() {
+	if c.Data != nil && !c.Keep {
+		c.Data.Free()
+	}
+	c.Data = nil
 }
 
 // Removal names the records of a message.
@@ -85,3 +97,38 @@ func (op *Op) durable() bool { return op.Append != nil }
 
 // urgent says that the Op must not wait for company: somebody waits for it, or it holds memory.
 func (op *Op) urgent() bool { return op.Append != nil || op.Chunk.Data != nil }
+
+// size is about the number of bytes that the Op adds to a batch.
+func (op *Op) size() int {
+	n := 64 * (1 + len(op.Updates))
+	if op.Chunk.Data != nil {
+		n += len(op.Chunk.Data.B)
+	}
+	if m := op.Append; m != nil {
+		n += len(m.Trace) + 64*len(m.Recipients)
+		for _, c := range unstored(m) {
+			n += len(c.B)
+		}
+	}
+	return n
+}
+
+// unstored are the chunks of a message's body that its Append has to store.
+func unstored(m *message.Message) []*message.Chunk {
+	return m.Body[len(m.Body)-(m.Chunks-m.Stored):]
+}
+
+// id is the id of the message that the Op is about, or of one of them.
+func (op *Op) id() message.ID {
+	switch {
+	case op.Append != nil:
+		return op.Append.ID
+	case op.Chunk.Data != nil:
+		return op.Chunk.ID
+	case op.Remove.ID != 0:
+		return op.Remove.ID
+	case len(op.Updates) > 0:
+		return op.Updates[0].ID
+	}
+	return op.Abort.ID
+}

@@ -10,9 +10,10 @@ import (
 )
 
 const (
-	// DefaultMemTableBytes holds about 13,000 messages of 10 KiB, so that mail delivered within half a second at full rate is removed from
-	// the memtable that it was written to, and its flush writes nothing.
-	DefaultMemTableBytes = 128 << 20
+	// defaultMemTableBytes, for all shards together, holds 25,000 messages of 10 KiB: about a second at full rate. Mail that is delivered
+	// sooner is mostly removed from the memtable that it was written to, and a flush does not write what has been removed.
+	defaultMemTableBytes = 256 << 20
+	minMemTableBytes     = 16 << 20
 
 	// cacheBytes is the block cache that all shards share. The spool reads little: what is delivered soon is delivered from memory.
 	cacheBytes = 32 << 20
@@ -22,15 +23,14 @@ const (
 )
 
 // pebbleOptions tunes a store for mail: written once, read seldom, and deleted soon, in the order in which it was written.
-func (sh *Shard) pebbleOptions() *pebble.Options {
-	s := sh.spool
+func (sh *Shard) pebbleOptions(opts Options) *pebble.Options {
 	o := &pebble.Options{
-		FS:                 s.options.FS,
-		Cache:              s.cache,
+		FS:                 opts.FS,
+		Cache:              sh.spool.cache,
 		FormatMajorVersion: pebble.FormatValueSeparation,
 		Logger:             sh,
-		ReadOnly:           s.options.ReadOnly,
-		ErrorIfNotExists:   s.options.ReadOnly,
+		ReadOnly:           opts.ReadOnly,
+		ErrorIfNotExists:   opts.ReadOnly,
 		EventListener: &pebble.EventListener{
 			BackgroundError: func(err error) { sh.log.Error("spool: background work failed, will be tried again", "error", err) },
 			DataCorruption: func(i pebble.DataCorruptionInfo) {
@@ -38,11 +38,12 @@ func (sh *Shard) pebbleOptions() *pebble.Options {
 			},
 			WriteStallBegin: func(i pebble.WriteStallBeginInfo) {
 				sh.stalls.Add(1)
-				sh.log.Warn("spool: writes wait for the disk", "reason", i.Reason)
+				sh.log.Debug("spool: writes wait for the disk", "reason", i.Reason)
 			},
 		},
-		MemTableSize: uint64(s.options.MemTableBytes),
-		// With a third memtable, a flush that takes its time does not stop the intake.
+		MemTableSize: uint64(opts.MemTableBytes),
+		// A third memtable lets the intake go on while a flush takes its time. It is also how many WAL files are kept to be written over:
+		// syncing one that has its blocks already is several times as fast as syncing one that grows.
 		MemTableStopWritesThreshold: 3,
 		L0CompactionThreshold:       4,
 		L0StopWritesThreshold:       64,

@@ -12,7 +12,8 @@ import (
 // Recover calls fn with every committed message, its recipients in the state last noted, without trace and content, shard by shard in the
 // order of ids. Call it once, before the first Op. On the way it collects what belongs to no message, removes messages whose recipients
 // are all settled, and moves unreadable records aside: they are kept, with the content they name, counted and logged. An error of fn ends
-// it and is returned. A crash in the middle does no harm: the next Recover finds the same messages.
+// it and is returned. A crash in the middle does no harm: the next Recover finds the same messages. Mail that came in since Open is left
+// alone, so intake need not wait for it.
 func (s *Spool) Recover(fn func(*message.Message) error) error {
 	for _, sh := range s.shards {
 		if err := sh.recover(fn); err != nil {
@@ -26,7 +27,10 @@ func (sh *Shard) recover(fn func(*message.Message) error) (err error) {
 	snapshot := sh.db.NewSnapshot()
 	defer func() { err = errors.Join(err, snapshot.Close()) }()
 	if sh.spool.options.ReadOnly {
-		return walk(snapshot, fn, sh.logUnreadable)
+		return walk(snapshot, sh.found, fn, sh.logUnreadable)
+	}
+	if err := sh.countAside(snapshot); err != nil {
+		return err
 	}
 	r := &repair{sh: sh, batch: sh.db.NewBatch()}
 	defer func() { err = errors.Join(err, r.batch.Close()) }()
@@ -36,7 +40,7 @@ func (sh *Shard) recover(fn func(*message.Message) error) (err error) {
 		}
 		return fn(m)
 	}
-	if err := walk(snapshot, visit, r.moveAside); err != nil {
+	if err := walk(snapshot, sh.found, visit, r.moveAside); err != nil {
 		return err
 	}
 	for _, kind := range []byte{kindChunk, kindRecipient} {
@@ -45,6 +49,18 @@ func (sh *Shard) recover(fn func(*message.Message) error) (err error) {
 		}
 	}
 	return r.flush(1)
+}
+
+// countAside counts the records that earlier recoveries moved aside.
+func (sh *Shard) countAside(reader pebble.Reader) error {
+	it, err := iterate(reader, kindCorrupt)
+	if err != nil {
+		return err
+	}
+	for it.First(); it.Valid(); it.Next() {
+		sh.corrupt.Add(1)
+	}
+	return errors.Join(it.Error(), it.Close())
 }
 
 // settled says that nothing remains to be done for m.
@@ -57,10 +73,10 @@ func settled(m *message.Message) bool {
 	return true
 }
 
-// walk calls visit with every message that reader shows, in the order of ids, settled ones too. It calls unreadable with an iterator that
+// walk calls visit with every message up to the id last that reader shows, in the order of ids, settled ones too. It calls unreadable with an iterator that
 // stands on a record which cannot be decoded; a recipient with such a record is pending as far as visit sees. Errors of visit, of
 // unreadable and of the disk end the walk.
-func walk(reader pebble.Reader, visit func(*message.Message) error, unreadable func(*pebble.Iterator, error) error) (err error) {
+func walk(reader pebble.Reader, last message.ID, visit func(*message.Message) error, unreadable func(*pebble.Iterator, error) error) (err error) {
 	envelopes, err := iterate(reader, kindEnvelope)
 	if err != nil {
 		return err
@@ -73,7 +89,7 @@ func walk(reader pebble.Reader, visit func(*message.Message) error, unreadable f
 	defer func() { err = errors.Join(err, states.Close()) }()
 
 	states.First()
-	for envelopes.First(); envelopes.Valid(); envelopes.Next() {
+	for envelopes.First(); envelopes.Valid() && recordID(envelopes.Key()) <= last; envelopes.Next() {
 		value, err := envelopes.ValueAndErr()
 		if err != nil {
 			return err
@@ -146,7 +162,8 @@ type repair struct {
 
 // remove removes a message that has no recipient left to serve.
 func (r *repair) remove(m *message.Message) error {
-	if err := encodeRemoval(r.batch, Removal{ID: m.ID, Chunks: m.Chunks, Recipients: len(m.Recipients)}); err != nil {
+	removal := Removal{ID: m.ID, Chunks: m.Chunks, Recipients: len(m.Recipients)}
+	if err := errors.Join(removeChunks(r.batch, removal), removeRecords(r.batch, removal)); err != nil {
 		return err
 	}
 	return r.flush(batchBytes)
@@ -192,7 +209,7 @@ func (r *repair) collect(reader pebble.Reader, kind byte) (err error) {
 
 	owners.First()
 	aside.First()
-	for parts.First(); parts.Valid(); parts.Next() {
+	for parts.First(); parts.Valid() && recordID(parts.Key()) <= r.sh.found; parts.Next() {
 		id := recordID(parts.Key())
 		for owners.Valid() && recordID(owners.Key()) < id {
 			owners.Next()

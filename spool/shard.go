@@ -4,13 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"mailrace/proto/message"
 )
@@ -25,6 +23,7 @@ type Shard struct {
 	spool  *Spool
 	db     *pebble.DB
 	log    *slog.Logger
+	found  message.ID    // the newest id at Open
 	newest atomic.Uint64 // the id minted last
 	opened atomic.Bool
 
@@ -36,18 +35,19 @@ type Shard struct {
 	closing    bool
 	lazyTimer  *time.Timer
 
-	running sync.WaitGroup // the committer
-	batch   *pebble.Batch
-	posts   [][]*Op // by origin
+	// The committer's own.
+	batch *pebble.Batch
+	posts [][]*Op       // by origin
+	done  chan struct{} // closed when it has ended
 
 	syncs, batches, ops, stored, bytes, stalls atomic.Uint64
 	corrupt                                    atomic.Uint64 // records moved aside
 	orphans                                    atomic.Uint64 // records collected that belonged to no message
 }
 
-// openShard opens or creates the store of shard i and finds the newest id in it.
+// openShard opens or creates the store of shard i, finds the newest id in it, and starts its committer.
 func openShard(s *Spool, i int) (sh *Shard, err error) {
-	sh = &Shard{index: i, spool: s, log: s.options.Log.With("shard", i)}
+	sh = &Shard{index: i, spool: s, done: make(chan struct{}), log: s.options.Log.With("shard", i)}
 	sh.ready.L = &sh.mu
 	sh.lazyTimer = time.AfterFunc(time.Hour, sh.hurry)
 	sh.lazyTimer.Stop()
@@ -60,27 +60,20 @@ func openShard(s *Spool, i int) (sh *Shard, err error) {
 			err = failure
 		}
 	}()
-	dir := shardDir(s.options, i)
-	sh.db, err = pebble.Open(dir, sh.pebbleOptions())
-	if err != nil {
-		return nil, explainOpen(s.options.FS, dir, err)
+	if sh.db, err = pebble.Open(shardDir(s.options, i), sh.pebbleOptions(s.options)); err != nil {
+		return nil, err
 	}
 	sh.opened.Store(true)
 	if err := sh.findNewest(); err != nil {
 		return nil, fmt.Errorf("finding the newest message: %w", errors.Join(err, sh.db.Close()))
 	}
+	sh.found = message.ID(sh.newest.Load())
 	sh.batch = sh.db.NewBatchWithSize(batchBytes/8, pebble.WithMaxRetainedSizeBytes(2*batchBytes))
-	return sh, nil
-}
-
-// explainOpen says what to do about a store that is in use, which Pebble reports as the bare error of the lock.
-func explainOpen(fs vfs.FS, dir string, err error) error {
-	if lock, lockErr := fs.Lock(fs.PathJoin(dir, "LOCK")); lockErr != nil && !errors.Is(lockErr, os.ErrNotExist) {
-		return fmt.Errorf("another process has the spool open; stop it, or ask it: %w", err)
-	} else if lockErr == nil {
-		err = errors.Join(err, lock.Close())
+	if s.options.ReadOnly {
+		sh.refuse()
 	}
-	return fmt.Errorf("opening %s: %w", dir, err)
+	go sh.run()
+	return sh, nil
 }
 
 // findNewest raises newest to the highest id that has an envelope or a chunk.
@@ -116,12 +109,16 @@ func (sh *Shard) NewID() message.ID {
 // them. An Op that must be synced, or that holds a chunk, is committed as soon as the batch before it is done; all others wait up to 5 ms
 // for such a one.
 func (sh *Shard) Enqueue(op *Op) {
+	if sh.spool.ShardOf(op.id()) != sh {
+		panic(fmt.Sprintf("BUG: message %v enqueued on shard %d", op.id(), sh.index))
+	}
 	op.next, op.Err = nil, nil
 	urgent := op.urgent()
 	sh.mu.Lock()
 	if sh.closing {
 		sh.mu.Unlock()
 		op.Err = ErrClosed
+		op.Chunk.release()
 		sh.complete(op, new([][]*Op))
 		return
 	}

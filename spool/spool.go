@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,16 +20,19 @@ import (
 // ErrClosed completes Ops that were enqueued after Close began.
 var ErrClosed = errors.New("spool is closed")
 
+// errBroken is Close's answer after a Fatal that returned.
+var errBroken = errors.New("spool could not be written and was not closed")
+
 // Options say where the spool is and how it behaves.
 type Options struct {
 	Path   string // directory; made if it does not exist
-	Shards int    // 1..message.MaxShards; 0 = as many as the spool has, or one per core for a new one
+	Shards int    // 1..message.MaxShards; 0 = as many as the spool has, and for a new one DefaultShards
 
 	// Sync makes an Append complete only after an fdatasync of the WAL. False is for benchmarks only: it breaks the promise of the 250.
 	Sync bool
 
 	FS            vfs.FS // nil = the operating system's
-	MemTableBytes int    // of each shard; 0 = DefaultMemTableBytes. Two to three of them exist at a time
+	MemTableBytes int    // of each shard; 0 = 256 MiB divided by the shards. Under load two exist, three when the disk lags
 	ReadOnly      bool   // only Recover, Scan and Load; nothing in the records is changed
 
 	Log *slog.Logger // nil = slog.Default()
@@ -48,9 +52,6 @@ type Options struct {
 func (o Options) withDefaults() Options {
 	if o.FS == nil {
 		o.FS = vfs.Default
-	}
-	if o.MemTableBytes == 0 {
-		o.MemTableBytes = DefaultMemTableBytes
 	}
 	if o.Log == nil {
 		o.Log = slog.Default()
@@ -80,20 +81,32 @@ type Spool struct {
 	options Options
 	shards  []*Shard
 	cache   *pebble.Cache
-	metrics *metrics.Set
+	lock    *pebble.Lock
 
-	// failed is set before Fatal is called: from then on nothing completes and the stores are left alone.
+	metrics   *metrics.Set
+	measuring sync.RWMutex // held by those who ask the stores for figures; guards measured
+	measured  bool         // the stores may be asked
+
+	// failed is set before Fatal is called: from then on nothing completes. broken is closed after it returned.
 	failed atomic.Bool
+	broken chan struct{}
 }
 
 // Open opens the spool at o.Path, or makes it. One process at a time can have it open. Messages found are not read yet: see Recover.
 func Open(o Options) (*Spool, error) {
 	o = o.withDefaults()
-	n, err := prepareLayout(o)
+	lock, err := lockDirectory(o)
 	if err != nil {
 		return nil, fmt.Errorf("spool %s: %w", o.Path, err)
 	}
-	s := &Spool{options: o, cache: pebble.NewCache(cacheBytes)}
+	n, err := prepareLayout(o)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("spool %s: %w", o.Path, err), lock.Close())
+	}
+	if o.MemTableBytes == 0 {
+		o.MemTableBytes = max(defaultMemTableBytes/n, minMemTableBytes)
+	}
+	s := &Spool{options: o, cache: pebble.NewCache(cacheBytes), lock: lock, broken: make(chan struct{})}
 	for i := range n {
 		sh, err := openShard(s, i)
 		if err != nil {
@@ -102,43 +115,37 @@ func Open(o Options) (*Spool, error) {
 		s.shards = append(s.shards, sh)
 	}
 	s.registerMetrics()
-	for _, sh := range s.shards {
-		if o.ReadOnly {
-			sh.refuse()
-			continue
-		}
-		sh.running.Add(1)
-		go sh.run()
-	}
 	if !o.Sync && !o.ReadOnly {
 		o.Log.Warn("spool is not synced: acknowledged mail is lost when the machine goes down")
 	}
 	return s, nil
 }
 
-// Close commits what is enqueued, completes it, and closes the stores. Ops enqueued later complete with ErrClosed.
+// Close commits what is enqueued, completes it, and closes the stores. Ops enqueued later complete with ErrClosed, on the goroutine that
+// enqueues them. Call it once.
 func (s *Spool) Close() error {
 	var errs []error
 	for _, sh := range s.shards {
 		sh.refuse()
 	}
+	s.unregisterMetrics()
 	for _, sh := range s.shards {
-		sh.running.Wait()
-		if !s.failed.Load() {
-			errs = append(errs, sh.db.Close())
+		select {
+		case <-sh.done:
+		case <-s.broken:
+			return errBroken // the stores may be in any state; the lock goes with the process
 		}
-	}
-	if s.metrics != nil {
-		metrics.UnregisterSet(s.metrics, true)
+		errs = append(errs, sh.db.Close())
 	}
 	s.cache.Unref()
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.lock.Close())...)
 }
 
 // fail is where every failure to write ends. It does not return.
 func (s *Spool) fail(err error) {
 	if s.failed.CompareAndSwap(false, true) {
 		s.options.Fatal(err)
+		close(s.broken)
 	}
 	runtime.Goexit()
 }

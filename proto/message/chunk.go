@@ -64,10 +64,12 @@ func (c *Chunk) Free() {
 	chunkPools[c.class].Put(c)
 }
 
-// FreeAll frees every chunk of cs.
+// FreeAll frees the chunks of cs that are not nil.
 func FreeAll(cs []*Chunk) {
 	for _, c := range cs {
-		c.Free()
+		if c != nil {
+			c.Free()
+		}
 	}
 }
 

@@ -3,6 +3,7 @@
 package message
 
 import (
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -70,11 +71,12 @@ type Message struct {
 	From       string // reverse-path without angle brackets; "" is the null reverse-path
 	Recipients []Recipient
 	Flags      Flags
-	Size       int64  // octets of content, without our trace header and without dot-stuffing
-	Chunks     int    // chunks that the content has in the spool: keys 1..Chunks; the trace header is chunk 0
-	Trace      []byte // our Received header, CRLF at its end; sent in front of the content. Read from the spool with chunk 0 after a restart
-	Client     string // address of the client that handed it in, as in the Received header
-	Helo       string // what that client called itself, sanitized
+	Size       int64          // octets of content, without our trace header and without dot-stuffing
+	Chunks     int            // chunks that the content has in the spool: keys 1..Chunks; the trace header is chunk 0
+	Trace      []byte         // our Received header, CRLF at its end; sent in front of the content. Read from the spool with chunk 0 after a restart
+	Client     string         // address of the client that handed it in, as in the Received header
+	Peer       netip.AddrPort // the same with its port; not kept in the spool
+	Helo       string         // what that client called itself, sanitized
 
 	// Body holds the content in memory, in order, or is empty when it must be read from the spool. Guarded by the holds: it may be read by
 	// a holder until it calls Release.
@@ -102,6 +104,9 @@ func (m *Message) Release() {
 
 // SetPending sets how many recipients are not settled yet.
 func (m *Message) SetPending(n int) { m.pending.Store(int32(n)) }
+
+// Pending is how many recipients are not settled. Any loop.
+func (m *Message) Pending() int { return int(m.pending.Load()) }
 
 // Settle notes that n more recipients are settled and reports whether they were the last: then the message may be removed. Any loop.
 func (m *Message) Settle(n int) bool { return m.pending.Add(int32(-n)) == 0 }

@@ -1,0 +1,106 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"mailrace/engine/admin"
+	"mailrace/engine/config"
+	"mailrace/engine/egress"
+	"mailrace/engine/ingress"
+	"mailrace/engine/loop"
+	"mailrace/proto/message"
+	"mailrace/proto/smtp"
+	"mailrace/router"
+)
+
+func loopCount(configured int) int {
+	if configured > 0 {
+		return configured
+	}
+	return runtime.GOMAXPROCS(0)
+}
+
+// openLoops starts the event loops with their listeners.
+func (n *Node) openLoops() (err error) {
+	c := n.cfg
+	server := &smtp.ServerConfig{
+		Hostname: c.Hostname, MaxSize: c.Limits.MessageSize, MaxRecipients: c.Limits.Recipients,
+		MaxLine: c.Limits.LineLength, MaxErrors: c.Limits.Errors, MaxCommands: c.Limits.Commands,
+	}
+	busy := smtp.AppendReply(nil, smtp.Reply{Code: 421, Enhanced: "4.7.0", Text: "Too many connections, try again later"})
+	listeners := make([]loop.Listener, len(c.Listeners))
+	for i, l := range c.Listeners {
+		d := &ingress.Door{
+			SMTP: server, RelayFrom: l.RelayFrom, Budget: n.budget, Store: n.store,
+			CommandTimeout: c.Limits.CommandTimeout, DataTimeout: c.Limits.DataTimeout,
+			Accepted: func(l *loop.Loop, m *message.Message) { n.lanes[l.Index()].accepted(m) },
+			Stats:    n.stats.received,
+		}
+		d.OpenRooms(len(n.lanes))
+		n.doors = append(n.doors, d)
+		listeners[i] = loop.Listener{Address: l.Address, New: d.New, Busy: busy}
+	}
+	n.group, err = loop.Start(loop.Options{
+		Loops: len(n.lanes), Listeners: listeners, MaxConnections: c.Engine.MaxConnections, Log: n.log,
+		Setup: func(l *loop.Loop) { n.lanes[l.Index()].loop = l },
+	})
+	if err != nil {
+		return fmt.Errorf("listening: %w", err)
+	}
+	return nil
+}
+
+// env is the world of this lane's scheduler.
+func (a *lane) env() router.Env {
+	return router.Env{
+		Now:    func() time.Time { return a.loop.Now() },
+		After:  func(d time.Duration, fn func()) { a.loop.After(d, &loop.Timer{Fire: fn}) },
+		Post:   func(fn func()) { a.loop.Post(fn) },
+		Dial:   func(l *router.Link) { a.node.outbound.Dial(a.loop, l) },
+		Settle: a.settle,
+	}
+}
+
+func newOutbound(n *Node) *egress.Options {
+	c := n.cfg
+	return &egress.Options{
+		SMTP: &smtp.ClientConfig{Hello: c.Hostname}, ConnectTimeout: c.Egress.ConnectTimeout,
+		CommandTimeout: c.Egress.CommandTimeout, DataTimeout: c.Egress.DataTimeout, Load: n.load, Log: n.log,
+	}
+}
+
+// routes are the configured routes in the router's terms; without any, everything goes by MX.
+func routes(c *config.Config) []router.Route {
+	if len(c.Routes) == 0 {
+		return []router.Route{{Domains: []string{"*"}, Kind: router.MX, Port: c.Egress.Port}}
+	}
+	kinds := map[config.TargetKind]router.Kind{config.ToMX: router.MX, config.ToHost: router.Host, config.ToDiscard: router.Discard}
+	rs := make([]router.Route, len(c.Routes))
+	for i, r := range c.Routes {
+		rs[i] = router.Route{Domains: r.Domains, Kind: kinds[r.To.Kind], Host: r.To.Host, Port: r.To.Port, Connections: r.Connections}
+		if r.To.Kind == config.ToMX {
+			rs[i].Port = c.Egress.Port
+		}
+	}
+	return rs
+}
+
+// openAdmin starts the HTTP service, if there is to be one.
+func (n *Node) openAdmin() (err error) {
+	if n.cfg.Admin.Address == "" {
+		return nil
+	}
+	n.admin, err = admin.Listen(admin.Options{
+		Address: n.cfg.Admin.Address, Scan: n.store.Scan, Log: n.log,
+		Ready: func() error {
+			if !n.ready.Load() {
+				return errors.New("stopping")
+			}
+			return nil
+		},
+	})
+	return err
+}

@@ -1,0 +1,99 @@
+package egress
+
+import (
+	"mailrace/proto/message"
+	"mailrace/proto/smtp"
+	"mailrace/router"
+)
+
+// window is how many chunks of a message are read from the spool and written to the connection at a time: what one large message holds in
+// memory, whatever its size.
+const window = 4
+
+// delivery is a transaction on its way over the connection.
+type delivery struct {
+	tx      *router.Transaction
+	loaded  []*message.Chunk // the window that was read from the spool; empty when the body is held in memory
+	trace   *message.Chunk   // the trace header where it was read from the spool
+	first   int              // number of the first chunk in loaded
+	next    int              // number of the next chunk to send, from 1
+	bol     bool             // the next octet begins a line
+	rcpts   []string         // the forward-paths of the envelope
+	places  []int            // where each of them stands in tx.Recipients
+	ended   bool             // the end of data is queued
+	refused bool             // MAIL was refused
+	outcome router.Outcome   // why, if it was
+}
+
+// needsLoad says whether the chunk to be sent next must be read first.
+func (d *delivery) needsLoad() bool {
+	if d.tx.Held {
+		return false
+	}
+	return d.next <= d.tx.Message.Chunks && d.next >= d.first+len(d.loaded)
+}
+
+// chunk returns the octets of chunk i, which must be at hand.
+func (d *delivery) chunk(i int) []byte {
+	if d.tx.Held {
+		return d.tx.Message.Body[i-1].B
+	}
+	return d.loaded[i-d.first].B
+}
+
+// traceHeader returns our Received header.
+func (d *delivery) traceHeader() []byte {
+	if d.trace != nil {
+		return d.trace.B
+	}
+	return d.tx.Message.Trace
+}
+
+// is7bit says whether the content is known to be free of octets above 127, though it may have been declared as 8-bit.
+func (d *delivery) is7bit() bool {
+	whole := d.tx.Held || d.first == 1 && len(d.loaded) == d.tx.Message.Chunks
+	if !whole {
+		return false
+	}
+	for i := range d.tx.Message.Chunks {
+		for _, b := range d.chunk(i + 1) {
+			if b > 127 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// free gives back what was read from the spool.
+func (d *delivery) free() {
+	message.FreeAll(d.loaded)
+	d.loaded = nil
+	if d.trace != nil {
+		d.trace.Free()
+		d.trace = nil
+	}
+}
+
+// append adds the next piece of content to iov, at most window chunks, and says whether that was the last. Content with leading dots is
+// stuffed into scratch, which is returned.
+func (d *delivery) append(iov [][]byte, scratch []byte) (_ [][]byte, _ []byte, done bool) {
+	m := d.tx.Message
+	if d.next == 1 {
+		iov, d.bol = append(iov, d.traceHeader()), true
+	}
+	for range window {
+		if d.next > m.Chunks || d.needsLoad() {
+			break
+		}
+		p := d.chunk(d.next)
+		if m.Flags&message.LeadingDots != 0 {
+			from := len(scratch)
+			scratch, d.bol = smtp.AppendStuffed(scratch, p, d.bol)
+			p = scratch[from:]
+		}
+		iov = append(iov, p)
+		d.next++
+	}
+	return iov, scratch, d.next > m.Chunks
+}

@@ -1,0 +1,37 @@
+// Package egress is the sending side of the node, the twin of ingress: it binds the client machine of proto/smtp to connections of the event
+// loops, pulls transactions from the router's links, sends envelope and content, and tells the router what became of each recipient.
+//
+// A connection always has the next envelope under way while it waits for the reply to the last content: MAIL, RCPT and DATA of message n+1
+// leave in the write that ends message n, so a message costs one round trip, not four. RFC 2920
+package egress
+
+import (
+	"log/slog"
+	"time"
+
+	"mailrace/engine/loop"
+	"mailrace/proto/message"
+	"mailrace/proto/smtp"
+	"mailrace/router"
+)
+
+// Options are what all outbound sessions share. They are immutable once the first session is dialled.
+type Options struct {
+	SMTP *smtp.ClientConfig
+
+	ConnectTimeout time.Duration
+	CommandTimeout time.Duration // for the banner and the reply to a command: RFC 5321 §4.5.3.2
+	DataTimeout    time.Duration // for the reply to the end of data: RFC 5321 §4.5.3.2.6
+
+	// Load reads n chunks of a message from the spool, from chunk first on (0 is the trace header), and calls done with them on l. The chunks
+	// are then the session's. It does not block.
+	Load func(l *loop.Loop, m *message.Message, first, n int, done func([]*message.Chunk, error))
+
+	Log *slog.Logger
+}
+
+// Dial begins a session for a link of the router, on the link's loop.
+func (o *Options) Dial(l *loop.Loop, link *router.Link) {
+	target := link.Target()
+	l.Dial(loop.Dial{Network: "tcp", Address: target.Addr.String(), Timeout: o.ConnectTimeout}, &session{opts: o, link: link, loop: l})
+}

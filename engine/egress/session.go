@@ -1,0 +1,430 @@
+package egress
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"mailrace/engine/loop"
+	"mailrace/proto/message"
+	"mailrace/proto/smtp"
+	"mailrace/router"
+)
+
+// quitTimeout is how long a polite end may take.
+const quitTimeout = 5 * time.Second
+
+// session is one outbound connection. Its deliveries stand in the order of the wire: the first waits for replies, the last may still be
+// at its envelope. At most two exist: one whose content is out, and one whose envelope is.
+type session struct {
+	opts *Options
+	link *router.Link
+	loop *loop.Loop
+	conn *loop.Conn
+	smtp smtp.Client
+
+	line     []*delivery // under way, oldest first
+	upcoming *delivery   // pulled from the link; its content is being read, or the machine is not ready for its envelope
+	spare    []*delivery // for the next ones
+	sending  *delivery   // its content is going out
+	loading  bool        // a read of the spool is under way
+	iov      [][]byte
+	scratch  []byte // dot-stuffed content
+
+	ready    bool // greeting and EHLO are done
+	quitting bool
+	gone     bool
+}
+
+// Open begins the dialogue: the server speaks first.
+func (s *session) Open(c *loop.Conn) {
+	s.conn = c
+	s.smtp.Init(s.opts.SMTP)
+	s.arm()
+}
+
+// Data runs the replies. What they set free leaves in one write: the content of one message and the envelope of the next.
+func (s *session) Data(c *loop.Conn, p []byte) int {
+	done := 0
+	for !s.gone {
+		n, ev := s.smtp.Feed(p[done:])
+		done += n
+		if ev == smtp.ClientNeedInput {
+			break
+		}
+		s.handle(ev)
+	}
+	if s.gone {
+		return len(p)
+	}
+	s.pump()
+	s.flush()
+	return done
+}
+
+func (s *session) handle(ev smtp.ClientEvent) {
+	switch ev {
+	case smtp.ClientReady:
+		s.ready = true
+		s.link.Ready(s)
+	case smtp.ClientMail:
+		s.mailReply()
+	case smtp.ClientRcpt:
+		if r := s.smtp.Reply(); r.Code/100 != 2 && !s.line[0].refused {
+			d := s.line[0]
+			d.tx.Settle(d.places[s.smtp.RcptIndex()], s.outcome())
+		}
+	case smtp.ClientStart:
+		s.sending = s.line[0]
+	case smtp.ClientDataRefused, smtp.ClientDone:
+		s.finish(ev)
+	case smtp.ClientRefused:
+		s.close(router.GoneRefused, s.outcome())
+	case smtp.ClientGone:
+		s.close(s.lostReason(router.GoneRefused), s.outcome())
+	case smtp.ClientFailed:
+		s.close(s.lostReason(router.GoneBroken), &router.Outcome{Class: router.Deferred, Text: s.smtp.Err().Error()})
+	}
+}
+
+func (s *session) mailReply() {
+	if r := s.smtp.Reply(); r.Code/100 != 2 {
+		d := s.line[0]
+		d.refused, d.outcome = true, *s.outcome()
+	}
+}
+
+// finish settles the oldest delivery by the reply to its DATA or to its end of data.
+func (s *session) finish(ev smtp.ClientEvent) {
+	d := s.line[0]
+	o := s.outcome()
+	switch {
+	case d.refused:
+		o = &d.outcome
+	case ev == smtp.ClientDataRefused && o.Class == router.Delivered:
+		o.Class = router.Deferred // a 2xx to DATA is none of RFC 5321 §4.3.2
+	}
+	s.line = append(s.line[:0], s.line[1:]...)
+	s.end(d, o)
+}
+
+// outcome is the reply at hand, in the terms of the router.
+func (s *session) outcome() *router.Outcome {
+	r := s.smtp.Reply()
+	o := &router.Outcome{Class: router.Deferred, Code: r.Code, Enhanced: string(r.Enhanced), Text: string(r.Text), Remote: true}
+	switch r.Code / 100 {
+	case 2:
+		o.Class = router.Delivered
+	case 5:
+		o.Class = router.Bounced
+	}
+	return o
+}
+
+// pump pulls transactions from the link as long as the machine can take an envelope, and sends content that may go.
+func (s *session) pump() {
+	if s.sending != nil {
+		s.send()
+	}
+	for s.ready && !s.quitting && !s.gone && s.sending == nil {
+		if s.upcoming == nil {
+			tx := s.link.Next()
+			if tx == nil {
+				return
+			}
+			s.upcoming = s.newDelivery(tx)
+		}
+		if s.smtp.CanBegin() {
+			// The content comes first, so that a 354 never waits for the disk with other messages behind it.
+			if s.load(s.upcoming) {
+				return
+			}
+			s.begin()
+			continue
+		}
+		s.load(s.upcoming)
+		return
+	}
+}
+
+// begin queues the envelope of the upcoming delivery, or settles it where the peer cannot take it.
+func (s *session) begin() {
+	d := s.upcoming
+	s.upcoming = nil
+	if o := s.unfit(d); o != nil {
+		s.end(d, o)
+		return
+	}
+	m := d.tx.Message
+	p := smtp.MailParams{Size: m.Size + int64(len(d.traceHeader())), SMTPUTF8: m.Flags&message.SMTPUTF8 != 0}
+	if m.Flags&message.Body8Bit != 0 && s.smtp.Extensions().Has(smtp.Ext8BitMIME) {
+		p.Body = smtp.Body8Bit
+	}
+	for place, i := range d.tx.Recipients {
+		d.rcpts, d.places = append(d.rcpts, m.Recipients[i].Address), append(d.places, place)
+	}
+	for {
+		err := s.smtp.Begin(m.From, p, d.rcpts)
+		var bad *smtp.AddressError
+		switch {
+		case err == nil:
+			s.line = append(s.line, d)
+			return
+		case errors.As(err, &bad) && bad.Index >= 0 && len(d.rcpts) > 1:
+			d.tx.Settle(d.places[bad.Index], badEnvelope(err))
+			d.rcpts = slices.Delete(d.rcpts, bad.Index, bad.Index+1)
+			d.places = slices.Delete(d.places, bad.Index, bad.Index+1)
+		default:
+			s.end(d, badEnvelope(err))
+			return
+		}
+	}
+}
+
+// badEnvelope is the outcome for an envelope that cannot be put on the wire.
+func badEnvelope(err error) *router.Outcome {
+	o := &router.Outcome{Class: router.Bounced, Code: 553, Enhanced: "5.1.3", Text: err.Error()}
+	if errors.Is(err, smtp.ErrTooLarge) {
+		o.Code, o.Enhanced = 552, "5.3.4"
+	}
+	return o
+}
+
+// end settles what is not settled yet of a delivery, and ends it.
+func (s *session) end(d *delivery, o *router.Outcome) {
+	d.tx.SettleAll(o)
+	d.tx.Done()
+	s.recycle(d)
+}
+
+// unfit says why the peer cannot take a message, or nil. RFC 6152 §3, RFC 6531 §3.4: nothing is sent that was not announced.
+func (s *session) unfit(d *delivery) *router.Outcome {
+	m, ext := d.tx.Message, s.smtp.Extensions()
+	switch {
+	case m.Flags&message.SMTPUTF8 != 0 && !ext.Has(smtp.ExtSMTPUTF8):
+		return &router.Outcome{Class: router.Bounced, Code: 553, Enhanced: "5.6.7", Text: "The next host does not offer SMTPUTF8, which this message needs"}
+	case m.Flags&message.Body8Bit != 0 && !ext.Has(smtp.Ext8BitMIME) && !d.is7bit():
+		return &router.Outcome{Class: router.Bounced, Code: 554, Enhanced: "5.6.3", Text: "The next host does not offer 8BITMIME, which this message needs"}
+	}
+	return nil
+}
+
+func (s *session) newDelivery(tx *router.Transaction) *delivery {
+	d := new(delivery)
+	if n := len(s.spare); n > 0 {
+		d, s.spare = s.spare[n-1], s.spare[:n-1]
+	}
+	*d = delivery{tx: tx, first: 1, next: 1, rcpts: d.rcpts[:0], places: d.places[:0]}
+	return d
+}
+
+func (s *session) recycle(d *delivery) {
+	d.free()
+	clear(d.rcpts)
+	d.tx = nil
+	s.spare = append(s.spare, d)
+}
+
+// load begins to read what d sends next, if it must be read, and says whether that is under way.
+func (s *session) load(d *delivery) bool {
+	if s.loading {
+		return true
+	}
+	m := d.tx.Message
+	first, n := d.next, min(window, m.Chunks-d.next+1)
+	if !d.needsLoad() {
+		if m.Trace != nil || d.trace != nil {
+			return false
+		}
+		n = 0
+	}
+	withTrace := m.Trace == nil && d.trace == nil
+	if withTrace {
+		first, n = first-1, n+1
+	}
+	message.FreeAll(d.loaded)
+	d.loaded = nil
+	s.loading = true
+	s.opts.Load(s.loop, m, first, n, func(cs []*message.Chunk, err error) { s.loaded(d, withTrace, cs, err) })
+	return true
+}
+
+// loaded takes what was read from the spool.
+func (s *session) loaded(d *delivery, withTrace bool, cs []*message.Chunk, err error) {
+	s.loading = false
+	switch {
+	case s.gone:
+		message.FreeAll(cs)
+		return
+	case err != nil:
+		s.close(router.GoneBroken, &router.Outcome{Class: router.Deferred, Text: fmt.Sprintf("reading the spool: %v", err)})
+		return
+	}
+	if withTrace {
+		d.trace, cs = cs[0], cs[1:]
+	}
+	d.loaded, d.first = cs, d.next
+	s.pump()
+	s.flush()
+}
+
+// send writes content until it is all out, or the connection has enough, or more must be read from the spool.
+func (s *session) send() {
+	d := s.sending
+	if p := s.smtp.Pending(); len(p) > 0 { // commands come before the content
+		s.write(append(s.iov, p))
+		s.smtp.Flushed()
+	}
+	for !s.conn.Full() {
+		if s.load(d) {
+			return
+		}
+		var last bool
+		s.iov, s.scratch, last = d.append(s.iov[:0], s.scratch[:0])
+		if !last {
+			s.write(s.iov)
+			continue
+		}
+		// The end of data, and behind it the next envelope, share the write with the last of the content.
+		s.smtp.EndContent()
+		d.tx.Sent()
+		d.ended, s.sending = true, nil
+		return
+	}
+}
+
+// flush writes what is queued: the last of the content, then commands.
+func (s *session) flush() {
+	if s.gone {
+		return
+	}
+	if p := s.smtp.Pending(); len(p) > 0 {
+		s.iov = append(s.iov, p)
+	}
+	if len(s.iov) > 0 {
+		s.write(s.iov)
+		s.smtp.Flushed()
+	}
+	s.arm()
+}
+
+func (s *session) write(iov [][]byte) {
+	if err := s.conn.Writev(iov); err != nil && !errors.Is(err, loop.ErrClosed) {
+		s.opts.Log.Debug("write failed", "peer", s.link.Target().Addr, "error", err)
+	}
+	clear(iov)
+	s.iov = iov[:0]
+}
+
+// arm sets the deadline for the next reply. A connection without work has none: the router ends it.
+func (s *session) arm() {
+	switch {
+	case s.gone:
+	case s.quitting:
+		s.conn.SetDeadline(quitTimeout)
+	case len(s.line) > 0 && (s.line[0].ended || s.sending != nil):
+		s.conn.SetDeadline(s.opts.DataTimeout)
+	case !s.ready || len(s.line) > 0:
+		s.conn.SetDeadline(s.opts.CommandTimeout)
+	default:
+		s.conn.SetDeadline(0)
+	}
+}
+
+// Drained goes on with content that was more than the connection could take.
+func (s *session) Drained(*loop.Conn) {
+	if s.gone {
+		return
+	}
+	s.pump()
+	s.flush()
+}
+
+// Timeout gives the connection up.
+func (s *session) Timeout(*loop.Conn) {
+	s.close(s.lostReason(router.GoneBroken), &router.Outcome{Class: router.Deferred, Enhanced: "4.4.2", Text: "timed out waiting for a reply"})
+}
+
+// lostReason is r, but for connections that never stood and those that had nothing to do.
+func (s *session) lostReason(r router.Reason) router.Reason {
+	switch {
+	case !s.ready:
+		if r == router.GoneBroken {
+			return router.GoneUnreachable
+		}
+		return r
+	case len(s.line) == 0 && s.upcoming == nil:
+		return router.GoneClosed
+	}
+	return r
+}
+
+// close ends the connection for a reason; what is under way goes back to the router at once.
+func (s *session) close(reason router.Reason, o *router.Outcome) {
+	if s.gone {
+		return
+	}
+	s.gone = true
+	s.conn.Close()
+	s.leave(reason, o)
+}
+
+// leave hands everything back to the router.
+func (s *session) leave(reason router.Reason, o *router.Outcome) {
+	if reason == router.GoneClosed {
+		o = nil
+	}
+	s.link.Gone(reason, o)
+	for _, d := range s.line {
+		d.free()
+	}
+	if s.upcoming != nil {
+		s.upcoming.free()
+	}
+	s.line, s.upcoming, s.sending = nil, nil, nil
+}
+
+// Closed is the end of a connection that the peer closed, that broke, or that never stood.
+func (s *session) Closed(c *loop.Conn, err error) {
+	if s.gone {
+		return
+	}
+	s.gone = true
+	o := &router.Outcome{Class: router.Deferred, Enhanced: "4.4.2", Text: "connection lost"}
+	switch {
+	case c == nil:
+		o.Enhanced, o.Text = "4.4.1", fmt.Sprintf("connect: %v", err)
+	case err != nil && !errors.Is(err, io.EOF):
+		o.Text = fmt.Sprintf("connection lost: %v", err)
+	}
+	s.leave(s.lostReason(router.GoneBroken), o)
+}
+
+// Wake pulls work again. It is called by the router.
+func (s *session) Wake() {
+	if s.gone {
+		return
+	}
+	s.pump()
+	s.flush()
+}
+
+// Close ends the session politely. It is called by the router, when nothing is under way.
+func (s *session) Close() {
+	if s.gone {
+		return
+	}
+	s.quitting = true
+	if !s.smtp.Quit() {
+		s.conn.Close()
+		return
+	}
+	s.flush()
+}
+
+var (
+	_ loop.Handler = (*session)(nil)
+	_ router.Conn  = (*session)(nil)
+)

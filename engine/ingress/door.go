@@ -1,0 +1,66 @@
+// Package ingress is the receiving side of the node: it binds the server machine of proto/smtp to the connections of the event loops,
+// decides who may relay, keeps content in memory within the budget or streams it into the spool, and answers 250 only when the spool has
+// synced.
+//
+// A session belongs to its connection's loop and is touched by nothing else. The steps of a message are those of RFC 5321 §3.3: MAIL and
+// RCPT are judged by the Door, DATA begins a transaction, its content goes into chunks, and at its end the transaction goes to a shard
+// while the session is parked. The shard's completion comes back to the loop, the session answers, and the message goes on to Accepted.
+package ingress
+
+import (
+	"net/netip"
+	"time"
+
+	"mailrace/engine/loop"
+	"mailrace/proto/message"
+	"mailrace/proto/smtp"
+	"mailrace/spool"
+)
+
+// Store makes messages durable. Both methods may be called by any loop and do not block. Completed operations come back through
+// (*Door).Completed on the loop that Op.Origin names.
+type Store interface {
+	// NewID mints an ID; its shard is where the message will be kept. loop is the index of the calling loop.
+	NewID(loop int) message.ID
+	// Enqueue hands an operation to the shard of the given number.
+	Enqueue(shard int, op *spool.Op)
+}
+
+// Door is what the sessions of one listener share: its limits, its policy and the way on. It is immutable once the listener is open.
+type Door struct {
+	SMTP      *smtp.ServerConfig
+	RelayFrom []netip.Prefix  // clients that may relay anywhere
+	Budget    *message.Budget // content in memory
+	Store     Store
+
+	CommandTimeout time.Duration // to wait for a command: RFC 5321 §4.5.3.2.7
+	DataTimeout    time.Duration // to wait for more content
+
+	// Accepted takes over a message that is durable, with one hold on its Body. It is called on the session's loop, after the 250 was queued.
+	Accepted func(l *loop.Loop, m *message.Message)
+
+	Stats *Stats
+
+	rooms []*room
+}
+
+// relays says whether a client may send mail to any domain.
+func (d *Door) relays(client netip.Addr) bool {
+	client = client.Unmap()
+	for _, p := range d.RelayFrom {
+		if p.Contains(client) {
+			return true
+		}
+	}
+	return false
+}
+
+// Replies of policy. The codes are those of RFC 5321 §4.2 and RFC 3463.
+var (
+	replyNoRelay  = smtp.Reply{Code: 550, Enhanced: "5.7.1", Text: "Relaying denied: this host relays only for its own networks"}
+	replyNoMemory = smtp.Reply{Code: 452, Enhanced: "4.3.1", Text: "Insufficient system storage, try again later"}
+	replyStore    = smtp.Reply{Code: 451, Enhanced: "4.3.0", Text: "The message could not be stored, try again later"}
+	replyHops     = smtp.Reply{Code: 554, Enhanced: "5.4.6", Text: "Too many hops: this message has been going round in circles"}
+	replyDraining = smtp.Reply{Code: 421, Enhanced: "4.3.2", Text: "Service shutting down, try again later"}
+	replyTimeout  = smtp.Reply{Code: 421, Enhanced: "4.4.2", Text: "Timeout waiting for you"}
+)

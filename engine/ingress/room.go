@@ -1,0 +1,55 @@
+package ingress
+
+import (
+	"github.com/VictoriaMetrics/metrics"
+
+	"mailrace/engine/loop"
+)
+
+// room is what the sessions of one door on one loop share. Only that loop touches it.
+type room struct {
+	sessions map[*session]struct{}
+	draining bool
+	date     dateCache
+}
+
+func (r *room) enter(s *session) { r.sessions[s] = struct{}{} }
+func (r *room) leave(s *session) { delete(r.sessions, s) }
+
+// OpenRooms prepares the door for a number of loops. It must be called before the first connection.
+func (d *Door) OpenRooms(loops int) {
+	d.rooms = make([]*room, loops)
+	for i := range d.rooms {
+		d.rooms[i] = &room{sessions: map[*session]struct{}{}}
+	}
+}
+
+// Drain ends every session that is between messages with a 421, and the others after the message under way. It is called on each loop.
+func (d *Door) Drain(l *loop.Loop) {
+	r := d.rooms[l.Index()]
+	r.draining = true
+	for s := range r.sessions {
+		s.quiesce()
+	}
+}
+
+// Sessions is the number of sessions on the loop, which must be the caller's.
+func (d *Door) Sessions(l *loop.Loop) int { return len(d.rooms[l.Index()].sessions) }
+
+// Stats are the figures of all doors.
+type Stats struct {
+	Connections, Messages, Bytes, NoMemory, NoRelay, StoreErrors, Timeouts *metrics.Counter
+}
+
+// NewStats registers the figures in a set.
+func NewStats(set *metrics.Set) *Stats {
+	return &Stats{
+		Connections: set.NewCounter("mailrace_ingress_connections_total"),
+		Messages:    set.NewCounter("mailrace_ingress_messages_total"),
+		Bytes:       set.NewCounter("mailrace_ingress_bytes_total"),
+		NoMemory:    set.NewCounter(`mailrace_ingress_refused_total{reason="memory"}`),
+		NoRelay:     set.NewCounter(`mailrace_ingress_refused_total{reason="relay"}`),
+		StoreErrors: set.NewCounter(`mailrace_ingress_refused_total{reason="store"}`),
+		Timeouts:    set.NewCounter("mailrace_ingress_timeouts_total"),
+	}
+}

@@ -1,0 +1,291 @@
+package ingress
+
+import (
+	"net/netip"
+	"time"
+
+	"mailrace/engine/loop"
+	"mailrace/proto/message"
+	"mailrace/proto/smtp"
+)
+
+// session is one inbound connection: the server machine, the transaction under way, and where the two stand with the store.
+type session struct {
+	door    *Door
+	room    *room
+	conn    *loop.Conn
+	smtp    smtp.Server
+	tx      *transaction
+	remote  netip.AddrPort
+	client  string // its address in text
+	helo    string // as in Received
+	relay   bool   // may send anywhere
+	content bool   // content is awaited
+	open    bool   // a transaction is under way: MAIL was accepted and the message has not been answered for
+	parked  bool   // waits for the store; the machine has an open question
+	choked  bool   // waits for the store to catch up with the content
+	ending  bool   // the last reply is queued
+	gone    bool   // the connection is closed
+	inData  bool   // inside Data, which flushes and resumes by itself
+}
+
+// New returns the session for a fresh connection. It is called on the connection's loop.
+func (d *Door) New(c *loop.Conn) loop.Handler {
+	s := &session{door: d, room: d.rooms[c.Loop().Index()], conn: c}
+	s.tx = &transaction{s: s}
+	return s
+}
+
+func (s *session) loop() int { return s.conn.Loop().Index() }
+
+// Open greets. RFC 5321 §3.1
+func (s *session) Open(c *loop.Conn) {
+	s.remote = c.Remote()
+	s.client, s.relay = s.remote.Addr().String(), s.door.relays(s.remote.Addr())
+	s.room.enter(s)
+	s.door.Stats.Connections.Inc()
+	s.smtp.Init(s.door.SMTP)
+	if s.room.draining {
+		s.end(replyDraining)
+		return
+	}
+	s.smtp.Greet()
+	s.flush()
+}
+
+// Data runs the dialogue as far as the bytes go. All replies to them leave in one write. RFC 2920 §3.2
+func (s *session) Data(c *loop.Conn, p []byte) int {
+	done := 0
+	s.inData = true
+	for !s.parked && !s.choked && !s.ending {
+		n, ev := s.smtp.Feed(p[done:])
+		done += n
+		if ev == smtp.NeedInput {
+			break
+		}
+		s.handle(ev)
+	}
+	s.inData = false
+	switch {
+	case s.ending:
+		done = len(p)
+	case s.parked, s.choked:
+		s.conn.Pause()
+	}
+	s.flush()
+	return done
+}
+
+func (s *session) handle(ev smtp.Event) {
+	switch ev {
+	case smtp.Hello:
+		s.helo = s.heloText()
+		s.smtp.Accept()
+	case smtp.Mail:
+		s.mail()
+	case smtp.Rcpt:
+		s.rcpt()
+	case smtp.Data:
+		s.content = true
+		s.smtp.Accept()
+	case smtp.Content:
+		s.tx.addContent(s.smtp.Content())
+		s.choked = s.tx.sent-s.tx.stored >= aheadMax
+	case smtp.EndOfData:
+		s.endOfData()
+	case smtp.Reset:
+		s.drop()
+	case smtp.Quit, smtp.Close:
+		s.drop()
+		s.ending = true
+	}
+}
+
+func (s *session) mail() {
+	switch {
+	case s.room.draining:
+		s.smtp.Refuse(replyDraining)
+		return
+	case s.door.Budget.Full():
+		s.door.Stats.NoMemory.Inc()
+		s.smtp.Refuse(replyNoMemory)
+		return
+	}
+	s.open = true
+	s.tx.begin(s.conn.Loop().Now(), s.smtp.Mail())
+	s.smtp.Accept()
+}
+
+func (s *session) rcpt() {
+	if !s.relay {
+		s.door.Stats.NoRelay.Inc()
+		s.smtp.Refuse(replyNoRelay)
+		return
+	}
+	s.tx.addRecipient(s.smtp.Rcpt().Path)
+	s.smtp.Accept()
+}
+
+// endOfData parks the session until the store has answered. RFC 5321 §4.2.5: with the 250 the responsibility is ours.
+func (s *session) endOfData() {
+	s.content = false
+	if s.tx.tooManyHops() {
+		s.smtp.Refuse(replyHops)
+		s.drop()
+		return
+	}
+	s.parked = true
+	s.tx.commit(s.smtp.LeadingDots(), s.smtp.ContentSize())
+}
+
+// committed answers for a message and goes on with what the client sent meanwhile.
+func (s *session) committed(m *message.Message, err error) {
+	s.open, s.parked = false, false
+	if err != nil {
+		s.door.Stats.StoreErrors.Inc()
+		m.Release()
+	} else {
+		s.door.Stats.Messages.Inc()
+		s.door.Stats.Bytes.Add(int(m.Size))
+	}
+	if !s.gone {
+		if err != nil {
+			s.smtp.Refuse(replyStore)
+		} else {
+			s.smtp.AcceptQueued(m.ID)
+		}
+		s.goOn()
+	}
+	if err == nil {
+		s.door.Accepted(s.conn.Loop(), m)
+	}
+}
+
+// caughtUp lets the content flow again when the store has written enough of it.
+func (s *session) caughtUp() {
+	if s.choked && s.tx.sent-s.tx.stored <= aheadMax/2 {
+		s.choked = false
+		if !s.gone {
+			s.goOn()
+		}
+	}
+}
+
+// goOn ends a pause. The bytes that came meanwhile are run first, so that their replies share the write.
+func (s *session) goOn() {
+	if s.inData {
+		return
+	}
+	if s.room.draining && !s.open && !s.ending {
+		s.end(replyDraining)
+		return
+	}
+	s.arm()
+	s.conn.Resume()
+	s.flush()
+}
+
+// drop gives up the transaction under way. Every path that loses a transaction leads here.
+func (s *session) drop() {
+	if !s.open {
+		return
+	}
+	s.open, s.content = false, false
+	tx := s.tx
+	if tx.sent > 0 { // it lives on until the store has answered
+		s.tx = &transaction{s: s}
+	}
+	tx.abort()
+}
+
+// flush writes the replies queued so far, and closes behind the last.
+func (s *session) flush() {
+	if s.gone {
+		return
+	}
+	if p := s.smtp.Pending(); len(p) > 0 {
+		err := s.conn.Write(p)
+		s.smtp.Flushed()
+		if err != nil {
+			s.conn.Close()
+			return
+		}
+	}
+	if s.ending {
+		s.conn.CloseAfterFlush()
+		return
+	}
+	s.arm()
+}
+
+func (s *session) arm() {
+	if s.content {
+		s.conn.SetDeadline(s.door.DataTimeout)
+	} else {
+		s.conn.SetDeadline(s.door.CommandTimeout)
+	}
+}
+
+// end answers with a 421 and closes.
+func (s *session) end(r smtp.Reply) {
+	s.drop()
+	s.smtp.Bye(r)
+	s.ending = true
+	s.flush()
+}
+
+// Drained is of no interest: replies are small, and a client that does not read them is closed by the bound on what is buffered.
+func (s *session) Drained(*loop.Conn) {}
+
+// Timeout closes a client that went quiet. A session that waits for the store is not to blame.
+func (s *session) Timeout(*loop.Conn) {
+	if s.parked || s.choked {
+		s.arm()
+		return
+	}
+	s.door.Stats.Timeouts.Inc()
+	s.end(replyTimeout)
+}
+
+// Closed forgets the session. A message that is with the store stays accepted whether or not its 250 could be told: RFC 1047.
+func (s *session) Closed(*loop.Conn, error) {
+	s.gone = true
+	s.room.leave(s)
+	if !s.parked {
+		s.drop()
+	}
+}
+
+// quiesce ends the session if it is between messages. Those under way end after their reply.
+func (s *session) quiesce() {
+	if !s.open && !s.ending {
+		s.end(replyDraining)
+	}
+}
+
+// heloText is the name under which the client stands in our Received header: what it called itself where that is a domain or an address
+// literal, so that no name can close the comment or break the line, and its address literal otherwise.
+func (s *session) heloText() string {
+	if s.smtp.HelloValid() {
+		return string(s.smtp.HelloName())
+	}
+	return string(appendLiteral(nil, s.remote.Addr()))
+}
+
+// trace is the message's Received header.
+func (s *session) trace(m *message.Message) []byte {
+	t := trace{
+		helo: s.helo, client: s.remote.Addr(), hostname: s.door.SMTP.Hostname, protocol: "SMTP", id: m.ID,
+		date: s.room.date.at(time.Unix(0, m.Arrived)),
+	}
+	switch {
+	case m.Flags&message.SMTPUTF8 != 0:
+		t.protocol = "UTF8SMTP"
+	case s.smtp.Extended():
+		t.protocol = "ESMTP"
+	}
+	if len(m.Recipients) == 1 {
+		t.rcpt = m.Recipients[0].Address
+	}
+	return t.append(make([]byte, 0, 256))
+}

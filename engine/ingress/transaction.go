@@ -1,0 +1,197 @@
+package ingress
+
+import (
+	"bytes"
+	"time"
+
+	"mailrace/proto/message"
+	"mailrace/proto/smtp"
+	"mailrace/spool"
+)
+
+const (
+	// keepInMemory is the most content of one message that stays in memory for its first delivery. Longer content lives in the spool alone,
+	// once it is written.
+	keepInMemory = 1 << 20
+	// aheadMax is how many streamed chunks of one message may wait for the disk before the client is made to wait, by TCP. It bounds what a
+	// fast client holds in memory while the disk is slow.
+	aheadMax = 8
+	// hopsMax is the number of Received headers at which a message is taken to be in a loop. RFC 5321 §6.3 asks for at least 100 as a
+	// default for those who only count; Postfix's 50 is what the field uses.
+	hopsMax = 50
+)
+
+// transaction is one mail transaction, from MAIL until the store has answered for it. RFC 5321 §3.3
+//
+// The addresses collect in one arena, so that a transaction costs one string however many recipients it has. The content collects in
+// chunks; all but the last go to the store ahead of the envelope. The store answers in the order in which it was asked, so a transaction
+// that is given up waits for the answer to its abort, though its session may be gone by then, and frees its memory there.
+type transaction struct {
+	s      *session
+	id     message.ID
+	began  time.Time
+	arena  []byte
+	from   int   // the reverse-path is arena[:from]
+	ends   []int // where each recipient ends in the arena; the first begins at from
+	size   int64 // as announced with MAIL, 0 if not
+	flags  message.Flags
+	body   []*message.Chunk
+	hops   int
+	sent   int  // chunks handed to the store
+	stored int  // chunks the store has answered for
+	drop   bool // stored chunks do not stay in memory
+}
+
+func (tx *transaction) begin(now time.Time, p *smtp.MailParams) {
+	tx.began, tx.size, tx.flags = now, p.Size, 0
+	tx.arena = append(tx.arena[:0], p.Path...)
+	tx.from, tx.ends = len(p.Path), tx.ends[:0]
+	if p.Body == smtp.Body8Bit {
+		tx.flags |= message.Body8Bit
+	}
+	if p.SMTPUTF8 {
+		tx.flags |= message.SMTPUTF8
+	}
+}
+
+func (tx *transaction) addRecipient(path []byte) {
+	tx.arena = append(tx.arena, path...)
+	tx.ends = append(tx.ends, len(tx.arena))
+}
+
+// addContent takes a span of decoded content. Chunks that are full go to the store, so that a long message is never in memory whole.
+func (tx *transaction) addContent(p []byte) {
+	tx.body = tx.s.door.Budget.AppendContent(tx.body, p, tx.size)
+	for tx.sent < len(tx.body)-1 {
+		tx.stream()
+	}
+}
+
+// stream hands the next chunk to the store, ahead of the envelope.
+func (tx *transaction) stream() {
+	if tx.sent == 0 {
+		tx.id = tx.s.door.Store.NewID(tx.s.loop())
+		tx.hops = countHops(tx.body[0].B)
+	}
+	tx.drop = tx.drop || len(tx.body)*message.ChunkSize > keepInMemory || tx.s.door.Budget.Tight()
+	op := spool.NewOp()
+	op.Chunk = spool.Chunk{ID: tx.id, Index: tx.sent + 1, Data: tx.body[tx.sent]}
+	tx.sent++
+	tx.enqueue(op)
+}
+
+func (tx *transaction) enqueue(op *spool.Op) {
+	op.Origin, op.Done = tx.s.loop(), tx
+	tx.s.door.Store.Enqueue(tx.id.Shard(), op)
+}
+
+// commit hands the envelope and what is left of the content to the store.
+func (tx *transaction) commit(leadingDots bool, size int64) {
+	if tx.sent == 0 {
+		tx.id = tx.s.door.Store.NewID(tx.s.loop())
+	}
+	if leadingDots {
+		tx.flags |= message.LeadingDots
+	}
+	m := &message.Message{
+		ID: tx.id, Arrived: tx.began.UnixNano(), Flags: tx.flags, Size: size, Chunks: len(tx.body),
+		Client: tx.s.client, Peer: tx.s.remote, Helo: tx.s.helo, Body: tx.body, Stored: tx.sent,
+	}
+	addresses := string(tx.arena)
+	m.From = addresses[:tx.from]
+	m.Recipients = make([]message.Recipient, len(tx.ends))
+	begin := tx.from
+	for i, end := range tx.ends {
+		m.Recipients[i].Address = addresses[begin:end]
+		begin = end
+	}
+	m.SetPending(len(m.Recipients))
+	m.Trace = tx.s.trace(m)
+	m.Hold(1)
+	tx.body = nil
+	op := spool.NewOp()
+	op.Append = m
+	tx.enqueue(op)
+}
+
+// tooManyHops says whether the message seems to go round in circles. RFC 5321 §6.3
+func (tx *transaction) tooManyHops() bool {
+	if tx.sent == 0 && len(tx.body) > 0 {
+		tx.hops = countHops(tx.body[0].B)
+	}
+	return tx.hops >= hopsMax
+}
+
+// abort gives the content up.
+func (tx *transaction) abort() {
+	if tx.sent == 0 {
+		tx.release()
+		return
+	}
+	op := spool.NewOp()
+	op.Abort = spool.Removal{ID: tx.id, Chunks: tx.sent}
+	tx.enqueue(op)
+}
+
+// release frees what the transaction holds, all of which is its own again.
+func (tx *transaction) release() {
+	message.FreeAll(tx.body)
+	clear(tx.body)
+	tx.body = tx.body[:0]
+	tx.id, tx.hops, tx.sent, tx.stored, tx.drop = 0, 0, 0, 0, false
+}
+
+// Completed takes the store's answer. It is called on the loop that enqueued the operation.
+func (tx *transaction) Completed(op *spool.Op) {
+	switch {
+	case op.Append != nil:
+		m, err := op.Append, op.Err
+		op.Free()
+		tx.committed(m, err)
+	case op.Chunk.ID != 0:
+		op.Free()
+		tx.streamed()
+	default:
+		op.Free()
+		tx.release()
+	}
+}
+
+// streamed notes that the store has written one more chunk.
+func (tx *transaction) streamed() {
+	tx.stored++
+	for i := 0; tx.drop && i < min(tx.stored, len(tx.body)); i++ {
+		if tx.body[i] != nil {
+			tx.body[i].Free()
+			tx.body[i] = nil
+		}
+	}
+	if tx == tx.s.tx {
+		tx.s.caughtUp()
+	}
+}
+
+func (tx *transaction) committed(m *message.Message, err error) {
+	s := tx.s
+	if tx.sent > 0 && tx.drop {
+		message.FreeAll(m.Body)
+		m.Body = nil
+	}
+	tx.release()
+	s.committed(m, err)
+}
+
+// countHops counts the Received headers in the header section that p begins with.
+func countHops(p []byte) (n int) {
+	for len(p) > 0 && p[0] != '\r' {
+		if len(p) >= 9 && p[0]|0x20 == 'r' && bytes.EqualFold(p[:9], []byte("Received:")) {
+			n++
+		}
+		end := bytes.IndexByte(p, '\n')
+		if end < 0 {
+			break
+		}
+		p = p[end+1:]
+	}
+	return n
+}

@@ -1,0 +1,118 @@
+package engine
+
+import (
+	"time"
+
+	"mailrace/engine/event"
+	"mailrace/engine/loop"
+	"mailrace/proto/message"
+	"mailrace/router"
+	"mailrace/spool"
+)
+
+// lane is what the node keeps for one event loop: it joins ingress, spool, router and egress there. Only that loop touches it.
+type lane struct {
+	node   *Node
+	loop   *loop.Loop
+	index  int
+	events *event.Writer
+
+	// failed collects the recipients that failed for good until the end of the loop's turn, so that a message gets one DSN for all that
+	// failed together.
+	failed  map[*message.Message][]failure
+	closing bool // a task that reports them is posted
+}
+
+// accepted takes over a message that is durable, and passes it to the router.
+func (a *lane) accepted(m *message.Message) {
+	a.recordReception(m)
+	if a.node.store.Keeps() && a.node.budget.Tight() {
+		m.Release() // the spool has it
+		a.node.router.Dispatch(a.index, m)
+		return
+	}
+	a.node.router.Dispatch(a.index, m)
+	m.Release()
+}
+
+func (a *lane) recordReception(m *message.Message) {
+	now := a.loop.Now().UnixNano()
+	r := event.Record{
+		Time: now, Type: event.Reception, ID: m.ID, Sender: m.From, Recipients: len(m.Recipients),
+		Peer: m.Peer, Size: m.Size, Latency: time.Duration(now - m.Arrived),
+	}
+	if len(m.Recipients) > 0 {
+		r.Recipient = m.Recipients[0].Address
+	}
+	a.events.Record(&r)
+}
+
+// eventTypes are the records of the states that a recipient can come to.
+var eventTypes = [...]event.Type{
+	message.Deferred: event.Deferral, message.Delivered: event.Delivery, message.Bounced: event.Bounce, message.Expired: event.Expiry,
+}
+
+// settle notes what became of a recipient: in the event log, and in the spool.
+func (a *lane) settle(m *message.Message, i int, o *router.Outcome) {
+	rcpt := &m.Recipients[i]
+	a.node.stats.outcomes[o.State].Inc()
+	a.events.Record(&event.Record{
+		Time: o.Ended, Type: eventTypes[o.State], ID: m.ID, Sender: m.From, Recipient: rcpt.Address, Queue: rcpt.Domain(),
+		Site: o.Site, Peer: o.Addr, Code: o.Code, Enhanced: o.Enhanced, Text: o.Text,
+		Attempt: o.Attempt, Size: m.Size, Latency: time.Duration(o.Ended - m.Arrived),
+	})
+	switch o.State {
+	case message.Bounced, message.Expired:
+		a.fail(m, i, o)
+		return
+	case message.Deferred:
+		op := spool.NewOp()
+		a.note(op, m, i)
+		a.enqueue(m, op)
+		return
+	}
+	a.resolve(m, spool.NewOp(), i)
+}
+
+// resolve notes in op that recipients of m are settled, and removes the message with the last of them. Other loops may be settling other
+// recipients of m: a note must be on its way to the shard before this one counts as settled, or it could arrive behind the removal.
+func (a *lane) resolve(m *message.Message, op *spool.Op, recipients ...int) {
+	if m.Pending() > len(recipients) {
+		for _, i := range recipients {
+			a.note(op, m, i)
+		}
+		a.enqueue(m, op)
+		if !m.Settle(len(recipients)) {
+			return
+		}
+		op = spool.NewOp()
+	} else {
+		m.Settle(len(recipients))
+	}
+	op.Remove = removal(m)
+	a.enqueue(m, op)
+}
+
+// note adds the state of a recipient to op.
+func (a *lane) note(op *spool.Op, m *message.Message, i int) {
+	r := &m.Recipients[i]
+	op.Updates = append(op.Updates, spool.Update{
+		ID: m.ID, Index: i, State: r.State, Attempts: r.Attempts, Due: r.Due, Reply: r.Reply,
+	})
+}
+
+func (a *lane) enqueue(m *message.Message, op *spool.Op) {
+	if op.Done == nil {
+		op.Origin = -1
+	}
+	a.node.store.Enqueue(m.ID.Shard(), op)
+}
+
+// removal names all records of a message. Notes exist of messages with several recipients, and of one that was deferred before.
+func removal(m *message.Message) spool.Removal {
+	r := spool.Removal{ID: m.ID, Chunks: m.Chunks}
+	if len(m.Recipients) > 1 || m.Recipients[0].Attempts > 1 {
+		r.Recipients = len(m.Recipients)
+	}
+	return r
+}

@@ -1,0 +1,344 @@
+// Package engine is the node: it builds the parts from the configuration and joins them. What ingress made durable goes to the router, what
+// egress settled goes back to the spool, and what failed for good becomes a DSN.
+//
+//	ingress ──commit──▶ spool ──completion──▶ lane.accepted ──▶ router ──▶ egress
+//	                      ▲                                                  │
+//	                      └───── removal, note, DSN ◀── lane.settle ◀────────┘
+//
+// A lane is the node's part of one event loop; all of the above happens on loops, in lanes, but for the spool's committers and the readers.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+
+	"mailrace/engine/admin"
+	"mailrace/engine/config"
+	"mailrace/engine/egress"
+	"mailrace/engine/event"
+	"mailrace/engine/ingress"
+	"mailrace/engine/loop"
+	"mailrace/proto/message"
+	"mailrace/router"
+	"mailrace/router/mx"
+	"mailrace/spool"
+)
+
+// Node is a mail transfer agent. New makes one, Run serves until it is told to stop; a Node runs once.
+type Node struct {
+	cfg      *config.Config
+	log      *slog.Logger
+	budget   *message.Budget
+	events   *event.Log
+	store    store
+	resolver *mx.Resolver
+	router   *router.Router
+	outbound *egress.Options
+	doors    []*ingress.Door
+	group    *loop.Group
+	lanes    []*lane
+	readers  *readers
+	admin    *admin.Server
+	metrics  *metrics.Set
+	stats    *stats
+	turn     atomic.Uint32
+	ready    atomic.Bool
+	fatal    chan error
+}
+
+// stats are the node's own figures.
+type stats struct {
+	dsns, unreported, recovered *metrics.Counter
+	received                    *ingress.Stats
+	outcomes                    [message.Expired + 1]*metrics.Counter // recipients that came to a state, by state
+}
+
+// New opens the spool, reads back what it holds, and opens the doors. When it returns without an error, the node listens.
+func New(cfg *config.Config, log *slog.Logger) (_ *Node, err error) {
+	if log == nil {
+		log = slog.Default()
+	}
+	set := metrics.NewSet()
+	n := &Node{
+		cfg: cfg, log: log, budget: message.NewBudget(cfg.Engine.Memory), metrics: set, fatal: make(chan error, 1),
+		stats: &stats{
+			dsns:       set.NewCounter("mailrace_dsns_total"),
+			unreported: set.NewCounter("mailrace_dsns_suppressed_total"),
+			recovered:  set.NewCounter("mailrace_recovered_messages_total"),
+			received:   ingress.NewStats(set),
+		},
+	}
+	for _, s := range []message.State{message.Deferred, message.Delivered, message.Bounced, message.Expired} {
+		n.stats.outcomes[s] = set.NewCounter(fmt.Sprintf("mailrace_recipients_total{outcome=%q}", s))
+	}
+	set.NewGauge("mailrace_memory_content_bytes", func() float64 { return float64(n.budget.Used()) })
+	set.NewGauge("mailrace_memory_content_limit_bytes", func() float64 { return float64(n.budget.Limit()) })
+	defer func() {
+		if err != nil {
+			n.close()
+		}
+	}()
+	loops := loopCount(cfg.Engine.Loops)
+	n.lanes = make([]*lane, loops)
+	if n.events, err = event.Open(event.Options{
+		Path: cfg.Events.Path, MaxSize: cfg.Events.MaxSize, Keep: cfg.Events.Keep, Writers: loops, Log: log,
+	}); err != nil {
+		return nil, err
+	}
+	for i := range n.lanes {
+		n.lanes[i] = &lane{node: n, index: i, events: n.events.Writer(i)}
+	}
+	if err = n.openStore(); err != nil {
+		return nil, err
+	}
+	n.readers = newReaders(2 * loops)
+	metrics.RegisterSet(n.metrics)
+	if err = n.openRouter(); err != nil {
+		return nil, err
+	}
+	held, err := n.recover()
+	if err != nil {
+		return nil, err
+	}
+	if err = n.openLoops(); err != nil {
+		return nil, err
+	}
+	n.resume(held)
+	if err = n.openAdmin(); err != nil {
+		return nil, err
+	}
+	n.ready.Store(true)
+	return n, nil
+}
+
+// openStore opens the spool, or what stands in for it.
+func (n *Node) openStore() error {
+	c := n.cfg.Spool
+	if c.Path == nullPath {
+		n.store = newNothing(n.log)
+		return nil
+	}
+	if !c.Sync {
+		n.log.Warn("[spool] sync = false: a 250 does not wait for the disk, and mail can be lost. Only for measuring")
+	}
+	s, err := spool.Open(spool.Options{
+		Path: c.Path, Shards: c.Shards, Sync: c.Sync, Log: n.log, Fatal: n.fatalSpool,
+		Post: func(origin int, done []*spool.Op) { n.lanes[origin].loop.PostTask(completions(done)) },
+	})
+	if err != nil {
+		return fmt.Errorf("opening the spool: %w", err)
+	}
+	n.store = shards{s}
+	return nil
+}
+
+// recover reads back what the spool holds.
+func (n *Node) recover() (held []*message.Message, err error) {
+	err = n.store.Recover(func(m *message.Message) error {
+		held = append(held, m)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading back the spool: %w", err)
+	}
+	n.stats.recovered.Add(len(held))
+	if len(held) > 0 {
+		n.log.Info("read back the spool", "messages", len(held))
+	}
+	return held, nil
+}
+
+// resume passes what was read back to the router, spread over the loops.
+func (n *Node) resume(held []*message.Message) {
+	for i, a := range n.lanes {
+		a.loop.Post(func() {
+			for j := i; j < len(held); j += len(n.lanes) {
+				n.router.Dispatch(i, held[j])
+			}
+		})
+	}
+}
+
+// openRouter builds the resolver, the router and what egress shares.
+func (n *Node) openRouter() (err error) {
+	c := n.cfg
+	if n.resolver, err = mx.New(mx.Options{
+		Servers: c.DNS.Servers, Timeout: c.DNS.Timeout, Own: []string{c.Hostname}, Allow: c.Egress.Allow,
+	}); err != nil {
+		return fmt.Errorf("dns: %w", err)
+	}
+	table, err := router.NewTable(routes(c))
+	if err != nil {
+		return fmt.Errorf("routes: %w", err)
+	}
+	envs := make([]router.Env, len(n.lanes))
+	for i, a := range n.lanes {
+		envs[i] = a.env()
+	}
+	n.router, err = router.New(router.Options{
+		Table: table, Resolver: n.resolver, Envs: envs, LocalDomain: c.Hostname,
+		RetryMin: c.Queue.RetryMin, RetryMax: c.Queue.RetryMax, Expire: c.Queue.Expire,
+		Connections: c.Engine.MaxConnections, SiteConnections: c.Egress.Connections,
+		IdleTimeout: c.Egress.Idle, Messages: c.Egress.Messages, Recipients: c.Egress.Recipients,
+		Tight: n.tight,
+	})
+	if err != nil {
+		return fmt.Errorf("router: %w", err)
+	}
+	metrics.RegisterSet(n.router.Metrics())
+	metrics.RegisterSet(n.resolver.Metrics())
+	n.outbound = newOutbound(n)
+	return nil
+}
+
+// tight says that content should leave memory: the spool has it.
+func (n *Node) tight() bool { return n.store.Keeps() && n.budget.Tight() }
+
+// load reads chunks of a message on a reader and hands them over on l.
+func (n *Node) load(l *loop.Loop, m *message.Message, first, count int, done func([]*message.Chunk, error)) {
+	n.readers.do(func() {
+		cs, err := n.store.Load(m.ID, first, count, n.budget)
+		if !l.Post(func() { done(cs, err) }) {
+			message.FreeAll(cs)
+		}
+	})
+}
+
+// fatalSpool ends the node: what cannot be synced must not be acknowledged, and recovery at the next start is the repair.
+func (n *Node) fatalSpool(err error) {
+	select {
+	case n.fatal <- err:
+	default:
+	}
+	select {} // the committer must not go on
+}
+
+// Run serves until ctx ends, then stops taking mail, finishes what is under way within the drain timeout, and closes the spool. It
+// returns nil after such a stop, and the reason if the node cannot go on.
+func (n *Node) Run(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		n.drain()
+		return n.close()
+	case err := <-n.fatal:
+		return fmt.Errorf("the spool cannot be written: %w", err)
+	case <-n.group.Done():
+		return errors.Join(n.group.Err(), n.close())
+	}
+}
+
+// drain stops taking mail and waits for the transactions under way, in both directions.
+func (n *Node) drain() {
+	n.ready.Store(false)
+	n.log.Info("stopping: no new mail, finishing what is under way", "limit", n.cfg.Engine.DrainTimeout)
+	n.group.StopAccepting()
+	for _, a := range n.lanes {
+		a.loop.Post(func() {
+			for _, d := range n.doors {
+				d.Drain(a.loop)
+			}
+			n.router.Drain(a.index)
+		})
+	}
+	limit := time.NewTimer(n.cfg.Engine.DrainTimeout)
+	defer limit.Stop()
+	look := time.NewTicker(10 * time.Millisecond)
+	defer look.Stop()
+	for n.busy() {
+		select {
+		case <-limit.C:
+			n.log.Warn("stopping: the limit passed with transactions under way; what was not acknowledged is the sender's, the rest is in the spool")
+			return
+		case <-look.C:
+		}
+	}
+}
+
+// busy says whether a transaction is under way.
+func (n *Node) busy() bool {
+	sessions := make(chan int, len(n.lanes))
+	posted := 0
+	for _, a := range n.lanes {
+		if a.loop.Post(func() {
+			open := 0
+			for _, d := range n.doors {
+				open += d.Sessions(a.loop)
+			}
+			sessions <- open
+		}) {
+			posted++
+		}
+	}
+	for range posted {
+		if <-sessions > 0 {
+			return true
+		}
+	}
+	return n.router.Totals().Transactions > 0
+}
+
+// close closes what is open, in the order in which the parts need each other.
+func (n *Node) close() error {
+	var errs []error
+	if n.admin != nil {
+		errs = append(errs, n.admin.Close())
+	}
+	if n.group != nil {
+		errs = append(errs, n.group.Close())
+	}
+	if n.readers != nil {
+		n.readers.close()
+	}
+	if n.resolver != nil {
+		metrics.UnregisterSet(n.resolver.Metrics(), true)
+		n.resolver.Close()
+	}
+	if n.router != nil {
+		metrics.UnregisterSet(n.router.Metrics(), true)
+	}
+	metrics.UnregisterSet(n.metrics, true)
+	if n.store != nil {
+		errs = append(errs, n.store.Close())
+	}
+	if n.events != nil {
+		errs = append(errs, n.events.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Addr is where listener i listens.
+func (n *Node) Addr(i int) net.Addr { return n.group.Addr(i) }
+
+// AdminAddr is where the HTTP service listens, or nil.
+func (n *Node) AdminAddr() net.Addr {
+	if n.admin == nil {
+		return nil
+	}
+	return n.admin.Addr()
+}
+
+// Status is what the node has done and holds at one moment.
+type Status struct {
+	Accepted  uint64 // messages since the start
+	Delivered uint64 // recipients since the start, as are the following
+	Deferrals uint64
+	Bounced   uint64 // expired ones included
+	Queue     int64  // recipients that are not settled
+	router.Totals
+}
+
+// Status may be called by any goroutine.
+func (n *Node) Status() Status {
+	t, o := n.router.Totals(), &n.stats.outcomes
+	return Status{
+		Accepted: n.stats.received.Messages.Get(), Delivered: o[message.Delivered].Get(), Deferrals: o[message.Deferred].Get(),
+		Bounced: o[message.Bounced].Get() + o[message.Expired].Get(), Queue: t.Queued + t.Resolving + t.InFlight + t.Deferred, Totals: t,
+	}
+}

@@ -1,0 +1,92 @@
+package engine
+
+import (
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"mailrace/proto/message"
+	"mailrace/spool"
+)
+
+// nullPath is the spool path that keeps nothing.
+const nullPath = "null:"
+
+// store is where the node keeps messages: the spool, or nothing at all where the ceiling of everything else is measured.
+type store interface {
+	// NewID mints an ID on the home shard of a loop.
+	NewID(loop int) message.ID
+	// NewIDBeside mints an ID on the shard that keeps another message, so that one operation can hold both.
+	NewIDBeside(id message.ID) message.ID
+	Enqueue(shard int, op *spool.Op)
+	Recover(fn func(*message.Message) error) error
+	Load(id message.ID, first, n int, b *message.Budget) ([]*message.Chunk, error)
+	Scan(fn func(*message.Message) bool) error
+	// Keeps says whether content may leave memory before it is delivered.
+	Keeps() bool
+	Close() error
+}
+
+// shards is the spool as a store.
+type shards struct{ *spool.Spool }
+
+func (s shards) NewID(loop int) message.ID            { return s.Shard(loop % s.Shards()).NewID() }
+func (s shards) NewIDBeside(id message.ID) message.ID { return s.ShardOf(id).NewID() }
+func (s shards) Enqueue(shard int, op *spool.Op)      { s.Shard(shard % s.Shards()).Enqueue(op) }
+func (s shards) Keeps() bool                          { return true }
+
+// nothing is a store that forgets: every operation completes at once. It breaks every promise, is there to measure what the spool costs,
+// and says so at start.
+type nothing struct{ last atomic.Uint64 }
+
+func newNothing(log *slog.Logger) *nothing {
+	log.Warn(`[spool] path = "null:" keeps nothing: mail that was answered with 250 is lost when this process ends. Only for measuring`)
+	return new(nothing)
+}
+
+func (s *nothing) NewID(int) message.ID {
+	for {
+		last := s.last.Load()
+		id := message.NextID(message.ID(last), time.Now(), 0)
+		if s.last.CompareAndSwap(last, uint64(id)) {
+			return id
+		}
+	}
+}
+
+func (s *nothing) NewIDBeside(message.ID) message.ID { return s.NewID(0) }
+
+// Enqueue completes the operation on the caller's loop, before it returns.
+func (s *nothing) Enqueue(_ int, op *spool.Op) { complete(op) }
+
+func (s *nothing) Recover(func(*message.Message) error) error { return nil }
+func (s *nothing) Scan(func(*message.Message) bool) error     { return nil }
+func (s *nothing) Keeps() bool                                { return false }
+func (s *nothing) Close() error                               { return nil }
+
+func (s *nothing) Load(message.ID, int, int, *message.Budget) ([]*message.Chunk, error) {
+	return nil, errors.New("this node keeps nothing")
+}
+
+// completer is what Op.Done holds where somebody waits.
+type completer interface{ Completed(*spool.Op) }
+
+// complete tells the owner of an operation, on the loop of its Origin.
+func complete(op *spool.Op) {
+	if op.Origin < 0 {
+		op.Free()
+		return
+	}
+	op.Done.(completer).Completed(op)
+}
+
+// completions is a batch of operations on its way back to their loop.
+type completions []*spool.Op
+
+// Run completes them in order.
+func (c completions) Run() {
+	for _, op := range c {
+		complete(op)
+	}
+}

@@ -1,0 +1,70 @@
+package load
+
+import (
+	"flag"
+	"fmt"
+	"strconv"
+)
+
+// BindFlags declares the options as flags of `mailrace load`; cobra takes them over with Flags().AddGoFlagSet. They are declared here, and
+// not in cmd, because Args must write what they read: the scenarios start generators as child processes.
+//
+//	--address host:port      --connections n          --per-connection n     --messages n      --duration d
+//	--rate r                 --size mix               --recipients n         --domains list|n  --sender path
+//	--hello name             --lockstep               --dots                 --reconnect       --loops n
+//	--timeout d              --grace d                --run id               --first n         --record file
+//	--interval d
+func BindFlags(fs *flag.FlagSet, o *Options) {
+	fs.StringVar(&o.Address, "address", orElse(o.Address, "127.0.0.1:2525"), "`host:port` of the SMTP server")
+	fs.IntVar(&o.Connections, "connections", orElse(o.Connections, 50), "connections held open at once")
+	fs.IntVar(&o.PerConnection, "per-connection", o.PerConnection, "messages sent over a connection before QUIT and the next one, 0 = unlimited")
+	fs.Uint64Var(&o.Messages, "messages", o.Messages, "messages to send, 0 = unlimited")
+	fs.DurationVar(&o.Duration, "duration", o.Duration, "how long to send, 0 = unlimited")
+	fs.Float64Var(&o.Rate, "rate", o.Rate, "messages per second, due at fixed times whatever the server does; 0 = as fast as it replies")
+	fs.Var(&o.Sizes, "size", "octets of a message, or a `mix` such as 4KiB:70,30KiB:25,1MiB:5 (default 10KiB)")
+	fs.IntVar(&o.Recipients, "recipients", orElse(o.Recipients, 1), "recipients of each message")
+	fs.Var(&o.Domains, "domains", "recipient domains that take turns: a `list`, or a number of made-up ones (default one)")
+	fs.StringVar(&o.Sender, "sender", orElse(o.Sender, "sender@bench.mailrace"), "reverse-`path`, \"\" for the null one")
+	fs.StringVar(&o.Hello, "hello", orElse(o.Hello, "load.bench.mailrace"), "`name` given with EHLO")
+	fs.BoolVar(&o.LockStep, "lockstep", o.LockStep, "one command at a time although the server offers PIPELINING")
+	fs.BoolVar(&o.Dots, "dots", o.Dots, "let lines of the body begin with dots")
+	fs.BoolVar(&o.Reconnect, "reconnect", o.Reconnect, "open a lost connection again")
+	fs.IntVar(&o.Loops, "loops", orElse(o.Loops, 1), "event loops")
+	fs.DurationVar(&o.Timeout, "timeout", orElse(o.Timeout, defaultTimeout), "how long to wait for each reply")
+	fs.DurationVar(&o.Grace, "grace", orElse(o.Grace, defaultGrace), "how long transactions under way may take to end")
+	fs.TextVar(&o.Run, "run", o.Run, "`id` of the run in every Message-ID, 16 hexadecimal digits (default random)")
+	fs.Uint64Var(&o.First, "first", o.First, "`number` of the first message")
+	fs.StringVar(&o.Record, "record", o.Record, "`file` that the acknowledged messages are recorded in")
+	fs.DurationVar(&o.Interval, "interval", orElse(o.Interval, defaultInterval), "time between progress reports")
+}
+
+// Args writes the options as BindFlags reads them.
+func (o Options) Args() []string {
+	args := []string{"--sender=" + o.Sender}
+	add := func(set bool, name, value string) {
+		if set {
+			args = append(args, "--"+name+"="+value)
+		}
+	}
+	add(o.Address != "", "address", o.Address)
+	add(o.Connections != 0, "connections", strconv.Itoa(o.Connections))
+	add(o.PerConnection != 0, "per-connection", strconv.Itoa(o.PerConnection))
+	add(o.Messages != 0, "messages", strconv.FormatUint(o.Messages, 10))
+	add(o.Duration != 0, "duration", o.Duration.String())
+	add(o.Rate != 0, "rate", fmt.Sprint(o.Rate))
+	add(len(o.Sizes) > 0, "size", o.Sizes.String())
+	add(o.Recipients != 0, "recipients", strconv.Itoa(o.Recipients))
+	add(len(o.Domains) > 0, "domains", o.Domains.String())
+	add(o.Hello != "", "hello", o.Hello)
+	add(o.LockStep, "lockstep", "true")
+	add(o.Dots, "dots", "true")
+	add(o.Reconnect, "reconnect", "true")
+	add(o.Loops != 0, "loops", strconv.Itoa(o.Loops))
+	add(o.Timeout != 0, "timeout", o.Timeout.String())
+	add(o.Grace != 0, "grace", o.Grace.String())
+	add(o.Run != 0, "run", o.Run.String())
+	add(o.First != 0, "first", strconv.FormatUint(o.First, 10))
+	add(o.Record != "", "record", o.Record)
+	add(o.Interval != 0, "interval", o.Interval.String())
+	return args
+}

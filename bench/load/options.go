@@ -1,0 +1,93 @@
+package load
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"mailrace/bench/ledger"
+)
+
+const (
+	defaultTimeout  = time.Minute
+	defaultGrace    = 30 * time.Second
+	defaultInterval = time.Second
+)
+
+// Options say what is sent, how, and for how long. The zero value of each field means the default that its comment names.
+type Options struct {
+	Address       string        // host:port of the SMTP server
+	Connections   int           // held open at once; default 50
+	PerConnection int           // messages sent over a connection before QUIT and the next connection; 0 = unlimited
+	Messages      uint64        // transactions to start; 0 = unlimited
+	Duration      time.Duration // how long transactions are started; 0 = unlimited
+	Rate          float64       // transactions per second, due at fixed times whatever the server does (open loop); 0 = as fast as replies come (closed loop)
+	Sizes         Sizes         // octets of content; default 10 KiB
+	Recipients    int           // of each message, 1..9999; default 1
+	Domains       Domains       // of the recipients, in turn; default one
+	Sender        string        // reverse-path without brackets; "" is the null reverse-path
+	Hello         string        // argument of EHLO; default "load.bench.mailrace"
+	LockStep      bool          // one command at a time although the server offers PIPELINING
+	Dots          bool          // lines of the body begin with dots
+	Reconnect     bool          // open a lost connection again, after 10 ms doubling to 1 s; otherwise it stays lost
+	Loops         int           // event loops; default 1: one core saturates any server
+	Timeout       time.Duration // for each reply; default 60 s
+	Grace         time.Duration // how long transactions under way may take to end after the last was started; default 30 s
+
+	Run    ledger.RunID // names the run in every Message-ID; default random
+	First  uint64       // number of the first message; runs in several parts go on where the last part ended
+	Record string       // file that the tally of acknowledged recipients is saved to at the end; "" = none
+
+	Acknowledged *ledger.Tally  // counts what was acknowledged; its Run and Recipients must be those above. Default: made when Record is set
+	Progress     func(Progress) // called every Interval by one goroutine
+	Interval     time.Duration  // default 1 s
+}
+
+// withDefaults checks the options and fills in what is not set.
+func (o Options) withDefaults() (Options, error) {
+	o.Connections = orElse(o.Connections, 50)
+	o.Recipients = orElse(o.Recipients, 1)
+	o.Hello = orElse(o.Hello, "load.bench.mailrace")
+	o.Loops = orElse(o.Loops, 1)
+	o.Timeout = orElse(o.Timeout, defaultTimeout)
+	o.Grace = orElse(o.Grace, defaultGrace)
+	o.Interval = orElse(o.Interval, defaultInterval)
+	if o.Run == 0 {
+		o.Run = ledger.NewRunID()
+	}
+	if len(o.Sizes) == 0 {
+		o.Sizes = Sizes{{Octets: 10 << 10, Weight: 1}}
+	}
+	if len(o.Domains) == 0 {
+		o.Domains = Domains{"rcpt.bench.mailrace"}
+	}
+	if o.Acknowledged == nil && o.Record != "" {
+		o.Acknowledged = ledger.NewTally(o.Run, o.Recipients)
+	}
+	switch _, _, err := net.SplitHostPort(o.Address); {
+	case err != nil:
+		return o, fmt.Errorf("address: %w", err)
+	case o.Connections < 0 || o.PerConnection < 0 || o.Loops < 0:
+		return o, errors.New("connections, messages per connection and loops must not be negative")
+	case o.Rate < 0 || o.Rate > 1e6:
+		return o, errors.New("rate: want 0..1000000 messages per second")
+	case o.Duration < 0 || o.Timeout < 0 || o.Grace < 0 || o.Interval < 0:
+		return o, errors.New("times must not be negative")
+	case o.Recipients > ledger.MaxRecipients || o.Recipients < 0:
+		return o, fmt.Errorf("recipients: want 1..%d", ledger.MaxRecipients)
+	case o.Acknowledged != nil && (o.Acknowledged.Run() != o.Run || o.Acknowledged.Recipients() != o.Recipients):
+		return o, errors.New("the tally of acknowledged messages is of another run or number of recipients")
+	}
+	o.Loops = min(o.Loops, o.Connections)
+	return o, nil
+}
+
+// orElse returns value, or otherwise when value is not set.
+func orElse[T comparable](value, otherwise T) T {
+	var zero T
+	if value == zero {
+		return otherwise
+	}
+	return value
+}

@@ -1,0 +1,252 @@
+package scenario
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"mailrace/bench/load"
+	"mailrace/bench/sink"
+)
+
+const (
+	startLimit = 20 * time.Second // for a child to be up
+	stopLimit  = 40 * time.Second // for a child to end after SIGTERM; then it is killed
+)
+
+// child is a process of the bench: the MTA, the generator or the sink. It dies with the bench, even if that is killed.
+type child struct {
+	name   string
+	cmd    *exec.Cmd
+	stderr tail
+	exited chan struct{} // closed when the process has ended and err is set
+	err    error
+}
+
+// tail keeps the last octets written to it.
+type tail struct {
+	mu  sync.Mutex
+	buf []byte
+}
+
+const tailOctets = 4 << 10
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf = append(t.buf, p...)
+	if over := len(t.buf) - tailOctets; over > 0 {
+		t.buf = append(t.buf[:0], t.buf[over:]...)
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return strings.TrimSpace(string(t.buf))
+}
+
+// start runs the program with further arguments. read, if not nil, gets standard output and must read it to the end.
+func start(name string, program []string, args []string, read func(io.Reader)) (*child, error) {
+	c := &child{name: name, exited: make(chan struct{})}
+	argv := append(append([]string(nil), program...), args...)
+	c.cmd = exec.Command(argv[0], argv[1:]...)
+	c.cmd.Stderr = &c.stderr
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true} // Ctrl-C is for the bench alone; it stops its children
+	var out io.ReadCloser
+	if read != nil {
+		var err error
+		if out, err = c.cmd.StdoutPipe(); err != nil {
+			return nil, fmt.Errorf("start %s: %w", name, err)
+		}
+	}
+	if err := c.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	go func() {
+		if read != nil {
+			read(out)
+		}
+		c.err = c.cmd.Wait()
+		close(c.exited)
+	}()
+	return c, nil
+}
+
+func (c *child) pid() int { return c.cmd.Process.Pid }
+
+// failure describes a child that ended or does not do what it should.
+func (c *child) failure(err error) error {
+	if text := c.stderr.String(); text != "" {
+		return fmt.Errorf("%s: %w\n%s", c.name, err, text)
+	}
+	return fmt.Errorf("%s: %w", c.name, err)
+}
+
+// stop ends the child and waits for it.
+func (c *child) stop() {
+	c.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-c.exited:
+	case <-time.After(stopLimit):
+		c.cmd.Process.Kill()
+		<-c.exited
+	}
+}
+
+// awaitBanner waits until an SMTP server greets at the address.
+func awaitBanner(ctx context.Context, c *child, address string) error {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	for {
+		err := readBanner(ctx, address)
+		if err == nil {
+			return nil
+		}
+		var exited chan struct{}
+		if c != nil {
+			exited = c.exited
+		}
+		select {
+		case <-exited:
+			return c.failure(fmt.Errorf("ended at start: %w", orError(c.err)))
+		case <-ctx.Done():
+			if c != nil {
+				return c.failure(fmt.Errorf("not up at %s: %w", address, err))
+			}
+			return fmt.Errorf("no SMTP server at %s: %w", address, err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func orError(err error) error {
+	if err == nil {
+		return fmt.Errorf("exit status 0")
+	}
+	return err
+}
+
+func readBanner(ctx context.Context, address string) error {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if deadline, ok := ctx.Deadline(); ok {
+		conn.SetDeadline(deadline)
+	}
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil {
+		return err
+	}
+	if !strings.HasPrefix(line, "220") {
+		return fmt.Errorf("greeted with %q", strings.TrimSpace(line))
+	}
+	_, err = io.WriteString(conn, "QUIT\r\n")
+	return err
+}
+
+// runLoad runs a generator to its end.
+func runLoad(ctx context.Context, program []string, o load.Options) (load.Report, error) {
+	var r load.Report
+	var out bytes.Buffer
+	c, err := start("generator", program, append([]string{"load", "--json"}, o.Args()...), func(r io.Reader) { io.Copy(&out, r) })
+	if err != nil {
+		return r, err
+	}
+	select {
+	case <-c.exited:
+	case <-ctx.Done():
+		c.stop()
+		return r, ctx.Err()
+	}
+	if c.err != nil {
+		return r, c.failure(c.err)
+	}
+	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
+		return r, c.failure(fmt.Errorf("its report: %w", err))
+	}
+	return r, nil
+}
+
+// sinkChild is a sink that reports all the time.
+type sinkChild struct {
+	*child
+	address string
+
+	mu     sync.Mutex
+	latest sink.Report
+	fresh  chan struct{} // closed with each report, and made anew
+}
+
+// sinkInterval is how often the sink reports; it bounds how late the bench learns that all has arrived.
+const sinkInterval = 50 * time.Millisecond
+
+func startSink(ctx context.Context, program []string, o sink.Options) (*sinkChild, error) {
+	o.Interval = sinkInterval
+	s := &sinkChild{fresh: make(chan struct{})}
+	var err error
+	if s.child, err = start("sink", program, append([]string{"sink", "--json"}, o.Args()...), s.read); err != nil {
+		return nil, err
+	}
+	_, fresh := s.report()
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	select {
+	case <-fresh:
+	case <-s.exited:
+		return nil, s.failure(fmt.Errorf("ended at start: %w", orError(s.err)))
+	case <-ctx.Done():
+		s.stop()
+		return nil, s.failure(ctx.Err())
+	}
+	r, _ := s.report()
+	s.address = r.Address
+	return s, nil
+}
+
+// read takes the reports, one JSON object a line.
+func (s *sinkChild) read(r io.Reader) {
+	dec := json.NewDecoder(r)
+	for {
+		var report sink.Report
+		if dec.Decode(&report) != nil {
+			io.Copy(io.Discard, r)
+			return
+		}
+		s.mu.Lock()
+		s.latest = report
+		close(s.fresh)
+		s.fresh = make(chan struct{})
+		s.mu.Unlock()
+	}
+}
+
+// report returns the latest report, and a channel that is closed when there is a newer one.
+func (s *sinkChild) report() (sink.Report, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.latest, s.fresh
+}
+
+// writeConfig writes the configuration of a target into dir.
+func writeConfig(dir, name, text string) (string, error) {
+	path := filepath.Join(dir, name+".toml")
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		return "", fmt.Errorf("write configuration: %w", err)
+	}
+	return path, nil
+}

@@ -1,0 +1,30 @@
+package scenario
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+
+	"mailrace/bench/console"
+)
+
+// ErrAccounting is returned when mail was lost, doubled or altered on its way: the figures of such a run are worth nothing.
+var ErrAccounting = errors.New("mail was lost, doubled or altered")
+
+// Command is `mailrace bench accept` and `mailrace bench relay`: it runs the scenario and prints its report, as a table or as one JSON object.
+func Command(ctx context.Context, kind Kind, o Options, out console.Output) error {
+	o.Progress = out.Stderr
+	r, err := Run(ctx, kind, o)
+	if err != nil {
+		return err
+	}
+	if out.JSON {
+		err = json.NewEncoder(out.Stdout).Encode(r)
+	} else {
+		err = r.WriteText(out.Stdout)
+	}
+	if !r.Account.Clean() {
+		err = errors.Join(err, ErrAccounting)
+	}
+	return err
+}

@@ -1,0 +1,69 @@
+package scenario
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+)
+
+// nullSpool is the spool path that stands for a store which keeps nothing.
+const nullSpool = "null:"
+
+// configuration is the mailrace.toml of a target.
+type configuration struct {
+	listen string // host:port for SMTP
+	admin  string // host:port for metrics
+	spool  string // directory, or nullSpool
+	events string // file, or "off"
+	route  string
+}
+
+// text writes the configuration; numbers that are 0 in the options are left to the MTA's defaults.
+func (c configuration) text(o *Options) string {
+	var b strings.Builder
+	section := func(name string, lines ...string) {
+		fmt.Fprintf(&b, "\n%s\n", name)
+		for _, line := range lines {
+			if line != "" {
+				b.WriteString(line + "\n")
+			}
+		}
+	}
+	number := func(key string, n int) string {
+		if n == 0 {
+			return ""
+		}
+		return key + " = " + strconv.Itoa(n)
+	}
+	str := func(key, value string) string {
+		if value == "" {
+			return ""
+		}
+		return key + " = " + strconv.Quote(value)
+	}
+	largest := 0
+	for _, z := range o.Sizes {
+		largest = max(largest, z.Octets)
+	}
+	fmt.Fprintf(&b, "# Written by mailrace bench.\n%s\n", str("hostname", "mta.bench.mailrace"))
+	section("[engine]", number("loops", o.Loops), str("memory", o.Memory))
+	section("[[listener]]", str("address", c.listen), str("mode", "mx"), `relay_from = ["127.0.0.0/8"]`)
+	section("[spool]", str("path", c.spool), number("shards", o.Shards), fmt.Sprintf("sync = %t", !o.NoSync))
+	section("[[route]]", `domains = ["*"]`, str("to", c.route), number("connections", o.Egress))
+	section("[limits]", number("message_size", 2*largest+1<<20), number("recipients", max(1000, o.Recipients)))
+	section("[admin]", str("address", c.admin))
+	section("[events]", str("path", c.events))
+	section("[log]", str("level", "warn"))
+	return b.String()
+}
+
+// freeAddress returns an address on loopback that nobody listens on now. Somebody else might before it is used; then the MTA says so.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}

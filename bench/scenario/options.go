@@ -1,0 +1,125 @@
+package scenario
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"time"
+
+	"mailrace/bench/load"
+)
+
+// Kind is what is measured.
+type Kind string
+
+const (
+	// Accept: mail comes in and is discarded once it is durable.
+	Accept Kind = "accept"
+	// Relay: mail comes in, and goes out to a sink.
+	Relay Kind = "relay"
+)
+
+// Options say how a scenario is run. The zero value of each field means the default that its comment names.
+type Options struct {
+	Program     []string      // command of the mailrace binary; serve, load and sink and their flags are appended. Required
+	Rounds      int           // each measures every target once; default 5
+	Duration    time.Duration // of the load in a round; default 5 s
+	Warmup      time.Duration // of load before it that is not measured; default 1 s
+	Connections int           // of the generator; default 200
+	LockStep    bool          // the generator sends one command at a time
+	Sizes       load.Sizes    // default 10 KiB
+	Recipients  int           // of each message; default 1
+	Loops       int           // event loops of the MTA; 0 = its default
+	Shards      int           // spool shards of the MTA; 0 = its default
+	Egress      int           // most connections of the MTA to the sink; 0 = its default
+	Memory      string        // budget of the MTA, as in its configuration; "" = its default
+	NoSync      bool          // the MTA does not wait for the disk
+	Events      bool          // the MTA writes its event log
+	Dir         string        // where the spool is made, and removed again; default the current directory
+	Drain       time.Duration // how long the sink may see nothing new before what is missing counts as lost; default 10 s
+	NoVerify    bool          // the sink trusts the octets
+	Keep        bool          // leave configuration, logs and spool behind
+
+	// Another MTA, measured in place of ours: it runs already, accepts mail at Address, and for Relay sends it to SinkAddress.
+	Address     string
+	PID         int    // its main process; 0 = CPU is not measured
+	Metrics     string // URL of its metrics; "" = syncs are not measured
+	SinkAddress string // where the sink listens; default a free port
+
+	Progress io.Writer // a line for each round; nil = silent
+}
+
+const (
+	defaultRounds      = 5
+	defaultDuration    = 5 * time.Second
+	defaultWarmup      = time.Second
+	defaultConnections = 200
+	defaultDrain       = 10 * time.Second
+)
+
+// BindFlags declares the options as flags of `mailrace bench accept` and `mailrace bench relay`; cobra takes them over with
+// Flags().AddGoFlagSet. The command line adds --json.
+//
+//	--rounds n       --duration d     --warmup d       --connections n  --lockstep       --size mix     --recipients n
+//	--loops n        --shards n       --egress n       --memory size    --no-sync        --events       --dir path
+//	--drain d        --no-verify      --keep           --address a      --pid n          --metrics url  --sink-address a
+func BindFlags(fs *flag.FlagSet, o *Options) {
+	fs.IntVar(&o.Rounds, "rounds", orElse(o.Rounds, defaultRounds), "rounds; each measures the null ceiling and the MTA")
+	fs.DurationVar(&o.Duration, "duration", orElse(o.Duration, defaultDuration), "load in a round")
+	fs.DurationVar(&o.Warmup, "warmup", orElse(o.Warmup, defaultWarmup), "load before it that is not measured")
+	fs.IntVar(&o.Connections, "connections", orElse(o.Connections, defaultConnections), "connections of the generator")
+	fs.BoolVar(&o.LockStep, "lockstep", o.LockStep, "the generator sends one command at a time")
+	fs.Var(&o.Sizes, "size", "octets of a message, or a `mix` such as 4KiB:70,30KiB:25 (default 10KiB)")
+	fs.IntVar(&o.Recipients, "recipients", orElse(o.Recipients, 1), "recipients of each message")
+	fs.IntVar(&o.Loops, "loops", o.Loops, "event loops of the MTA, 0 = its default")
+	fs.IntVar(&o.Shards, "shards", o.Shards, "spool shards of the MTA, 0 = its default")
+	fs.IntVar(&o.Egress, "egress", o.Egress, "most connections of the MTA to the sink, 0 = its default")
+	fs.StringVar(&o.Memory, "memory", o.Memory, "memory budget of the MTA such as 1GiB, empty = its default")
+	fs.BoolVar(&o.NoSync, "no-sync", o.NoSync, "the MTA does not wait for the disk")
+	fs.BoolVar(&o.Events, "events", o.Events, "the MTA writes its event log")
+	fs.StringVar(&o.Dir, "dir", orElse(o.Dir, "."), "`directory` that the spool is made in, and removed from")
+	fs.DurationVar(&o.Drain, "drain", orElse(o.Drain, defaultDrain), "how long nothing may arrive before what is missing counts as lost")
+	fs.BoolVar(&o.NoVerify, "no-verify", o.NoVerify, "the sink trusts the octets of messages")
+	fs.BoolVar(&o.Keep, "keep", o.Keep, "leave configuration, logs and spool behind")
+	fs.StringVar(&o.Address, "address", o.Address, "measure another MTA that runs already, at this `host:port`")
+	fs.IntVar(&o.PID, "pid", o.PID, "its main process")
+	fs.StringVar(&o.Metrics, "metrics", o.Metrics, "`URL` of its metrics")
+	fs.StringVar(&o.SinkAddress, "sink-address", o.SinkAddress, "where the sink listens (default a free port)")
+}
+
+// withDefaults checks the options and fills in what is not set.
+func (o Options) withDefaults() (Options, error) {
+	o.Rounds = orElse(o.Rounds, defaultRounds)
+	o.Duration = orElse(o.Duration, defaultDuration)
+	o.Warmup = orElse(o.Warmup, defaultWarmup)
+	o.Connections = orElse(o.Connections, defaultConnections)
+	o.Recipients = orElse(o.Recipients, 1)
+	o.Dir = orElse(o.Dir, ".")
+	o.Drain = orElse(o.Drain, defaultDrain)
+	o.SinkAddress = orElse(o.SinkAddress, "127.0.0.1:0")
+	if len(o.Sizes) == 0 {
+		o.Sizes = load.Sizes{{Octets: 10 << 10, Weight: 1}}
+	}
+	if o.Progress == nil {
+		o.Progress = io.Discard
+	}
+	switch {
+	case len(o.Program) == 0:
+		return o, errors.New("the command of the mailrace binary is missing")
+	case o.Rounds < 0 || o.Duration < 0 || o.Warmup < 0 || o.Drain < 0 || o.Connections < 0:
+		return o, errors.New("rounds, times and connections must be above 0")
+	case o.Address == "" && (o.PID != 0 || o.Metrics != ""):
+		return o, fmt.Errorf("a process id and metrics are of another MTA, whose address is missing")
+	}
+	return o, nil
+}
+
+// orElse returns value, or otherwise when value is not set.
+func orElse[T comparable](value, otherwise T) T {
+	var zero T
+	if value == zero {
+		return otherwise
+	}
+	return value
+}

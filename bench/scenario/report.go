@@ -1,0 +1,168 @@
+package scenario
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"mailrace/bench/console"
+	"mailrace/bench/ledger"
+)
+
+// Round holds the measures of all targets, by name.
+type Round map[string]Measure
+
+// Spread is the median of paired rounds, with the least and the most.
+type Spread struct {
+	Median float64 `json:"median"`
+	Min    float64 `json:"min"`
+	Max    float64 `json:"max"`
+}
+
+// Report is a finished scenario.
+type Report struct {
+	Kind        Kind          `json:"scenario"`
+	Connections int           `json:"connections"`
+	Sizes       string        `json:"sizes"`
+	Recipients  int           `json:"recipients"`
+	Sync        bool          `json:"sync"`
+	Duration    time.Duration `json:"duration_ns"`
+	Rounds      []Round       `json:"rounds"`
+
+	// What follows is made of the rounds.
+	Median  Round          `json:"median"`  // of each figure by itself
+	Ratio   Spread         `json:"ratio"`   // rate of the MTA to that of the ceiling in the same round
+	Account ledger.Account `json:"account"` // of all rounds and targets
+	Notes   []string       `json:"notes"`   // what makes the figures less than what they seem
+}
+
+// summarize fills in what is made of the rounds.
+func (r *Report) summarize() {
+	r.Median, r.Account, r.Notes = Round{}, ledger.Account{}, nil
+	for _, name := range []string{Ceiling, MTA} {
+		r.Median[name] = r.median(name)
+		r.note(name)
+	}
+	var ratios []float64
+	for _, round := range r.Rounds {
+		if ceiling := round[Ceiling].Rate; ceiling > 0 {
+			ratios = append(ratios, round[MTA].Rate/ceiling)
+		}
+	}
+	if len(ratios) > 0 {
+		r.Ratio = Spread{Median: middle(ratios), Min: slices.Min(ratios), Max: slices.Max(ratios)}
+	}
+	if !r.Account.Clean() {
+		r.Notes = append(r.Notes, fmt.Sprintf("ACCOUNTING: %d lost, %d doubled, %d altered", r.Account.Lost, r.Account.Doubled,
+			r.Account.Altered))
+	}
+}
+
+// median of each figure of a target over the rounds. Counts are sums.
+func (r *Report) median(name string) Measure {
+	var all []Measure
+	for _, round := range r.Rounds {
+		all = append(all, round[name])
+	}
+	of := func(figure func(*Measure) float64) float64 {
+		values := make([]float64, len(all))
+		for i := range all {
+			values[i] = figure(&all[i])
+		}
+		return middle(values)
+	}
+	m := Measure{
+		Elapsed:         time.Duration(of(func(m *Measure) float64 { return float64(m.Elapsed) })),
+		Rate:            of(func(m *Measure) float64 { return m.Rate }),
+		CPU:             of(func(m *Measure) float64 { return m.CPU }),
+		GeneratorCPU:    of(func(m *Measure) float64 { return m.GeneratorCPU }),
+		SinkCPU:         of(func(m *Measure) float64 { return m.SinkCPU }),
+		SyncsPerMessage: of(func(m *Measure) float64 { return m.SyncsPerMessage }),
+		MessagesPerSync: of(func(m *Measure) float64 { return m.MessagesPerSync }),
+		P50:             time.Duration(of(func(m *Measure) float64 { return float64(m.P50) })),
+		P99:             time.Duration(of(func(m *Measure) float64 { return float64(m.P99) })),
+		RSSPeak:         int64(of(func(m *Measure) float64 { return float64(m.RSSPeak) })),
+		GeneratorBusy:   of(func(m *Measure) float64 { return m.GeneratorBusy }),
+		SinkBusy:        of(func(m *Measure) float64 { return m.SinkBusy }),
+	}
+	for i := range all {
+		m.Messages += all[i].Messages
+		m.Refused += all[i].Refused
+		m.Account = m.Account.Add(all[i].Account)
+	}
+	r.Account = r.Account.Add(m.Account)
+	return m
+}
+
+// note says what stood in the way of a target.
+func (r *Report) note(name string) {
+	m := r.Median[name]
+	if m.GeneratorBusy > busyLimit {
+		r.Notes = append(r.Notes, fmt.Sprintf("%s: the generator took %.0f%% of a core and may be the limit", name, 100*m.GeneratorBusy))
+	}
+	if m.SinkBusy > busyLimit {
+		r.Notes = append(r.Notes, fmt.Sprintf("%s: the sink took %.0f%% of a core and may be the limit", name, 100*m.SinkBusy))
+	}
+	if m.Refused > 0 {
+		r.Notes = append(r.Notes, fmt.Sprintf("%s: %d messages were refused or got no reply", name, m.Refused))
+	}
+}
+
+// middle is the median; of an even number of values the mean of the two in the middle.
+func middle(values []float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	values = slices.Sorted(slices.Values(values))
+	n := len(values)
+	return (values[(n-1)/2] + values[n/2]) / 2
+}
+
+// line is a measure as one line of progress.
+func (m *Measure) line() string {
+	return fmt.Sprintf("%7.0f/s  MTA %5.1f µs  generator %4.1f µs  sink %4.1f µs  %5.1f messages/sync  p99 %s", m.Rate, m.CPU,
+		m.GeneratorCPU, m.SinkCPU, m.MessagesPerSync, console.Duration(m.P99))
+}
+
+// WriteText writes the report for people: medians over the rounds, and the ratio.
+func (r *Report) WriteText(w io.Writer) error {
+	durable := "synced before its 250"
+	if !r.Sync {
+		durable = "NOT synced"
+	}
+	fmt.Fprintf(w, "%s: %d rounds of %s, %d connections, %s, %d recipients, mail of the MTA %s\n\n", r.Kind, len(r.Rounds), r.Duration,
+		r.Connections, r.Sizes, r.Recipients, durable)
+	header := []string{"", "messages/s", "MTA µs", "generator µs", "sink µs", "syncs/message", "messages/sync", "p50", "p99", "RSS MiB"}
+	var rows [][]string
+	for _, name := range []string{Ceiling, MTA} {
+		m := r.Median[name]
+		rows = append(rows, []string{name, fmt.Sprintf("%.0f", m.Rate), micros(m.CPU), micros(m.GeneratorCPU), micros(m.SinkCPU),
+			figure("%.4f", m.SyncsPerMessage), figure("%.1f", m.MessagesPerSync), console.Duration(m.P50), console.Duration(m.P99),
+			fmt.Sprint(m.RSSPeak >> 20)})
+	}
+	if err := console.Table(w, header, rows); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "\nratio to the ceiling: %.3f (%.3f to %.3f in %d paired rounds)\n", r.Ratio.Median, r.Ratio.Min, r.Ratio.Max, len(r.Rounds))
+	fmt.Fprintf(w, "accounting: %s acknowledged", console.Count(r.Account.Acknowledged))
+	if r.Kind == Relay {
+		fmt.Fprintf(w, ", %s arrived, %d lost, %d doubled, %d altered", console.Count(r.Account.Arrived), r.Account.Lost,
+			r.Account.Doubled, r.Account.Altered)
+	}
+	fmt.Fprintln(w)
+	for _, note := range r.Notes {
+		fmt.Fprintln(w, "note:", note)
+	}
+	return nil
+}
+
+func micros(v float64) string { return figure("%.1f", v) }
+
+// figure prints a value, or a dash where there is none.
+func figure(format string, v float64) string {
+	if v == 0 {
+		return "–"
+	}
+	return fmt.Sprintf(format, v)
+}

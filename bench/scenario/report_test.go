@@ -1,0 +1,97 @@
+package scenario
+
+import (
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"mailrace/bench/ledger"
+	"mailrace/bench/load"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// golden compares text with a file of testdata.
+func golden(t *testing.T, name, text string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text != string(want) {
+		t.Errorf("%s: got\n%s\nwant\n%s", name, text, want)
+	}
+}
+
+func measureOf(rate, cpu float64, account ledger.Account) Measure {
+	return Measure{Messages: uint64(rate * 5), Elapsed: 5 * time.Second, Rate: rate, CPU: cpu, GeneratorCPU: 9.9, SinkCPU: 10.1,
+		P50: 4 * time.Millisecond, P99: 12345 * time.Microsecond, RSSPeak: 300 << 20, GeneratorBusy: 0.5, SinkBusy: 0.6, Account: account}
+}
+
+func TestReportText(t *testing.T) {
+	whole := ledger.Account{Acknowledged: 1000, Arrived: 1000}
+	r := Report{Kind: Relay, Connections: 200, Sizes: "10KiB", Recipients: 1, Sync: true, Duration: 5 * time.Second}
+	for _, rate := range []float64{0.5, 0.6, 0.4, 0.55} {
+		mta := measureOf(24_000*rate, 80, whole)
+		mta.SyncsPerMessage, mta.MessagesPerSync = 0.025, 40
+		r.Rounds = append(r.Rounds, Round{Ceiling: measureOf(24_000, 38, whole), MTA: mta})
+	}
+	r.summarize()
+	var b strings.Builder
+	if err := r.WriteText(&b); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "relay.txt", b.String())
+
+	bad := r.Rounds[0][MTA]
+	bad.Lost, bad.Doubled, bad.Altered, bad.Refused = 3, 2, 1, 4
+	bad.GeneratorBusy = 0.97
+	r.Kind, r.Sync, r.Rounds = Relay, false, []Round{{Ceiling: measureOf(24_000, 38, whole), MTA: bad}}
+	r.summarize()
+	b.Reset()
+	if err := r.WriteText(&b); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "bad.txt", b.String())
+}
+
+func TestConfigurationText(t *testing.T) {
+	o, err := Options{Program: []string{"x"}, Loops: 2, Shards: 1, Egress: 40, Memory: "2GiB", Sizes: load.Sizes{{Octets: 100 << 10, Weight: 1}}}.
+		withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := configuration{listen: "127.0.0.1:2525", admin: "127.0.0.1:8025", spool: nullSpool, events: "off", route: "smtp://127.0.0.1:2526"}
+	golden(t, "ceiling.toml", c.text(&o))
+	o, _ = Options{Program: []string{"x"}, NoSync: true}.withDefaults()
+	c.spool, c.route = "/tmp/a \"b\"/spool", "discard"
+	golden(t, "mta.toml", c.text(&o))
+}
+
+func TestSumMetric(t *testing.T) {
+	const page = `# HELP x y
+mailrace_spool_syncs_total{shard="0"} 12
+mailrace_spool_syncs_total{shard="1 }"} 30 1700000000
+mailrace_spool_syncs_total_more 1000
+mailrace_spool_syncs_totally{} 1000
+`
+	if got, err := sumMetric(strings.NewReader(page), "mailrace_spool_syncs_total"); err != nil || got != 42 {
+		t.Errorf("%v, %v", got, err)
+	}
+	if _, err := sumMetric(strings.NewReader(page), "mailrace"); !errors.Is(err, errNoMetric) {
+		t.Errorf("%v", err)
+	}
+	if _, err := sumMetric(strings.NewReader("a b\n"), "a"); err == nil || errors.Is(err, errNoMetric) {
+		t.Errorf("%v", err)
+	}
+}

@@ -1,0 +1,154 @@
+package scenario
+
+import (
+	"context"
+	"time"
+
+	"mailrace/bench/ledger"
+	"mailrace/bench/load"
+	"mailrace/bench/sink"
+)
+
+// Measure is one target in one round.
+type Measure struct {
+	Messages        uint64        `json:"messages"`   // that the MTA accepted; all figures per message divide by it
+	Elapsed         time.Duration `json:"elapsed_ns"` // accept: to the last reply; relay: to the last arrival at the sink
+	Rate            float64       `json:"messages_per_second"`
+	CPU             float64       `json:"mta_cpu_us"` // microseconds of the MTA per message
+	GeneratorCPU    float64       `json:"generator_cpu_us"`
+	SinkCPU         float64       `json:"sink_cpu_us"`
+	SyncsPerMessage float64       `json:"syncs_per_message"`
+	MessagesPerSync float64       `json:"messages_per_sync"` // 0 = no sync at all
+	P50             time.Duration `json:"p50_ns"`            // of the replies to the generator
+	P99             time.Duration `json:"p99_ns"`
+	RSSPeak         int64         `json:"rss_peak_bytes"`
+	GeneratorBusy   float64       `json:"generator_busy"` // share of one core, while it sent
+	SinkBusy        float64       `json:"sink_busy"`
+	Refused         uint64        `json:"refused"` // messages that got 4xx or 5xx, or no reply
+	ledger.Account
+}
+
+// busyLimit is the share of a core from which on a generator or sink, which have one loop each, may be what limits the figures.
+const busyLimit = 0.85
+
+// bench is a scenario that runs.
+type bench struct {
+	opts Options
+	kind Kind
+	sink *sinkChild // nil in Accept
+}
+
+// measure warms the target up and measures it.
+func (b *bench) measure(ctx context.Context, t *target) (Measure, error) {
+	var m Measure
+	if _, err := b.send(ctx, t, b.opts.Warmup); err != nil {
+		return m, err
+	}
+	before, err := t.sample(ctx)
+	if err != nil {
+		return m, err
+	}
+	var sinkBefore sink.Report
+	if b.sink != nil {
+		sinkBefore, _ = b.sink.report()
+	}
+	r, err := b.send(ctx, t, b.opts.Duration)
+	if err != nil {
+		return m, err
+	}
+	after, err := t.sample(ctx)
+	if err != nil {
+		return m, err
+	}
+	per := func(total time.Duration) float64 {
+		if r.Accepted == 0 {
+			return 0
+		}
+		return float64(total) / float64(time.Microsecond) / float64(r.Accepted)
+	}
+	m.Messages, m.Elapsed, m.Account = r.Accepted, r.Sending, r.account
+	m.Refused = r.Tempfail + r.Permfail + r.Lost
+	m.CPU, m.GeneratorCPU = per(after.usage.CPU-before.usage.CPU), per(r.CPU)
+	m.P50, m.P99, m.RSSPeak = r.Latency.P50, r.Latency.P99, after.usage.RSSPeak
+	if r.Sending > 0 {
+		m.GeneratorBusy = float64(r.CPU) / float64(r.Sending)
+	}
+	if syncs := after.syncs - before.syncs; syncs > 0 && r.Accepted > 0 {
+		m.SyncsPerMessage, m.MessagesPerSync = syncs/float64(r.Accepted), float64(r.Accepted)/syncs
+	}
+	if b.sink != nil {
+		sinkAfter, _ := b.sink.report()
+		cost := sinkAfter.Process.CPU - sinkBefore.Process.CPU
+		if sinkAfter.Messages > sinkBefore.Messages {
+			m.Elapsed = sinkAfter.Newest.Sub(r.Began)
+		}
+		m.SinkCPU = per(cost)
+		if m.Elapsed > 0 {
+			m.SinkBusy = float64(cost) / float64(m.Elapsed)
+		}
+	}
+	if m.Elapsed > 0 {
+		m.Rate = float64(m.Messages) / m.Elapsed.Seconds()
+		if m.Acknowledged > 0 {
+			m.Rate *= 1 - float64(m.Lost)/float64(m.Acknowledged) // what never arrived was not relayed
+		}
+	}
+	return m, nil
+}
+
+// sent is a generator's report with what became of its mail.
+type sent struct {
+	load.Report
+	account ledger.Account
+}
+
+// send runs a generator against the target and waits until the sink, if there is one, has everything.
+func (b *bench) send(ctx context.Context, t *target, d time.Duration) (sent, error) {
+	r, err := runLoad(ctx, b.opts.Program, load.Options{Address: t.address, Connections: b.opts.Connections, Duration: d,
+		LockStep: b.opts.LockStep, Sizes: b.opts.Sizes, Recipients: b.opts.Recipients, Sender: "sender@bench.mailrace"})
+	s := sent{Report: r, account: ledger.Account{Acknowledged: r.Recipients}}
+	if err != nil || b.sink == nil {
+		return s, err
+	}
+	arrived, err := b.drain(ctx, r)
+	s.account.Arrived, s.account.Doubled, s.account.Altered = arrived.Distinct, arrived.Doubled, arrived.Altered
+	s.account.Lost = r.Recipients - min(arrived.Distinct, r.Recipients)
+	s.account.Unacknowledged = arrived.Distinct - min(arrived.Distinct, r.Recipients)
+	return s, err
+}
+
+// drain waits until the sink has as many recipients of the run as the MTA accepted, or has seen nothing new for the drain time.
+func (b *bench) drain(ctx context.Context, r load.Report) (ledger.Totals, error) {
+	var last ledger.Totals
+	quiet := time.NewTimer(b.opts.Drain)
+	defer quiet.Stop()
+	for {
+		report, fresh := b.sink.report()
+		now := totalsOf(report, r)
+		if now.Distinct >= r.Recipients {
+			return now, nil
+		}
+		if now != last {
+			last = now
+			quiet.Reset(b.opts.Drain)
+		}
+		select {
+		case <-fresh:
+		case <-quiet.C:
+			return now, nil
+		case <-b.sink.exited:
+			return now, b.sink.failure(orError(b.sink.err))
+		case <-ctx.Done():
+			return now, ctx.Err()
+		}
+	}
+}
+
+func totalsOf(s sink.Report, r load.Report) ledger.Totals {
+	for _, run := range s.Runs {
+		if run.Run == r.Run {
+			return run.Totals
+		}
+	}
+	return ledger.Totals{}
+}

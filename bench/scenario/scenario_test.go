@@ -1,0 +1,250 @@
+package scenario
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	netsmtp "net/smtp"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"mailrace/bench/console"
+	"mailrace/bench/load"
+	"mailrace/bench/sink"
+	"mailrace/proto/smtp"
+)
+
+// TestMain lets the test binary be the program under test: load and sink are the real ones, serve is a small relay.
+func TestMain(m *testing.M) {
+	program := map[string]func(context.Context, []string) error{"load": loadMain, "sink": sinkMain, "serve": serveMain}
+	if len(os.Args) > 1 && program[os.Args[1]] != nil {
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		defer stop()
+		if err := program[os.Args[1]](ctx, os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func loadMain(ctx context.Context, args []string) error {
+	var o load.Options
+	fs := flag.NewFlagSet("load", flag.ContinueOnError)
+	load.BindFlags(fs, &o)
+	out := console.Output{Stdout: os.Stdout, Stderr: os.Stderr}
+	fs.BoolVar(&out.JSON, "json", false, "")
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	return load.Command(ctx, o, out)
+}
+
+func sinkMain(ctx context.Context, args []string) error {
+	var o sink.Options
+	fs := flag.NewFlagSet("sink", flag.ContinueOnError)
+	sink.BindFlags(fs, &o)
+	out := console.Output{Stdout: os.Stdout, Stderr: os.Stderr}
+	fs.BoolVar(&out.JSON, "json", false, "")
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	return sink.Command(ctx, o, out)
+}
+
+// serveMain is an MTA of a goroutine per connection that keeps nothing. It says that it syncs for every fourth message. If the environment
+// asks for it, it loses every tenth.
+func serveMain(ctx context.Context, args []string) error {
+	text, err := os.ReadFile(args[1]) // --config file
+	if err != nil {
+		return err
+	}
+	var cfg struct {
+		Listener []struct{ Address string }
+		Route    []struct{ To string }
+		Admin    struct{ Address string }
+		Spool    struct{ Path string }
+	}
+	if err := toml.Unmarshal(text, &cfg); err != nil {
+		return err
+	}
+	if os.Getenv("MTA_FAILS") != "" && cfg.Spool.Path != nullSpool {
+		return errors.New("the spool is broken")
+	}
+	var messages atomic.Int64
+	http.HandleFunc("/metrics", func(w http.ResponseWriter, _ *http.Request) {
+		if cfg.Spool.Path != nullSpool {
+			fmt.Fprintf(w, "mailrace_spool_syncs_total{shard=\"0\"} %d\n", messages.Load()/4)
+		}
+	})
+	go http.ListenAndServe(cfg.Admin.Address, nil)
+	l, err := net.Listen("tcp", cfg.Listener[0].Address)
+	if err != nil {
+		return err
+	}
+	host, relays := strings.CutPrefix(cfg.Route[0].To, "smtp://")
+	loses := os.Getenv("MTA_LOSES") != "" && cfg.Spool.Path != nullSpool
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go session(c, func(rcpts []string, content []byte) {
+				if n := messages.Add(1); relays && !(loses && n%10 == 0) {
+					if err := netsmtp.SendMail(host, nil, "a@b.example", rcpts, content); err != nil {
+						panic(err)
+					}
+				}
+			})
+		}
+	}()
+	<-ctx.Done()
+	return l.Close()
+}
+
+func session(c net.Conn, message func([]string, []byte)) {
+	defer c.Close()
+	var s smtp.Server
+	s.Init(&smtp.ServerConfig{Hostname: "test.example"})
+	s.Greet()
+	var rcpts []string
+	var content, in []byte
+	buf := make([]byte, 32<<10)
+	for {
+		c.Write(s.Pending())
+		s.Flushed()
+		n, err := c.Read(buf)
+		if err != nil {
+			return
+		}
+		in = append(in, buf[:n]...)
+		for more := true; more; {
+			used, ev := s.Feed(in)
+			in = in[used:]
+			switch ev {
+			case smtp.NeedInput:
+				more = false
+			case smtp.Mail:
+				rcpts, content = nil, nil
+			case smtp.Rcpt:
+				rcpts = append(rcpts, string(s.Rcpt().Path))
+			case smtp.Content:
+				content = append(content, s.Content()...)
+			case smtp.EndOfData:
+				message(rcpts, content)
+			case smtp.Quit, smtp.Close:
+				c.Write(s.Pending())
+				return
+			}
+			s.Accept()
+		}
+	}
+}
+
+func options(t *testing.T) Options {
+	return Options{Program: []string{os.Args[0]}, Rounds: 2, Duration: 100 * time.Millisecond, Warmup: 10 * time.Millisecond,
+		Connections: 4, Dir: t.TempDir()}
+}
+
+func TestAcceptAndRelay(t *testing.T) {
+	for _, kind := range []Kind{Accept, Relay} {
+		t.Run(string(kind), func(t *testing.T) {
+			o := options(t)
+			r, err := Run(t.Context(), kind, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(r.Rounds) != 2 || r.Ratio.Median <= 0 || !r.Account.Clean() || r.Account.Acknowledged == 0 {
+				t.Errorf("%+v", r)
+			}
+			for _, round := range r.Rounds {
+				m := round[MTA]
+				if m.Messages == 0 || m.Rate <= 0 || m.SyncsPerMessage < 0.2 || m.SyncsPerMessage > 0.3 || round[Ceiling].SyncsPerMessage != 0 {
+					t.Errorf("%+v", m)
+				}
+				if kind == Relay && m.Arrived != m.Messages {
+					t.Errorf("%d messages, %d arrived", m.Messages, m.Arrived)
+				}
+			}
+			if left, _ := filepath.Glob(filepath.Join(o.Dir, "*")); len(left) != 0 {
+				t.Errorf("left behind: %v", left)
+			}
+		})
+	}
+}
+
+// TestAnMTAThatLosesIsFoundOut: the scenario reports what is missing, and the command fails.
+func TestAnMTAThatLosesIsFoundOut(t *testing.T) {
+	t.Setenv("MTA_LOSES", "1")
+	o := options(t)
+	o.Rounds, o.Warmup, o.Drain = 1, time.Nanosecond, 500*time.Millisecond
+	var stdout, stderr bytes.Buffer
+	err := Command(t.Context(), Relay, o, console.Output{JSON: true, Stdout: &stdout, Stderr: &stderr})
+	if !errors.Is(err, ErrAccounting) {
+		t.Fatalf("%v\n%s", err, stderr.String())
+	}
+	var r Report
+	if err := json.Unmarshal(stdout.Bytes(), &r); err != nil {
+		t.Fatal(err)
+	}
+	m := r.Rounds[0][MTA]
+	if m.Lost < m.Acknowledged/10-1 || m.Lost > m.Acknowledged/10+1 || m.Arrived+m.Lost != m.Acknowledged || !r.Rounds[0][Ceiling].Clean() {
+		t.Errorf("%+v", m)
+	}
+}
+
+// TestAnMTAThatDoesNotStart: the error holds what it said.
+func TestAnMTAThatDoesNotStart(t *testing.T) {
+	t.Setenv("MTA_FAILS", "1")
+	_, err := Run(t.Context(), Accept, options(t))
+	if err == nil || !strings.Contains(err.Error(), "the spool is broken") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestAnotherMTA is measured by its address and process id.
+func TestAnotherMTA(t *testing.T) {
+	s, err := sink.Start(sink.Options{Address: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	o := options(t)
+	o.Address, o.PID = s.Addr(), os.Getpid()
+	r, err := Run(t.Context(), Accept, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := r.Median[MTA]; m.Messages == 0 || m.SyncsPerMessage != 0 || m.RSSPeak == 0 {
+		t.Errorf("%+v", m)
+	}
+}
+
+func TestCancel(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	o := options(t)
+	o.Duration = time.Hour
+	o.Progress = nil
+	time.AfterFunc(300*time.Millisecond, cancel)
+	if _, err := Run(ctx, Accept, o); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(o.Dir, "*")); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}

@@ -1,0 +1,150 @@
+package scenario
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"mailrace/bench/proc"
+)
+
+// target is an MTA under test.
+type target struct {
+	name    string
+	address string // where it accepts mail
+	pid     int    // 0 = not known
+	metrics string // URL, or ""
+	process *child // nil when it is not ours
+}
+
+// Names of the targets, in the order of a round.
+const (
+	Ceiling = "ceiling" // the same MTA with a spool that keeps nothing
+	MTA     = "mta"
+)
+
+// startTarget runs our MTA with the configuration that the scenario asks for, and waits until it accepts mail.
+func startTarget(ctx context.Context, o *Options, kind Kind, name, dir, sinkAddress string) (*target, error) {
+	t := &target{name: name}
+	c := configuration{spool: nullSpool, events: "off", route: "discard"}
+	if kind == Relay {
+		c.route = "smtp://" + sinkAddress
+	}
+	if name == MTA {
+		c.spool = filepath.Join(dir, "spool")
+		if o.Events {
+			c.events = filepath.Join(dir, "events.jsonl")
+		}
+	}
+	var err error
+	if c.listen, err = freeAddress(); err != nil {
+		return nil, err
+	}
+	if c.admin, err = freeAddress(); err != nil {
+		return nil, err
+	}
+	path, err := writeConfig(dir, name, c.text(o))
+	if err != nil {
+		return nil, err
+	}
+	if t.process, err = start(name, o.Program, []string{"serve", "--config", path}, nil); err != nil {
+		return nil, err
+	}
+	t.address, t.pid, t.metrics = c.listen, t.process.pid(), "http://"+c.admin+"/metrics"
+	if err := awaitBanner(ctx, t.process, t.address); err != nil {
+		t.stop()
+		return nil, err
+	}
+	return t, nil
+}
+
+func (t *target) stop() {
+	if t.process != nil {
+		t.process.stop()
+	}
+}
+
+// sample is what a target has used until now.
+type sample struct {
+	usage proc.Usage
+	syncs float64
+}
+
+func (t *target) sample(ctx context.Context) (sample, error) {
+	var s sample
+	var err error
+	if t.process != nil {
+		select {
+		case <-t.process.exited:
+			return s, t.process.failure(fmt.Errorf("ended under load: %w", orError(t.process.err)))
+		default:
+		}
+	}
+	if t.pid != 0 {
+		if s.usage, err = proc.Read(t.pid); err != nil {
+			return s, err
+		}
+	}
+	if t.metrics != "" {
+		s.syncs, err = scrape(ctx, t.metrics, "mailrace_spool_syncs_total")
+		if errors.Is(err, errNoMetric) {
+			err = nil // a spool that keeps nothing syncs nothing
+		}
+	}
+	return s, err
+}
+
+var errNoMetric = errors.New("no such metric")
+
+// scrape reads a Prometheus page and sums the samples of a metric over its labels.
+func scrape(ctx context.Context, url, name string) (float64, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, fmt.Errorf("metrics: %w", err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, fmt.Errorf("metrics: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return 0, fmt.Errorf("metrics: %s: %s", url, resp.Status)
+	}
+	return sumMetric(resp.Body, name)
+}
+
+func sumMetric(r io.Reader, name string) (float64, error) {
+	sum, found := 0.0, false
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		rest, ok := strings.CutPrefix(lines.Text(), name)
+		if !ok || rest == "" || rest[0] != ' ' && rest[0] != '{' {
+			continue
+		}
+		if labels := strings.LastIndexByte(rest, '}'); labels >= 0 {
+			rest = rest[labels+1:]
+		}
+		fields := strings.Fields(rest)
+		if len(fields) == 0 {
+			continue
+		}
+		v, err := strconv.ParseFloat(fields[0], 64)
+		if err != nil {
+			return 0, fmt.Errorf("metrics: %s: %w", name, err)
+		}
+		sum, found = sum+v, true
+	}
+	if err := lines.Err(); err != nil {
+		return 0, fmt.Errorf("metrics: %w", err)
+	}
+	if !found {
+		return 0, fmt.Errorf("metrics: %s: %w", name, errNoMetric)
+	}
+	return sum, nil
+}

@@ -1,0 +1,118 @@
+package sink
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+)
+
+// Options say where the sink listens and how it behaves. The zero value of each field means the default that its comment names.
+type Options struct {
+	Address  string        // host:port to listen on; port 0 picks a free one
+	Hostname string        // in the banner; default "sink.bench.mailrace"
+	Loops    int           // event loops; default 1
+	Delay    Delays        // before each reply
+	Tempfail Shares        // answered 4xx
+	Permfail Shares        // answered 5xx
+	Drop     Shares        // connection closed instead of an answer
+	Seed     uint64        // decides which ones; the n-th command of a verb meets the same fate with the same seed
+	NoVerify bool          // trust the octets of numbered messages: no checksum
+	NoCount  bool          // do not look who a message is: no duplicates, no verification; for measuring ceilings only
+	Store    string        // directory that every accepted message is written to, before its reply; "" = none. Blocks the loop: for tests
+	Record   string        // file that the tallies of numbered messages are saved to at the end; "" = none
+	MaxSize  int64         // octets of content; default 1 GiB
+	Timeout  time.Duration // for the next octets of a client; default 10 min
+
+	Progress func(Report)  // called every Interval by one goroutine
+	Interval time.Duration // default 1 s
+}
+
+const (
+	defaultHostname = "sink.bench.mailrace"
+	defaultMaxSize  = 1 << 30
+	defaultTimeout  = 10 * time.Minute
+	defaultInterval = time.Second
+)
+
+// BindFlags declares the options as flags of `mailrace sink`; cobra takes them over with Flags().AddGoFlagSet. They are declared here, and
+// not in cmd, because Args must write what they read: the scenarios start sinks as child processes.
+//
+//	--address host:port  --hostname name      --loops n            --delay verb=d,…     --tempfail verb=share,…
+//	--permfail …         --drop …             --seed n             --no-verify          --no-count
+//	--store dir          --record file        --max-size octets    --timeout d          --interval d
+func BindFlags(fs *flag.FlagSet, o *Options) {
+	fs.StringVar(&o.Address, "address", orElse(o.Address, "127.0.0.1:2526"), "`host:port` to listen on")
+	fs.StringVar(&o.Hostname, "hostname", orElse(o.Hostname, defaultHostname), "`name` in the banner")
+	fs.IntVar(&o.Loops, "loops", orElse(o.Loops, 1), "event loops")
+	fs.Var(&o.Delay, "delay", "hold replies back: `verb=time,…`, verbs connect, hello, mail, rcpt, data, dot")
+	fs.Var(&o.Tempfail, "tempfail", "answer 4xx: `verb=share,…`, shares of 0 to 1")
+	fs.Var(&o.Permfail, "permfail", "answer 5xx: `verb=share,…`")
+	fs.Var(&o.Drop, "drop", "close the connection instead of answering: `verb=share,…`")
+	fs.Uint64Var(&o.Seed, "seed", o.Seed, "decides which commands fail")
+	fs.BoolVar(&o.NoVerify, "no-verify", o.NoVerify, "do not check the octets of numbered messages")
+	fs.BoolVar(&o.NoCount, "no-count", o.NoCount, "do not look who a message is: neither duplicates nor verification")
+	fs.StringVar(&o.Store, "store", o.Store, "`directory` that every accepted message is written to")
+	fs.StringVar(&o.Record, "record", o.Record, "`file` that the arrived messages are recorded in")
+	fs.Int64Var(&o.MaxSize, "max-size", orElse(o.MaxSize, defaultMaxSize), "most octets of a message")
+	fs.DurationVar(&o.Timeout, "timeout", orElse(o.Timeout, defaultTimeout), "how long a client may be silent")
+	fs.DurationVar(&o.Interval, "interval", orElse(o.Interval, defaultInterval), "time between progress reports")
+}
+
+// Args writes the options as BindFlags reads them.
+func (o Options) Args() []string {
+	var args []string
+	add := func(set bool, name, value string) {
+		if set {
+			args = append(args, "--"+name+"="+value)
+		}
+	}
+	add(o.Address != "", "address", o.Address)
+	add(o.Hostname != "", "hostname", o.Hostname)
+	add(o.Loops != 0, "loops", strconv.Itoa(o.Loops))
+	add(o.Delay != Delays{}, "delay", o.Delay.String())
+	add(o.Tempfail != Shares{}, "tempfail", o.Tempfail.String())
+	add(o.Permfail != Shares{}, "permfail", o.Permfail.String())
+	add(o.Drop != Shares{}, "drop", o.Drop.String())
+	add(o.Seed != 0, "seed", strconv.FormatUint(o.Seed, 10))
+	add(o.NoVerify, "no-verify", "true")
+	add(o.NoCount, "no-count", "true")
+	add(o.Store != "", "store", o.Store)
+	add(o.Record != "", "record", o.Record)
+	add(o.MaxSize != 0, "max-size", strconv.FormatInt(o.MaxSize, 10))
+	add(o.Timeout != 0, "timeout", o.Timeout.String())
+	add(o.Interval != 0, "interval", o.Interval.String())
+	return args
+}
+
+// withDefaults checks the options and fills in what is not set.
+func (o Options) withDefaults() (Options, error) {
+	o.Hostname = orElse(o.Hostname, defaultHostname)
+	o.Loops = orElse(o.Loops, 1)
+	o.MaxSize = orElse(o.MaxSize, defaultMaxSize)
+	o.Timeout = orElse(o.Timeout, defaultTimeout)
+	o.Interval = orElse(o.Interval, defaultInterval)
+	if _, _, err := net.SplitHostPort(o.Address); err != nil {
+		return o, fmt.Errorf("address: %w", err)
+	}
+	if o.Loops < 0 || o.MaxSize < 0 || o.Timeout < 0 || o.Interval < 0 {
+		return o, errors.New("loops, sizes and times must not be negative")
+	}
+	for v := range verbs {
+		if sum := o.Tempfail[v] + o.Permfail[v] + o.Drop[v]; sum > 1 {
+			return o, fmt.Errorf("%v: shares of tempfail, permfail and drop add up to %g, above 1", v, sum)
+		}
+	}
+	return o, nil
+}
+
+// orElse returns value, or otherwise when value is not set.
+func orElse[T comparable](value, otherwise T) T {
+	var zero T
+	if value == zero {
+		return otherwise
+	}
+	return value
+}

@@ -1,0 +1,280 @@
+package sink
+
+import (
+	"mailrace/bench/ledger"
+	"mailrace/engine/loop"
+	"mailrace/proto/smtp"
+)
+
+// session is the dialogue with one client. Its loop alone touches it.
+type session struct {
+	sink    *Sink
+	lane    *lane
+	conn    *loop.Conn
+	server  smtp.Server
+	scanner ledger.Scanner
+	rcpts   []rcpt // accepted in this transaction
+	file    *storedMessage
+	hello   string // argument of EHLO, when messages are stored
+
+	timer  loop.Timer
+	parked bool // a reply waits for the timer
+	verb   Verb // whose reply it is
+	ended  bool // no more octets are read
+}
+
+// rcpt is an accepted forward-path: its index in a numbered message or -1, and its hash for foreign ones.
+type rcpt struct {
+	index int
+	hash  uint64
+}
+
+func (s *Sink) newSession(c *loop.Conn) loop.Handler {
+	return &session{sink: s, lane: &s.lanes[c.Loop().Index()], scanner: ledger.Scanner{NoVerify: s.opts.NoVerify}}
+}
+
+// Open begins the dialogue.
+func (x *session) Open(c *loop.Conn) {
+	x.conn = c
+	x.lane.connections.Add(1)
+	x.lane.open.Add(1)
+	x.server.Init(&x.sink.config)
+	c.SetDeadline(x.sink.opts.Timeout)
+	if x.wait(Connect) {
+		return
+	}
+	x.decide(Connect)
+	x.flush()
+}
+
+// Data feeds what arrived to the machine, until it needs more or a reply has to wait.
+func (x *session) Data(c *loop.Conn, p []byte) int {
+	c.SetDeadline(x.sink.opts.Timeout)
+	n := 0
+	for !x.parked && !x.ended {
+		used, ev := x.server.Feed(p[n:])
+		n += used
+		if ev == smtp.NeedInput {
+			break
+		}
+		x.event(ev)
+	}
+	if x.ended {
+		n = len(p)
+	}
+	x.flush()
+	return n
+}
+
+func (x *session) event(ev smtp.Event) {
+	switch ev {
+	case smtp.Hello:
+		x.answer(Hello)
+	case smtp.Mail:
+		x.rcpts = x.rcpts[:0]
+		x.answer(Mail)
+	case smtp.Rcpt:
+		x.answer(Rcpt)
+	case smtp.Data:
+		x.answer(Data)
+	case smtp.Content:
+		if !x.sink.opts.NoCount {
+			x.scanner.Content(x.server.Content())
+		}
+		x.file.write(x.server.Content())
+	case smtp.EndOfData:
+		x.answer(Dot)
+	case smtp.Reset:
+		x.forget()
+	case smtp.Quit, smtp.Close:
+		x.ended = true
+	}
+}
+
+// answer replies to the question at hand, now or when its delay has passed.
+func (x *session) answer(v Verb) {
+	if !x.wait(v) {
+		x.decide(v)
+	}
+}
+
+// wait parks the session if the reply to v is to be held back.
+func (x *session) wait(v Verb) bool {
+	d := x.sink.opts.Delay[v]
+	if d == 0 {
+		return false
+	}
+	x.parked, x.verb = true, v
+	x.conn.Pause()
+	x.timer.Fire = x.resume
+	x.conn.Loop().After(d, &x.timer)
+	return true
+}
+
+// resume gives the reply that was held back.
+func (x *session) resume() {
+	x.parked = false
+	x.decide(x.verb)
+	x.flush()
+	if !x.ended {
+		x.conn.Resume()
+	}
+}
+
+// decide lets the judge say how v is answered.
+func (x *session) decide(v Verb) {
+	verdict := x.sink.judge.verdict(v)
+	if verdict != accept {
+		x.lane.failed[v][verdict-1].Add(1)
+		x.refuse(v, verdict)
+		return
+	}
+	switch v {
+	case Connect:
+		x.server.Greet()
+		return
+	case Hello:
+		if x.sink.opts.Store != "" {
+			x.hello = string(x.server.HelloName())
+		}
+	case Mail:
+		x.beginFile()
+	case Rcpt:
+		x.noteRecipient()
+	case Data:
+		x.scanner.Reset()
+		if err := x.openFile(); err != nil {
+			x.sink.log.Error("store message", "err", err)
+			x.server.Refuse(smtp.Reply{Code: 451, Enhanced: "4.3.0", Text: "Cannot store it"})
+			return
+		}
+	case Dot:
+		if err := x.accepted(); err != nil {
+			x.sink.log.Error("store message", "err", err)
+			x.server.Refuse(smtp.Reply{Code: 451, Enhanced: "4.3.0", Text: "Cannot store it"})
+			return
+		}
+	}
+	x.server.Accept()
+}
+
+// refusals by verdict.
+var refusals = [...]smtp.Reply{
+	tempfail: {Code: 451, Enhanced: "4.3.0", Text: "Try again later, says the bench"},
+	permfail: {Code: 554, Enhanced: "5.0.0", Text: "No, says the bench"},
+}
+
+func (x *session) refuse(v Verb, as verdict) {
+	if v == Data || v == Dot {
+		x.forget()
+	}
+	switch {
+	case as == drop:
+		x.ended = true
+		x.conn.Close()
+	case v == Connect && as == tempfail:
+		x.server.Bye(smtp.Reply{Code: 421, Enhanced: "4.3.2", Text: "Not now, says the bench"})
+		x.ended = true
+	case v == Connect:
+		x.server.Bye(refusals[permfail])
+		x.ended = true
+	default:
+		x.server.Refuse(refusals[as])
+	}
+}
+
+// noteRecipient remembers the forward-path at hand for the end of data.
+func (x *session) noteRecipient() {
+	p := x.server.Rcpt()
+	r := rcpt{index: ledger.RecipientIndex(p.Local)}
+	if !x.sink.opts.NoCount {
+		r.hash = ledger.HashRecipient(p.Path)
+	}
+	x.rcpts = append(x.rcpts, r)
+	x.file.recipient(p.Path)
+}
+
+// accepted counts a message in that gets its 250 now.
+func (x *session) accepted() error {
+	if err := x.file.commit(); err != nil {
+		return err
+	}
+	x.file = nil
+	if !x.sink.opts.NoCount {
+		x.count()
+	}
+	x.lane.messages.Add(1)
+	x.lane.recipients.Add(uint64(len(x.rcpts)))
+	x.lane.octets.Add(uint64(x.server.ContentSize()))
+	x.lane.newest.Store(x.conn.Loop().Now().UnixNano())
+	return nil
+}
+
+// count accounts for the message that has just ended.
+func (x *session) count() {
+	book := x.sink.book
+	kind := x.scanner.End()
+	switch kind {
+	case ledger.Foreign:
+		for _, r := range x.rcpts {
+			book.Foreign(x.scanner.Hash ^ r.hash)
+		}
+		return
+	case ledger.Anonymous:
+		x.lane.anonymous.Add(1)
+		return
+	}
+	tally := book.Open(x.scanner.Run, x.scanner.Recipients)
+	if kind == ledger.Altered {
+		x.lane.altered.Add(1)
+	}
+	if tally == nil {
+		return
+	}
+	if kind == ledger.Altered {
+		tally.AddAltered()
+	}
+	for _, r := range x.rcpts {
+		tally.Add(x.scanner.Number, r.index)
+	}
+}
+
+// forget drops what is held of a transaction.
+func (x *session) forget() {
+	x.rcpts = x.rcpts[:0]
+	x.file.abort()
+	x.file = nil
+}
+
+// flush writes the replies that are queued, in one piece.
+func (x *session) flush() {
+	if out := x.server.Pending(); len(out) > 0 {
+		x.conn.Write(out)
+		x.server.Flushed()
+	}
+	if x.ended {
+		x.conn.CloseAfterFlush()
+	}
+}
+
+// Drained is of no interest: replies are small, and a client that reads none meets the loop's outbound limit.
+func (x *session) Drained(*loop.Conn) {}
+
+// Timeout ends the session of a silent client.
+func (x *session) Timeout(c *loop.Conn) {
+	if x.parked {
+		c.SetDeadline(x.sink.opts.Timeout)
+		return
+	}
+	x.server.Bye(smtp.Reply{Code: 421, Enhanced: "4.4.2", Text: "Timeout"})
+	x.ended = true
+	x.flush()
+}
+
+// Closed frees what the session holds.
+func (x *session) Closed(*loop.Conn, error) {
+	x.timer.Stop()
+	x.ended = true
+	x.forget()
+	x.lane.open.Add(-1)
+}

@@ -1,0 +1,97 @@
+// Package sink receives mail and accounts for it: the far end of a bench. It takes everything, or waits, refuses and hangs up in the
+// shares that it is told to; it counts duplicates by Message-ID and recipient, and verifies the octets of messages that our generator
+// numbered. It runs on the event loops and the server machine that the MTA itself is made of, and any SMTP client may talk to it.
+package sink
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"mailrace/bench/ledger"
+	"mailrace/engine/loop"
+	"mailrace/proto/smtp"
+)
+
+// Sink is a receiver that listens. Its methods may be called by any goroutine.
+type Sink struct {
+	opts    Options
+	config  smtp.ServerConfig
+	judge   *judge
+	book    *ledger.Book
+	lanes   []lane // by loop
+	group   *loop.Group
+	address string
+	began   time.Time
+	stored  atomic.Uint64 // messages begun in the store directory
+	log     *slog.Logger
+}
+
+// Start returns a sink that listens.
+func Start(opts Options) (*Sink, error) {
+	opts, err := opts.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("sink: %w", err)
+	}
+	if opts.Store != "" {
+		if err := os.MkdirAll(opts.Store, 0o755); err != nil {
+			return nil, fmt.Errorf("sink: %w", err)
+		}
+	}
+	const unlimited = 1 << 30
+	s := &Sink{opts: opts, judge: newJudge(&opts), book: ledger.NewBook(), lanes: make([]lane, opts.Loops), began: time.Now(),
+		log: slog.Default(),
+		config: smtp.ServerConfig{Hostname: opts.Hostname, MaxSize: opts.MaxSize, MaxRecipients: ledger.MaxRecipients,
+			MaxErrors: unlimited, MaxCommands: unlimited},
+	}
+	s.group, err = loop.Start(loop.Options{Loops: opts.Loops, Listeners: []loop.Listener{{Address: opts.Address, New: s.newSession}}})
+	if err != nil {
+		return nil, fmt.Errorf("sink: %w", err)
+	}
+	s.address = s.group.Addr(0).String()
+	return s, nil
+}
+
+// Addr is the host:port that the sink listens on.
+func (s *Sink) Addr() string { return s.address }
+
+// Book holds the tallies of what arrived.
+func (s *Sink) Book() *ledger.Book { return s.book }
+
+// Close ends all sessions, saves the record if one was asked for, and returns the last report.
+func (s *Sink) Close() (Report, error) {
+	s.group.Close()
+	r := s.Report()
+	if s.opts.Record != "" {
+		if err := s.book.Save(s.opts.Record); err != nil {
+			return r, err
+		}
+	}
+	return r, nil
+}
+
+// Run receives until the context ends. listening, if not nil, is called once before.
+func Run(ctx context.Context, opts Options, listening func(*Sink)) (Report, error) {
+	s, err := Start(opts)
+	if err != nil {
+		return Report{}, err
+	}
+	if listening != nil {
+		listening(s)
+	}
+	ticker := time.NewTicker(s.opts.Interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return s.Close()
+		case <-ticker.C:
+			if s.opts.Progress != nil {
+				s.opts.Progress(s.Report())
+			}
+		}
+	}
+}

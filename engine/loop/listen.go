@@ -1,0 +1,128 @@
+package loop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"github.com/panjf2000/gnet/v2"
+	"golang.org/x/sys/unix"
+)
+
+// reserve finds out the address of a listener and binds a socket to it that does not listen: it holds a port that the kernel chose until every loop has its own
+// listener there. The caller closes the socket.
+func reserve(address string) (at netip.AddrPort, fd int, err error) {
+	tcp, err := net.ResolveTCPAddr("tcp", address)
+	if err != nil {
+		return at, -1, err
+	}
+	host := tcp.AddrPort().Addr().Unmap()
+	if tcp.IP == nil {
+		host = netip.IPv6Unspecified()
+	}
+	fd, err = bindExclusive(netip.AddrPortFrom(host, uint16(tcp.Port)))
+	if tcp.IP == nil && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)) { // no IPv6 here
+		host = netip.IPv4Unspecified()
+		fd, err = bindExclusive(netip.AddrPortFrom(host, uint16(tcp.Port)))
+	}
+	if err != nil {
+		return at, -1, err
+	}
+	port, err := boundPort(fd)
+	if err != nil {
+		return at, -1, errors.Join(err, unix.Close(fd))
+	}
+	return netip.AddrPortFrom(host, port), fd, nil
+}
+
+func boundPort(fd int) (uint16, error) {
+	sa, err := unix.Getsockname(fd)
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return uint16(sa.Port), nil
+	case *unix.SockaddrInet6:
+		return uint16(sa.Port), nil
+	}
+	return 0, os.NewSyscallError("getsockname", err)
+}
+
+// bindExclusive binds a socket with SO_REUSEPORT, as gnet's listeners do. As that would let a second process of the same user share the
+// port unnoticed, it first binds without.
+func bindExclusive(at netip.AddrPort) (int, error) {
+	if at.Port() != 0 {
+		fd, err := bind(at, false)
+		if err != nil {
+			return -1, err
+		}
+		_ = unix.Close(fd)
+	}
+	return bind(at, true)
+}
+
+func bind(at netip.AddrPort, share bool) (int, error) {
+	family, sa, err := sockaddr(at)
+	if err != nil {
+		return -1, err
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	if err == nil && share {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	}
+	if err == nil {
+		err = unix.Bind(fd, sa)
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return -1, os.NewSyscallError("bind", err)
+	}
+	return fd, nil
+}
+
+func sockaddr(at netip.AddrPort) (int, unix.Sockaddr, error) {
+	a := at.Addr()
+	if a.Is4() {
+		return unix.AF_INET, &unix.SockaddrInet4{Port: int(at.Port()), Addr: a.As4()}, nil
+	}
+	sa := &unix.SockaddrInet6{Port: int(at.Port()), Addr: a.As16()}
+	if zone := a.Zone(); zone != "" {
+		ifi, err := net.InterfaceByName(zone)
+		if err != nil {
+			return 0, nil, fmt.Errorf("zone of %s: %w", a, err)
+		}
+		sa.ZoneId = uint32(ifi.Index)
+	}
+	return unix.AF_INET6, sa, nil
+}
+
+// enrollProbe puts one end of a socket pair on gnet's next event loop.
+func (g *Group) enrollProbe(p *probe) (gnet.Conn, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socketpair", err)
+	}
+	end, other := os.NewFile(uintptr(fds[0]), "probe"), os.NewFile(uintptr(fds[1]), "probe")
+	defer end.Close()
+	defer other.Close()
+	nc, err := net.FileConn(end)
+	if err != nil {
+		return nil, fmt.Errorf("loop: probe: %w", err)
+	}
+	defer nc.Close()
+	if g.client != nil {
+		return g.client.EnrollContext(nc, p)
+	}
+	ctx := gnet.NewNetConnContext(gnet.NewContext(context.Background(), p), nc)
+	result, err := g.engine.Register(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("loop: probe: %w", err)
+	}
+	r := <-result
+	return r.Conn, r.Err
+}

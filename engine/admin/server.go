@@ -1,0 +1,194 @@
+// Package admin is the HTTP service of a node: metrics, health, and a look into the queue. It knows the node by the functions it is given.
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+
+	"mailrace/proto/message"
+)
+
+const (
+	// drainTimeout is how long Close waits for requests under way.
+	drainTimeout = 5 * time.Second
+	// headerBytes bounds the header of a request.
+	headerBytes = 16 << 10
+	// scans is how many looks into the queue run at a time: each reads the disk.
+	scans = 2
+)
+
+// Options are what the service serves.
+type Options struct {
+	Address string // host:port
+	// Ready says why the node should get no traffic, or nil. Any goroutine.
+	Ready func() error
+	// Scan calls fn with each message of a consistent snapshot of the queue until fn returns false. Any goroutine; may block.
+	Scan func(fn func(*message.Message) bool) error
+	Log  *slog.Logger
+}
+
+// Server is the running service.
+type Server struct {
+	ready    func() error
+	scan     func(fn func(*message.Message) bool) error
+	scanning chan struct{}
+	listener net.Listener
+	http     *http.Server
+	log      *slog.Logger
+	ended    chan error
+	close    func() error
+}
+
+// Listen starts the service and returns when it listens.
+func Listen(o Options) (*Server, error) {
+	s := &Server{ready: o.Ready, scan: o.Scan, log: o.Log, scanning: make(chan struct{}, scans), ended: make(chan error, 1)}
+	var err error
+	if s.listener, err = net.Listen("tcp", o.Address); err != nil {
+		return nil, fmt.Errorf("admin: %w", err)
+	}
+	s.http = &http.Server{
+		Handler:           s.handler(),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      time.Minute,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    headerBytes,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+	}
+	s.close = sync.OnceValue(s.shutdown)
+	go func() { s.ended <- s.http.Serve(s.listener) }()
+	return s, nil
+}
+
+// Addr is where the service listens.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// Close stops listening, lets requests under way end within drainTimeout, and returns when all is closed. Further calls do nothing.
+func (s *Server) Close() error { return s.close() }
+
+func (s *Server) shutdown() error {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	err := s.http.Shutdown(ctx)
+	if err != nil {
+		err = s.http.Close()
+	}
+	if e := <-s.ended; !errors.Is(e, http.ErrServerClosed) {
+		err = e
+	}
+	return err
+}
+
+func (s *Server) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", s.index)
+	mux.HandleFunc("GET /metrics", s.metrics)
+	mux.HandleFunc("GET /healthz", s.healthz)
+	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.HandleFunc("GET /v1/queue", s.queue)
+	guarded := s.guard(mux)
+	return http.MaxBytesHandler(guarded, headerBytes)
+}
+
+// guard refuses what a web page in the operator's browser could send. A service on loopback is protected by nothing else: a page whose
+// name resolves to 127.0.0.1 (DNS rebinding) would be of the same origin and could read the queue, but its Host header betrays it.
+func (s *Server) guard(next http.Handler) http.Handler {
+	local := false
+	if a, ok := s.listener.Addr().(*net.TCPAddr); ok {
+		local = a.IP.IsLoopback()
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if local && !localName(r.Host) {
+			http.Error(w, "this service is local: use its IP address or localhost", http.StatusMisdirectedRequest)
+			return
+		}
+		h := w.Header()
+		h.Set("Cache-Control", "no-store")
+		h.Set("X-Content-Type-Options", "nosniff")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// localName reports whether a Host header names an IP address or localhost.
+func localName(hostport string) bool {
+	host := hostport
+	if h, _, err := net.SplitHostPort(hostport); err == nil {
+		host = h
+	}
+	if n := len(host); n > 2 && host[0] == '[' && host[n-1] == ']' {
+		host = host[1 : n-1]
+	}
+	_, err := netip.ParseAddr(host)
+	return err == nil || host == "localhost"
+}
+
+func (s *Server) index(w http.ResponseWriter, _ *http.Request) {
+	io.WriteString(w, "/metrics\n/healthz\n/readyz\n/v1/queue?limit=100&domain=example.com&state=deferred\n")
+}
+
+// metrics answers with the figures of the node and of its process, as Prometheus text.
+func (s *Server) metrics(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+	metrics.WritePrometheus(w, true)
+}
+
+// healthz: the process lives and answers.
+func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") }
+
+// readyz: the node takes mail.
+func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
+	if err := s.ready(); err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	io.WriteString(w, "ok\n")
+}
+
+// queue lists messages of the queue: parameters of Filter.
+func (s *Server) queue(w http.ResponseWriter, r *http.Request) {
+	f, err := parseFilter(r.URL.Query())
+	if err != nil {
+		s.fail(w, http.StatusBadRequest, err)
+		return
+	}
+	select {
+	case s.scanning <- struct{}{}:
+		defer func() { <-s.scanning }()
+	case <-r.Context().Done():
+		return
+	}
+	list, err := List(f, func(fn func(*message.Message) bool) error {
+		return s.scan(func(m *message.Message) bool { return r.Context().Err() == nil && fn(m) })
+	})
+	if err != nil {
+		s.log.Error("the queue cannot be listed", "err", err)
+		s.fail(w, http.StatusInternalServerError, err)
+		return
+	}
+	s.answer(w, http.StatusOK, list)
+}
+
+func (s *Server) fail(w http.ResponseWriter, status int, err error) {
+	s.answer(w, status, struct {
+		Error string `json:"error"`
+	}{err.Error()})
+}
+
+func (s *Server) answer(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	if err := json.NewEncoder(w).Encode(v); err != nil {
+		s.log.Debug("an HTTP client went away", "err", err)
+	}
+}

@@ -54,7 +54,6 @@ func (l *Link) Target() Target { return l.target }
 func (l *Link) Ready(c Conn) {
 	l.conn, l.state = c, linkOpen
 	l.site.opening--
-	l.site.grow()
 }
 
 // Next hands out the next transaction for this connection, or nil. It may be called again before earlier transactions are done (pipelining);
@@ -87,6 +86,7 @@ func (l *Link) Next() *Transaction {
 	s.stats.inFlight.Add(int64(t.open))
 	s.stats.transactions.Add(1)
 	s.stats.handedOut.Add(1)
+	site.grow()
 	return t
 }
 

@@ -20,7 +20,7 @@ type Options struct {
 
 	RetryMin time.Duration // delay after the first failure; doubles with each further one; 5 minutes
 	RetryMax time.Duration // bound of that delay; 4 hours
-	Jitter   float64       // each delay is spread by ± this share of it, 0..0.5; 0.15
+	Jitter   float64       // each delay is spread by ± this share of it, at most 0.5; 0.15; below 0 = none
 	Expire   time.Duration // lifetime of a message since it arrived; 5 days
 
 	// SiteRetryMax bounds the backoff of a site that failed as a whole, which begins with RetryMin, too; 30 minutes, at most RetryMax.
@@ -124,8 +124,8 @@ func (o *Options) complete() error {
 	if o.Jitter == 0 {
 		o.Jitter = 0.15
 	}
-	if o.Jitter < 0 || o.Jitter > 0.5 {
-		return fmt.Errorf("jitter %v is not within 0..0.5", o.Jitter)
+	if o.Jitter = max(o.Jitter, 0); o.Jitter > 0.5 {
+		return fmt.Errorf("jitter %v is above 0.5", o.Jitter)
 	}
 	if o.RetryMin > o.RetryMax {
 		return fmt.Errorf("first retry after %v, above the bound of %v", o.RetryMin, o.RetryMax)

@@ -2,7 +2,6 @@ package spool
 
 import (
 	"fmt"
-	"runtime"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -55,7 +54,7 @@ func (sh *Shard) commit(list *Op) (rest *Op) {
 	}
 	sh.apply(durable && sh.spool.options.Sync)
 	if sh.spool.failed.Load() {
-		runtime.Goexit() // some other goroutine met the end: whatever this one believes, nobody is told any more
+		select {} // some other goroutine met the end: whatever this one believes, nobody is told any more
 	}
 	sh.batches.Add(1)
 	sh.ops.Add(n)
@@ -64,13 +63,8 @@ func (sh *Shard) commit(list *Op) (rest *Op) {
 	return rest
 }
 
-// apply commits the batch and empties it. An error ends the goroutine: Pebble calls Fatalf for those it expects, and panics over others.
+// apply commits the batch and empties it. It does not return from a failure.
 func (sh *Shard) apply(sync bool) {
-	defer func() {
-		if r := recover(); r != nil {
-			sh.spool.fail(fmt.Errorf("shard %d: committing a batch: %v", sh.index, r))
-		}
-	}()
 	sh.bytes.Add(uint64(sh.batch.Len()))
 	mode := pebble.NoSync
 	if sync {

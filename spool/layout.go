@@ -26,7 +26,7 @@ func DefaultShards() int { return min((runtime.GOMAXPROCS(0)+3)/4, message.MaxSh
 // lockDirectory makes the directory of the spool and takes its lock, which ends with the process.
 func lockDirectory(o Options) (*pebble.Lock, error) {
 	if !o.ReadOnly {
-		if err := o.FS.MkdirAll(o.Path, 0o700); err != nil {
+		if err := makeDir(o.FS, o.Path); err != nil {
 			return nil, err
 		}
 	}
@@ -83,10 +83,24 @@ func createLayout(o Options) (shards int, err error) {
 	if err := o.FS.Rename(name+".new", name); err != nil {
 		return 0, err
 	}
-	if err := syncDir(o.FS, o.Path); err != nil {
-		return 0, err
+	return shards, syncDir(o.FS, o.Path)
+}
+
+// makeDir makes a directory and those above it that are missing, durably: a spool is lost with the name of a directory above it.
+func makeDir(fs vfs.FS, name string) error {
+	if _, err := fs.Stat(name); !errors.Is(err, os.ErrNotExist) {
+		return err
 	}
-	return shards, syncDir(o.FS, o.FS.PathDir(o.Path))
+	parent := fs.PathDir(name)
+	if parent != name {
+		if err := makeDir(fs, parent); err != nil {
+			return err
+		}
+	}
+	if err := fs.MkdirAll(name, 0o700); err != nil {
+		return err
+	}
+	return syncDir(fs, parent)
 }
 
 func readFile(fs vfs.FS, name string) (string, error) {

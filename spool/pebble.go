@@ -25,7 +25,7 @@ const (
 // pebbleOptions tunes a store for mail: written once, read seldom, and deleted soon, in the order in which it was written.
 func (sh *Shard) pebbleOptions(opts Options) *pebble.Options {
 	o := &pebble.Options{
-		FS:                 opts.FS,
+		FS:                 guardedFS{opts.FS, sh},
 		Cache:              sh.spool.cache,
 		FormatMajorVersion: pebble.FormatValueSeparation,
 		Logger:             sh,

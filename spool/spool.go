@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,8 +40,8 @@ type Options struct {
 	// the slice is the callee's to keep.
 	Post func(origin int, done []*Op)
 
-	// Fatal is told of a write that failed. Nothing completes after it, and the goroutine that met the failure ends when Fatal returns. Nil
-	// logs and exits with status 2: recovery at the next start is the repair.
+	// Fatal is told of a write that failed, once, and should end the process: recovery at the next start is the repair. Nil logs and exits
+	// with status 2. Should it return, as in a test, nothing completes any more, and the goroutine that met the failure stands still.
 	Fatal func(error)
 
 	Now func() time.Time // nil = time.Now
@@ -147,7 +146,7 @@ func (s *Spool) fail(err error) {
 		s.options.Fatal(err)
 		close(s.broken)
 	}
-	runtime.Goexit()
+	select {} // whoever holds what here must not go on, nor let go of it
 }
 
 // Shards is the number of shards.

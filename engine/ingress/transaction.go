@@ -75,7 +75,7 @@ func (tx *transaction) stream() {
 	}
 	tx.drop = tx.drop || len(tx.body)*message.ChunkSize > keepInMemory || tx.s.door.Budget.Tight()
 	op := spool.NewOp()
-	op.Chunk = spool.Chunk{ID: tx.id, Index: tx.sent + 1, Data: tx.body[tx.sent]}
+	op.Chunk = spool.Chunk{ID: tx.id, Index: tx.sent + 1, Data: tx.body[tx.sent], Keep: true}
 	tx.sent++
 	tx.enqueue(op)
 }

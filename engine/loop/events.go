@@ -169,9 +169,8 @@ func (l *Loop) goLive() {
 // listenerOf finds the listener by the address it was bound to, which gnet gives as the local address of what it accepts.
 func (g *Group) listenerOf(a net.Addr) int {
 	if tcp, ok := a.(*net.TCPAddr); ok {
-		at := tcp.AddrPort()
-		for i, l := range g.listeners {
-			if l.Port() == at.Port() && l.Addr() == at.Addr().Unmap() {
+		for i, e := range g.listeners {
+			if e.is(tcp) {
 				return i
 			}
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -24,7 +23,7 @@ type Group struct {
 	log       *slog.Logger
 	limit     limiter
 	dials     dialer
-	listeners []netip.AddrPort // what Options.Listeners are bound to
+	listeners []endpoint // what Options.Listeners are bound to
 	loops     atomic.Pointer[[]*Loop]
 	engine    gnet.Engine
 	client    *gnet.Client // instead of an engine, when there are no listeners
@@ -101,7 +100,7 @@ func (g *Group) boot() error {
 	}
 	var addresses []string
 	for _, l := range g.listeners {
-		addresses = append(addresses, "tcp://"+l.String())
+		addresses = append(addresses, l.url())
 	}
 	go func() {
 		err := gnet.Rotate((*events)(g), addresses, gnet.WithOptions(options))
@@ -148,7 +147,7 @@ func (g *Group) Loops() []*Loop {
 }
 
 // Addr is the address that listener i is bound to, with the port that was found if 0 was asked for.
-func (g *Group) Addr(i int) net.Addr { return net.TCPAddrFromAddrPort(g.listeners[i]) }
+func (g *Group) Addr(i int) net.Addr { return net.TCPAddrFromAddrPort(g.listeners[i].at) }
 
 // StopAccepting makes connects be refused, and returns when they are. Connections that are open live on; those that still waited to be
 // accepted are reset. Not for the goroutines of the loops.

@@ -117,7 +117,11 @@ func (c *Conn) checkKept() {
 
 // keepBytes appends p to the kept bytes.
 func (c *Conn) keepBytes(p []byte) {
-	if len(p) == 0 || c.state != stateOpen {
+	if len(p) == 0 {
+		return
+	}
+	if c.state != stateOpen {
+		c.unread = true
 		return
 	}
 	if need := len(c.keep) + len(p); need > cap(c.keep) {

@@ -12,30 +12,54 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reserve finds out the address of a listener and binds a socket to it that does not listen: it holds a port that the kernel chose until every loop has its own
-// listener there. The caller closes the socket.
-func reserve(address string) (at netip.AddrPort, fd int, err error) {
+// endpoint is the address that a listener is bound to. An empty host means every address of the machine: one IPv6 socket takes IPv4 as well, unlike the
+// host [::].
+type endpoint struct {
+	at   netip.AddrPort
+	dual bool
+}
+
+// url is the endpoint as gnet wants it.
+func (e endpoint) url() string {
+	if e.dual {
+		return fmt.Sprintf("tcp://:%d", e.at.Port())
+	}
+	return "tcp://" + e.at.String()
+}
+
+// is reports whether a is the address that gnet made of url.
+func (e endpoint) is(a *net.TCPAddr) bool {
+	at := a.AddrPort()
+	return at.Port() == e.at.Port() && (e.dual == !at.Addr().IsValid()) && (e.dual || at.Addr().Unmap() == e.at.Addr())
+}
+
+// reserve finds out the endpoint of a listener and binds a socket to it that does not listen: it holds a port that the kernel chose until
+// every loop has its own listener there. The caller closes the socket.
+func reserve(address string) (e endpoint, fd int, err error) {
 	tcp, err := net.ResolveTCPAddr("tcp", address)
 	if err != nil {
-		return at, -1, err
+		return e, -1, err
 	}
+	e = endpoint{tcp.AddrPort(), tcp.IP == nil}
 	host := tcp.AddrPort().Addr().Unmap()
-	if tcp.IP == nil {
+	if e.dual {
 		host = netip.IPv6Unspecified()
 	}
-	fd, err = bindExclusive(netip.AddrPortFrom(host, uint16(tcp.Port)))
-	if tcp.IP == nil && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)) { // no IPv6 here
-		host = netip.IPv4Unspecified()
-		fd, err = bindExclusive(netip.AddrPortFrom(host, uint16(tcp.Port)))
+	e.at = netip.AddrPortFrom(host, uint16(tcp.Port))
+	fd, err = bindExclusive(e)
+	if e.dual && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)) { // no IPv6 here
+		e = endpoint{netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(tcp.Port)), false}
+		fd, err = bindExclusive(e)
 	}
 	if err != nil {
-		return at, -1, err
+		return e, -1, err
 	}
 	port, err := boundPort(fd)
 	if err != nil {
-		return at, -1, errors.Join(err, unix.Close(fd))
+		return e, -1, errors.Join(err, unix.Close(fd))
 	}
-	return netip.AddrPortFrom(host, port), fd, nil
+	e.at = netip.AddrPortFrom(e.at.Addr(), port)
+	return e, fd, nil
 }
 
 func boundPort(fd int) (uint16, error) {
@@ -51,19 +75,19 @@ func boundPort(fd int) (uint16, error) {
 
 // bindExclusive binds a socket with SO_REUSEPORT, as gnet's listeners do. As that would let a second process of the same user share the
 // port unnoticed, it first binds without.
-func bindExclusive(at netip.AddrPort) (int, error) {
-	if at.Port() != 0 {
-		fd, err := bind(at, false)
+func bindExclusive(e endpoint) (int, error) {
+	if e.at.Port() != 0 {
+		fd, err := bind(e, false)
 		if err != nil {
 			return -1, err
 		}
 		_ = unix.Close(fd)
 	}
-	return bind(at, true)
+	return bind(e, true)
 }
 
-func bind(at netip.AddrPort, share bool) (int, error) {
-	family, sa, err := sockaddr(at)
+func bind(e endpoint, share bool) (int, error) {
+	family, sa, err := sockaddr(e.at)
 	if err != nil {
 		return -1, err
 	}
@@ -74,6 +98,9 @@ func bind(at netip.AddrPort, share bool) (int, error) {
 	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 	if err == nil && share {
 		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	}
+	if err == nil && family == unix.AF_INET6 && !e.dual {
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
 	}
 	if err == nil {
 		err = unix.Bind(fd, sa)

@@ -108,7 +108,7 @@ func await[T any](t testing.TB, ch <-chan T, what string) T {
 func send(t testing.TB, c net.Conn, s string) {
 	t.Helper()
 	if _, err := io.WriteString(c, s); err != nil {
-		t.Fatalf("sending %q: %v", s, err)
+		t.Fatalf("sending %.40q: %v", s, err)
 	}
 }
 

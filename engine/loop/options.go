@@ -45,7 +45,7 @@ type Handler interface {
 
 // Listener is an address to accept connections at.
 type Listener struct {
-	// Address is host:port. An empty host means all addresses, IPv6 and IPv4; port 0 takes a free port, see Group.Addr.
+	// Address is host:port. An empty host means all addresses, IPv6 and IPv4, [::] those of IPv6 only; port 0 takes a free port, see Group.Addr.
 	Address string
 	// New makes the handler of an accepted connection, on its loop; Open follows. nil refuses the connection.
 	New func(*Conn) Handler

@@ -58,8 +58,12 @@ func (s *Scheduler) siteOf(t *Transaction) *Site {
 		if site.limit <= 0 {
 			site.limit = s.opts.SiteConnections
 		}
-		if k.port != smtpPort {
-			site.name = net.JoinHostPort(k.key, strconv.Itoa(int(k.port)))
+		switch port := strconv.Itoa(int(k.port)); {
+		case k.port == smtpPort:
+		case strings.HasPrefix(k.key, "["):
+			site.name = k.key + ":" + port
+		default:
+			site.name = net.JoinHostPort(k.key, port)
 		}
 		s.sites[k] = site
 		s.stats.sites.Add(1)

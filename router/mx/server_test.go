@@ -18,7 +18,7 @@ type zone struct {
 
 	mu      sync.Mutex
 	records map[string][]string // "name TYPE" → records in presentation format
-	rcodes  map[string]int      // "name TYPE" or "name" → rcode
+	rcodes  map[string]int      // "name TYPE" → rcode
 	hooks   map[string]func(w dns.ResponseWriter, question, reply *dns.Msg) bool
 	asked   map[string]int // "udp name TYPE"
 }
@@ -27,15 +27,8 @@ func newZone(t testing.TB, lines ...string) *zone {
 	t.Helper()
 	z := &zone{records: map[string][]string{}, rcodes: map[string]int{}, hooks: map[string]func(dns.ResponseWriter, *dns.Msg, *dns.Msg) bool{}, asked: map[string]int{}}
 	z.add(t, lines...)
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	pc, l := listenBoth(t)
 	z.addr = pc.LocalAddr().(*net.UDPAddr).AddrPort()
-	l, err := net.Listen("tcp", z.addr.String())
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, s := range []*dns.Server{{PacketConn: pc, Handler: z}, {Listener: l, Handler: z}} {
 		started := make(chan struct{})
 		s.NotifyStartedFunc = func() { close(started) }
@@ -44,6 +37,22 @@ func newZone(t testing.TB, lines ...string) *zone {
 		t.Cleanup(func() { s.Shutdown() })
 	}
 	return z
+}
+
+// listenBoth finds a port that is free for UDP and TCP.
+func listenBoth(t testing.TB) (net.PacketConn, net.Listener) {
+	for range 100 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if pc, err := net.ListenPacket("udp", l.Addr().String()); err == nil {
+			return pc, l
+		}
+		l.Close()
+	}
+	t.Fatal("no port is free for both")
+	return nil, nil
 }
 
 // add takes records; "name TYPE" is found from the record itself.
@@ -58,6 +67,13 @@ func (z *zone) add(t testing.TB, lines ...string) {
 		key := strings.TrimSuffix(strings.ToLower(rr.Header().Name), ".") + " " + dns.TypeToString[rr.Header().Rrtype]
 		z.records[key] = append(z.records[key], line)
 	}
+}
+
+// fail has questions for "name TYPE" answered with an rcode.
+func (z *zone) fail(key string, rcode int) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.rcodes[key] = rcode
 }
 
 // hook replaces the reply to "name TYPE"; it returns false to have the usual reply sent as well.

@@ -180,9 +180,10 @@ func (s *session) goOn() {
 		s.end(replyDraining)
 		return
 	}
-	s.arm()
 	s.conn.Resume()
-	s.flush()
+	if s.conn.Kept() == 0 { // otherwise Data follows, and flushes
+		s.flush()
+	}
 }
 
 // drop gives up the transaction under way. Every path that loses a transaction leads here.

@@ -30,6 +30,9 @@ func (c *Conn) Resume() {
 	c.loop.unsettle(c)
 }
 
+// Kept is the number of bytes that Data has not consumed, which Resume presents.
+func (c *Conn) Kept() int { return len(c.keep) }
+
 // received takes the bytes of one read. This is where wire bytes come in: a TLS layer would open its records here and pass on the
 // plaintext.
 func (c *Conn) received(p []byte) {

@@ -34,7 +34,6 @@ func dialSMTP(t *testing.T, address string) *dialog {
 func (d *dialog) say(line string, code int) string {
 	d.t.Helper()
 	d.send(line + "\r\n")
-	d.t.Logf("%.60q", line)
 	return d.expect(code)
 }
 

@@ -1,0 +1,58 @@
+# Mailrace. A bare `make` prints what can be made.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# smtp-source and smtp-sink live here, which is not in every user's path.
+export PATH := $(PATH):/usr/sbin
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
+# Packages that `make race` tests: all but the ones that start whole programs.
+RACE ?= ./bench/... ./engine/... ./proto/... ./router/... ./spool/...
+FUZZTIME ?= 30s
+BENCHTIME ?= 1s
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.PHONY: help build run deps test race fuzz bench lint clean
+
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+build: ## build bin/mailrace
+	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/mailrace ./cmd/mailrace
+
+run: build ## build, then show it at work: a node, a sink and a load, until Ctrl-C
+	@bin/mailrace demo
+
+deps: ## install what the tests talk to: Postfix's tools, swaks, Python
+	@.ci/deps
+
+test: deps ## run go vet and every test
+	go vet ./...
+	go test -timeout 20m ./...
+
+race: ## run the tests of the packages under the race detector
+	go test -race -timeout 20m $(RACE)
+
+fuzz: ## run every fuzz target for FUZZTIME (30s)
+	@for package in $$(go list ./...); do \
+		targets=$$(go test -list '^Fuzz' $$package | sed -n '/^Fuzz/p'); \
+		for target in $$targets; do \
+			echo "== $$package $$target"; \
+			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package; \
+		done; \
+	done
+
+bench: build ## run the benchmarks of the packages, then those of the whole against a null MTA
+	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
+	bin/mailrace bench accept
+	bin/mailrace bench relay
+
+lint: ## check format, go vet and staticcheck
+	@unformatted=$$(gofmt -l .); if [[ -n $$unformatted ]]; then echo "gofmt is needed by:"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	go run $(STATICCHECK) ./...
+
+clean: ## remove what was built
+	rm -rf bin

@@ -162,8 +162,8 @@ func usage() (u use) {
 
 func counts(s *Spool) (syncs, batches uint64) {
 	for _, sh := range s.shards {
-		syncs += sh.syncs.Load()
-		batches += sh.batches.Load()
+		syncs += sh.syncs.Get()
+		batches += sh.batches.Get()
 	}
 	return syncs, batches
 }

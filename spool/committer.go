@@ -32,8 +32,7 @@ func (sh *Shard) run() {
 // sync; complete. Nothing of a batch completes unless all of it was written.
 func (sh *Shard) commit(list *Op) (rest *Op) {
 	durable := false
-	var n, stored uint64
-	size := 0
+	n, stored, size := 0, 0, 0
 	last := list
 	for op := list; op != nil && size < batchBytes; op = op.next {
 		durable = durable || op.durable()
@@ -56,7 +55,7 @@ func (sh *Shard) commit(list *Op) (rest *Op) {
 	if sh.spool.failed.Load() {
 		select {} // some other goroutine met the end: whatever this one believes, nobody is told any more
 	}
-	sh.batches.Add(1)
+	sh.batches.Inc()
 	sh.ops.Add(n)
 	sh.stored.Add(stored)
 	sh.complete(list, &sh.posts)
@@ -65,11 +64,11 @@ func (sh *Shard) commit(list *Op) (rest *Op) {
 
 // apply commits the batch and empties it. It does not return from a failure.
 func (sh *Shard) apply(sync bool) {
-	sh.bytes.Add(uint64(sh.batch.Len()))
+	sh.bytes.Add(sh.batch.Len())
 	mode := pebble.NoSync
 	if sync {
 		mode = pebble.Sync
-		sh.syncs.Add(1)
+		sh.syncs.Inc()
 	}
 	if err := sh.db.Apply(sh.batch, mode); err != nil {
 		sh.spool.fail(fmt.Errorf("shard %d: committing a batch: %w", sh.index, err))

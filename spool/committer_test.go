@@ -76,7 +76,7 @@ func TestGroupCommit(t *testing.T) {
 	for _, w := range rest {
 		<-w
 	}
-	if syncs, batches := sh.syncs.Load(), sh.batches.Load(); syncs != 2 || batches != 2 {
+	if syncs, batches := sh.syncs.Get(), sh.batches.Get(); syncs != 2 || batches != 2 {
 		t.Errorf("%d syncs in %d batches for 1+50 messages, want 2 in 2", syncs, batches)
 	}
 	mustClose(t, s)
@@ -164,7 +164,7 @@ func TestBatchesAreBounded(t *testing.T) {
 	for _, w := range waits {
 		<-w
 	}
-	if n := s.shards[0].batches.Load(); n != 1+3 {
+	if n := s.shards[0].batches.Get(); n != 1+3 {
 		t.Errorf("%d batches, want 1 and 3 of 4 MiB", n)
 	}
 	mustClose(t, s)

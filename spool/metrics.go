@@ -7,28 +7,44 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// registerMetrics adds mailrace_spool_* to what the process exposes, per shard, until Close.
+// counters are what a shard counts itself.
+type counters struct {
+	stored  *metrics.Counter // messages
+	ops     *metrics.Counter
+	batches *metrics.Counter
+	syncs   *metrics.Counter // batches that were synced
+	bytes   *metrics.Counter // of batches
+	stalls  *metrics.Counter // times that writes waited for flushes or compactions
+	orphans *metrics.Counter // records collected that belonged to no message
+	corrupt *metrics.Counter // records moved aside, by this process or one before
+}
+
+func metricName(name string, shard int) string {
+	return fmt.Sprintf(`mailrace_spool_%s{shard="%d"}`, name, shard)
+}
+
+func newCounters(set *metrics.Set, shard int) counters {
+	counter := func(name string) *metrics.Counter { return set.NewCounter(metricName(name, shard)) }
+	return counters{
+		stored: counter("messages_stored_total"), ops: counter("ops_total"), batches: counter("batches_total"), syncs: counter("syncs_total"),
+		bytes: counter("batch_bytes_total"), stalls: counter("write_stalls_total"), orphans: counter("orphans_total"),
+		corrupt: counter("corrupt_records_total"),
+	}
+}
+
+// registerMetrics adds mailrace_spool_* to what the process exposes, per shard, until unregisterMetrics.
 func (s *Spool) registerMetrics() {
-	s.metrics = metrics.NewSet()
 	for _, sh := range s.shards {
-		for name, value := range map[string]func() float64{
-			"messages_stored_total":   func() float64 { return float64(sh.stored.Load()) },
-			"ops_total":               func() float64 { return float64(sh.ops.Load()) },
-			"batches_total":           func() float64 { return float64(sh.batches.Load()) },
-			"syncs_total":             func() float64 { return float64(sh.syncs.Load()) },
-			"accepted_bytes_total":    func() float64 { return float64(sh.bytes.Load()) },
-			"write_stalls_total":      func() float64 { return float64(sh.stalls.Load()) },
-			"orphans_total":           func() float64 { return float64(sh.orphans.Load()) },
-			"corrupt_records":         func() float64 { return float64(sh.corrupt.Load()) },
-			"disk_bytes":              sh.measure(func(m *pebble.Metrics) float64 { return float64(m.DiskSpaceUsage()) }),
-			"wal_written_bytes_total": sh.measure(func(m *pebble.Metrics) float64 { return float64(m.WAL.BytesWritten) }),
-			"flushed_bytes_total":     sh.measure(flushedBytes),
-			"compacted_bytes_total":   sh.measure(compactedBytes),
-			"memtable_bytes":          sh.measure(func(m *pebble.Metrics) float64 { return float64(m.MemTable.Size) }),
-			"memtables":               sh.measure(func(m *pebble.Metrics) float64 { return float64(m.MemTable.Count) }),
-			"write_amplification":     sh.measure(writeAmplification),
+		for name, f := range map[string]func(*pebble.Metrics) float64{
+			"disk_bytes":              func(m *pebble.Metrics) float64 { return float64(m.DiskSpaceUsage()) },
+			"memtable_bytes":          func(m *pebble.Metrics) float64 { return float64(m.MemTable.Size) },
+			"memtables":               func(m *pebble.Metrics) float64 { return float64(m.MemTable.Count) },
+			"wal_written_bytes_total": func(m *pebble.Metrics) float64 { return float64(m.WAL.BytesWritten) },
+			"flushed_bytes_total":     flushedBytes,
+			"compacted_bytes_total":   compactedBytes,
+			"write_amplification":     writeAmplification,
 		} {
-			s.metrics.NewGauge(fmt.Sprintf(`mailrace_spool_%s{shard="%d"}`, name, sh.index), value)
+			s.metrics.NewGauge(metricName(name, sh.index), sh.measure(f))
 		}
 	}
 	s.measured = true
@@ -37,9 +53,6 @@ func (s *Spool) registerMetrics() {
 
 // unregisterMetrics takes them back, and waits for those who are asking.
 func (s *Spool) unregisterMetrics() {
-	if s.metrics == nil {
-		return
-	}
 	metrics.UnregisterSet(s.metrics, true)
 	s.measuring.Lock()
 	s.measured = false

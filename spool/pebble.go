@@ -37,7 +37,7 @@ func (sh *Shard) pebbleOptions(opts Options) *pebble.Options {
 				sh.log.Error("spool: a file is damaged", "path", i.Path, "error", i.Details)
 			},
 			WriteStallBegin: func(i pebble.WriteStallBeginInfo) {
-				sh.stalls.Add(1)
+				sh.stalls.Inc()
 				sh.log.Debug("spool: writes wait for the disk", "reason", i.Reason)
 			},
 		},

@@ -58,7 +58,7 @@ func (sh *Shard) countAside(reader pebble.Reader) error {
 		return err
 	}
 	for it.First(); it.Valid(); it.Next() {
-		sh.corrupt.Add(1)
+		sh.corrupt.Inc()
 	}
 	return errors.Join(it.Error(), it.Close())
 }
@@ -174,7 +174,7 @@ func (r *repair) moveAside(it *pebble.Iterator, cause error) error {
 	if err := r.sh.logUnreadable(it, cause); err != nil {
 		return err
 	}
-	r.sh.corrupt.Add(1)
+	r.sh.corrupt.Inc()
 	value, err := it.ValueAndErr()
 	if err != nil {
 		return err
@@ -220,7 +220,7 @@ func (r *repair) collect(reader pebble.Reader, kind byte) (err error) {
 		if owners.Valid() && recordID(owners.Key()) == id || aside.Valid() && recordID(aside.Key()[1:]) == id {
 			continue
 		}
-		r.sh.orphans.Add(1)
+		r.sh.orphans.Inc()
 		if err := r.batch.Delete(parts.Key(), nil); err != nil {
 			return err
 		}

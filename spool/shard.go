@@ -40,14 +40,13 @@ type Shard struct {
 	posts [][]*Op       // by origin
 	done  chan struct{} // closed when it has ended
 
-	syncs, batches, ops, stored, bytes, stalls atomic.Uint64
-	corrupt                                    atomic.Uint64 // records moved aside
-	orphans                                    atomic.Uint64 // records collected that belonged to no message
+	counters
 }
 
 // openShard opens or creates the store of shard i, finds the newest id in it, and starts its committer.
 func openShard(s *Spool, i int) (sh *Shard, err error) {
 	sh = &Shard{index: i, spool: s, done: make(chan struct{}), log: s.options.Log.With("shard", i)}
+	sh.counters = newCounters(s.metrics, i)
 	sh.ready.L = &sh.mu
 	sh.lazyTimer = time.AfterFunc(time.Hour, sh.hurry)
 	sh.lazyTimer.Stop()

@@ -105,7 +105,7 @@ func Open(o Options) (*Spool, error) {
 	if o.MemTableBytes == 0 {
 		o.MemTableBytes = max(defaultMemTableBytes/n, minMemTableBytes)
 	}
-	s := &Spool{options: o, cache: pebble.NewCache(cacheBytes), lock: lock, broken: make(chan struct{})}
+	s := &Spool{options: o, cache: pebble.NewCache(cacheBytes), lock: lock, metrics: metrics.NewSet(), broken: make(chan struct{})}
 	for i := range n {
 		sh, err := openShard(s, i)
 		if err != nil {

@@ -8,11 +8,14 @@ import (
 	"log/slog"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/VictoriaMetrics/metrics"
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"mailrace/proto/message"
 )
@@ -325,7 +328,7 @@ func TestUnreadableRecordsAreKept(t *testing.T) {
 		if len(found) != 1 || found[good.ID] == nil || found[good.ID].Recipients[1].State != message.Pending {
 			t.Errorf("round %d: recovered %v", round, found)
 		}
-		if n := s.shards[0].corrupt.Load(); n != 2 {
+		if n := s.shards[0].corrupt.Get(); n != 2 {
 			t.Errorf("round %d: %d corrupt records counted, want 2", round, n)
 		}
 		value, closer, err := s.shards[0].db.Get(append([]byte{kindCorrupt}, keyOf(kindEnvelope, bad.ID)...))
@@ -438,5 +441,68 @@ func TestEnqueueAfterClose(t *testing.T) {
 	}
 	if op := <-begin(s, &Op{Append: m}); !errors.Is(op.Err, ErrClosed) {
 		t.Errorf("queued after Close: %v", op.Err)
+	}
+}
+
+// TestShortLivedMailIsWrittenOnce shows that mail which is removed soon goes to the WAL and nowhere else, and that WAL files are used again.
+func TestShortLivedMailIsWrittenOnce(t *testing.T) {
+	var reused atomic.Int32
+	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpReuseForWrite {
+			reused.Add(1)
+		}
+		return nil
+	}))
+	o := testOptions(t, fs)
+	o.Shards, o.MemTableBytes = 1, 4<<20
+	s := mustOpen(t, o)
+	sh := s.Shard(0)
+	var last [10]*message.Message
+	for range 600 {
+		var waits []chan *Op
+		for i, old := range last {
+			if old != nil {
+				begin(s, &Op{Remove: Removal{ID: old.ID, Chunks: old.Chunks}})
+			}
+			last[i] = newMessage(sh, 10<<10, 1)
+			waits = append(waits, begin(s, &Op{Append: last[i]}))
+		}
+		for i, w := range waits {
+			<-w
+			last[i].Release()
+		}
+	}
+	if err := sh.db.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	m := sh.db.Metrics()
+	if flushed := flushedBytes(m); m.Flush.Count < 5 || flushed > 0.1*float64(m.WAL.BytesIn) {
+		t.Errorf("%.0f bytes flushed in %d flushes, of %d accepted", flushed, m.Flush.Count, m.WAL.BytesIn)
+	}
+	if amplification := writeAmplification(m); amplification > 1.2 {
+		t.Errorf("write amplification %.2f", amplification)
+	}
+	if reused.Load() == 0 {
+		t.Error("no WAL file was used again")
+	}
+	mustClose(t, s)
+}
+
+func TestMetrics(t *testing.T) {
+	s := mustOpen(t, testOptions(t, vfs.NewMem()))
+	do(t, s, &Op{Append: newMessage(s.Shard(1), 10, 1)})
+	var b bytes.Buffer
+	metrics.WritePrometheus(&b, false)
+	for _, want := range []string{`mailrace_spool_messages_stored_total{shard="1"} 1`, `mailrace_spool_syncs_total{shard="1"} 1`,
+		`mailrace_spool_write_amplification{shard="0"}`} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("metrics lack %s", want)
+		}
+	}
+	mustClose(t, s)
+	b.Reset()
+	metrics.WritePrometheus(&b, false)
+	if strings.Contains(b.String(), "mailrace_spool_") {
+		t.Error("a closed spool still shows metrics")
 	}
 }

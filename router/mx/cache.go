@@ -2,105 +2,132 @@ package mx
 
 import (
 	"hash/maphash"
+	"math/bits"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-const cacheShards = 64
+const (
+	cacheShards = 64
+	cacheWays   = 8
+)
 
-// cache remembers answers until they expire, at most so many. When a shard is full, a new answer takes the place of one that expired or was
-// not used for the longest (the clock algorithm). Readers of a shard share a lock. Entries are found by a seeded hash of 64 bits, so that a
-// name is hashed once; of two names with the same hash the newer is remembered.
+// cache remembers answers until they expire, at most so many. It is set-associative: the name says in which set of eight places its answer
+// is, and a new answer takes a place that is free, expired, or was not used for the longest (the clock algorithm). So a lookup touches
+// three lines of memory, however many names there are. A place is known by a second hash of the name, of 64 bits. Both hashes are seeded at
+// random, so nobody can make two names meet; by chance it happens once in 70,000 years of a million new names a second.
 type cache struct {
-	seed   maphash.Seed
+	set    maphash.Seed
+	tag    maphash.Seed
 	shards [cacheShards]cacheShard
 }
 
+// cacheShard is a part of the sets under one lock, which readers share.
 type cacheShard struct {
-	mu      sync.RWMutex
-	entries map[uint64]*cacheEntry
-	ring    []*cacheEntry // all of entries, in which the hand goes round
-	hand    int
-	limit   int
+	mu   sync.RWMutex
+	sets []cacheSet
+	len  int
+	_    [64]byte // the next shard's lock is in another line
 }
 
-type cacheEntry struct {
-	hash    uint64
-	query   Query // of answer, at hand without following it
+type cacheSet struct {
+	tags   [cacheWays]uint64 // of each place; 0 = free
+	places [cacheWays]cachePlace
+	hand   int
+}
+
+type cachePlace struct {
 	answer  *Answer
-	expires int64 // Unix nanoseconds
-	used    atomic.Bool
+	expires uint32        // Unix seconds
+	used    atomic.Uint32 // 1 = since the hand passed
 }
 
 // newCache returns a cache of about so many entries.
 func newCache(entries int) *cache {
-	c := &cache{seed: maphash.MakeSeed()}
+	c := &cache{set: maphash.MakeSeed(), tag: maphash.MakeSeed()}
+	sets := (entries + cacheShards*cacheWays - 1) / (cacheShards * cacheWays)
 	for i := range c.shards {
-		c.shards[i].entries = map[uint64]*cacheEntry{}
-		c.shards[i].limit = max(entries/cacheShards, 1)
+		c.shards[i].sets = make([]cacheSet, sets)
 	}
 	return c
 }
 
-// find returns the shard of q and its hash there.
-func (c *cache) find(q Query) (*cacheShard, uint64) {
-	h := maphash.String(c.seed, q.Name) ^ uint64(q.Kind)
-	return &c.shards[h>>32%cacheShards], h
+// find returns where q belongs and the tag by which it is known there.
+func (c *cache) find(q Query) (*cacheShard, *cacheSet, uint64) {
+	h := maphash.String(c.set, q.Name) + uint64(q.Kind)
+	s := &c.shards[h%cacheShards]
+	at, _ := bits.Mul64(h, uint64(len(s.sets)))
+	return s, &s.sets[at], max(maphash.String(c.tag, q.Name)+uint64(q.Kind), 1)
 }
 
 // get returns the answer to q that is valid at now, or nil.
 func (c *cache) get(q Query, now time.Time) *Answer {
-	s, h := c.find(q)
+	s, set, tag := c.find(q)
 	s.mu.RLock()
-	e := s.entries[h]
-	var a *Answer
-	if e != nil && e.expires > now.UnixNano() && e.query == q {
-		a = e.answer
-		if !e.used.Load() {
-			e.used.Store(true)
+	defer s.mu.RUnlock()
+	for i := range set.tags {
+		if set.tags[i] != tag {
+			continue
 		}
+		p := &set.places[i]
+		if int64(p.expires) <= now.Unix() {
+			return nil
+		}
+		if p.used.Load() == 0 {
+			p.used.Store(1)
+		}
+		return p.answer
 	}
-	s.mu.RUnlock()
-	return a
+	return nil
 }
 
 // put remembers a.
 func (c *cache) put(a *Answer, now time.Time) {
-	s, h := c.find(a.Query)
-	e := &cacheEntry{hash: h, query: a.Query, answer: a, expires: a.Expires.UnixNano()}
+	s, set, tag := c.find(a.Query)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old := s.entries[h]; old != nil {
-		old.query, old.answer, old.expires = e.query, e.answer, e.expires
-		return
+	i := set.place(tag, now.Unix())
+	if set.tags[i] == 0 {
+		s.len++
 	}
-	if len(s.ring) < s.limit {
-		s.ring = append(s.ring, e)
-	} else {
-		at := s.victim(now.UnixNano())
-		delete(s.entries, s.ring[at].hash)
-		s.ring[at] = e
+	p := &set.places[i]
+	if set.tags[i] != tag {
+		p.used.Store(0)
 	}
-	s.entries[h] = e
+	set.tags[i] = tag
+	p.answer, p.expires = a, uint32(a.Expires.Unix())
 }
 
-// victim moves the hand to the next entry that expired or was not used since the hand passed it, and returns its place.
-func (s *cacheShard) victim(now int64) int {
+// place returns the place for a tag: its own, or one that is free, or that of what is missed least.
+func (set *cacheSet) place(tag uint64, now int64) int {
+	free := -1
+	for i := range set.tags {
+		if set.tags[i] == tag {
+			return i
+		}
+		if free < 0 && (set.tags[i] == 0 || int64(set.places[i].expires) <= now) {
+			free = i
+		}
+	}
+	if free >= 0 {
+		return free
+	}
 	for {
-		at := s.hand
-		s.hand = (s.hand + 1) % len(s.ring)
-		if e := s.ring[at]; e.expires <= now || !e.used.Swap(false) {
+		at := set.hand
+		set.hand = (set.hand + 1) % cacheWays
+		if set.places[at].used.Swap(0) == 0 {
 			return at
 		}
 	}
 }
 
+// len is the number of answers in the cache, expired ones included.
 func (c *cache) len() (n int) {
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.RLock()
-		n += len(s.entries)
+		n += s.len
 		s.mu.RUnlock()
 	}
 	return n

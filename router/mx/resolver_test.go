@@ -385,17 +385,17 @@ func TestExchangersAreBounded(t *testing.T) { // D10
 }
 
 func TestCacheIsBounded(t *testing.T) {
-	c := newCache(640)
+	c := newCache(1000)
 	now := time.Unix(1000, 0)
 	used := Query{Exchangers, "used"}
 	c.put(&Answer{Query: used, Expires: now.Add(time.Hour)}, now)
-	for i := range 5000 {
+	for i := range 20_000 {
 		c.put(&Answer{Query: Query{Exchangers, fmt.Sprint(i)}, Expires: now.Add(time.Hour)}, now)
 		if c.get(used, now) == nil {
 			t.Fatalf("what is in use was thrown out at %d", i)
 		}
 	}
-	if n := c.len(); n > 640 || n < 600 {
+	if n := c.len(); n != 1024 {
 		t.Errorf("%d entries", n)
 	}
 }
@@ -492,10 +492,14 @@ func BenchmarkCached(b *testing.B) {
 			}
 			b.ReportAllocs()
 			b.ResetTimer()
+			missed := 0
 			for i := range b.N {
 				if _, ok := r.Cached(Query{Exchangers, names[i%n]}); !ok {
-					b.Fatal("not known")
+					missed++
 				}
+			}
+			if missed > b.N/50+10 { // a set may overflow
+				b.Errorf("%d of %d are not known", missed, b.N)
 			}
 		})
 	}

@@ -36,13 +36,7 @@ race: ## run the tests of the packages under the race detector
 	go test -race -timeout 20m $(RACE)
 
 fuzz: ## run every fuzz target for FUZZTIME (30s)
-	@for package in $$(go list ./...); do \
-		targets=$$(go test -list '^Fuzz' $$package | sed -n '/^Fuzz/p'); \
-		for target in $$targets; do \
-			echo "== $$package $$target"; \
-			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package; \
-		done; \
-	done
+	@.ci/fuzz $(FUZZTIME)
 
 bench: build ## run the benchmarks of the packages, then those of the whole against a null MTA
 	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...

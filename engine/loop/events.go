@@ -108,6 +108,9 @@ func (l *Loop) accept(gc gnet.Conn) ([]byte, gnet.Action) {
 	i := l.group.listenerOf(gc.LocalAddr())
 	listener := &l.group.opts.Listeners[i]
 	if !l.group.limit.admit(gc.Fd()) {
+		if gc.Fd() >= l.group.limit.fd {
+			l.restListeners()
+		}
 		return listener.Busy, gnet.Close
 	}
 	c := &Conn{loop: l, gc: gc, listener: int32(i), half: -1}
@@ -122,6 +125,30 @@ func (l *Loop) accept(gc gnet.Conn) ([]byte, gnet.Action) {
 	gc.SetContext(c)
 	c.begin()
 	return nil, gnet.None
+}
+
+// restListeners stops accepting until the process has descriptors again: gnet ends its loops when accept(2) finds none.
+func (l *Loop) restListeners() {
+	if l.resting {
+		return
+	}
+	l.group.log.Warn("open files run out: accepting no connections for now", "loop", l.index)
+	l.setResting(true)
+	var look Timer
+	look.Fire = func() {
+		if fd, err := l.lowestFree(); err != nil || fd >= l.group.limit.fd {
+			l.After(restInterval, &look)
+			return
+		}
+		l.setResting(false)
+	}
+	l.After(restInterval, &look)
+}
+
+func (l *Loop) setResting(on bool) {
+	if err := l.rest(on); err != nil {
+		l.group.log.Error("watching the listeners", "loop", l.index, "error", err)
+	}
 }
 
 // open takes over a connection that was dialled.

@@ -124,15 +124,12 @@ func (l *Loop) drain() {
 			break
 		}
 		if round == drainRounds {
-			again := !l.ended
-			if again {
-				l.writers.Add(1)
+			// Tasks post tasks: let the sockets have a turn. gnet would run a task that is handed to it here before it looks at them, so
+			// another goroutine does it.
+			if !l.ended {
+				l.writers.Go(l.wake)
 			}
 			l.mu.Unlock()
-			if again {
-				l.wake()
-				l.writers.Done()
-			}
 			break
 		}
 		l.queue, l.spare = l.spare[:0], nil

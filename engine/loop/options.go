@@ -14,8 +14,9 @@ const (
 	defaultOutboundLimit = 1 << 20   // see Options.OutboundLimit
 	maxDials             = 256       // dials under way in a group; more wait for their turn
 	tick                 = 5 * time.Millisecond
-	flushLimit           = 30 * time.Second // how long CloseAfterFlush waits for a peer that does not read, if no deadline is set
-	lingerLimit          = 2 * time.Second  // how long a closing connection reads and discards, so that the last reply is not lost to a reset
+	restInterval         = 100 * time.Millisecond // how often is looked whether the process has descriptors again
+	flushLimit           = 30 * time.Second       // how long CloseAfterFlush waits for a peer that does not read, if no deadline is set
+	lingerLimit          = 2 * time.Second        // how long a closing connection reads and discards, so that the last reply is not lost to a reset
 )
 
 // Errors that Handler.Closed, Write and Dial report.
@@ -64,7 +65,8 @@ type Options struct {
 	// three quarters of that limit less the reserve.
 	MaxConnections int
 	// ReserveFiles is the number of descriptors kept free of connections, for files and other sockets of the process. Default: an
-	// eighth of RLIMIT_NOFILE, at least 256, at most half of it.
+	// eighth of RLIMIT_NOFILE, at least 256, at most half of it. When the rest of the process has used half of the reserve, the listeners
+	// rest until it gives some back.
 	ReserveFiles int
 	// InboundLimit is the most bytes kept for a handler that paused or did not consume them. At least 128 KiB, which is the default.
 	InboundLimit int

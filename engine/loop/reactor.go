@@ -15,6 +15,7 @@ import (
 type reactor struct {
 	epoll     int
 	listeners []int
+	resting   bool // the listeners are out of epoll for a while
 }
 
 // inspect finds the reactor and the index of an event loop. probe is a descriptor that the loop is known to watch.
@@ -53,17 +54,40 @@ func (r *reactor) modify(fd int, in, out bool) error {
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(r.epoll, unix.EPOLL_CTL_MOD, fd, &ev))
 }
 
-// stopListening takes the listeners out of epoll and shuts them down, so that connects are refused; gnet closes them when it ends. It must run on
-// the loop, between rounds of epoll: gnet ends its loops when accept(2) fails.
-func (r *reactor) stopListening() error {
+// rest takes the listeners out of epoll, and with on false puts them back. Connections wait in the backlog meanwhile.
+func (r *reactor) rest(on bool) error {
+	if r.resting == on {
+		return nil
+	}
+	r.resting = on
+	op := unix.EPOLL_CTL_ADD
+	if on {
+		op = unix.EPOLL_CTL_DEL
+	}
 	var errs []error
 	for _, fd := range r.listeners {
-		if err := unix.EpollCtl(r.epoll, unix.EPOLL_CTL_DEL, fd, nil); err != nil {
-			errs = append(errs, os.NewSyscallError("epoll_ctl", err))
-			continue
-		}
+		ev := unix.EpollEvent{Fd: int32(fd), Events: unix.EPOLLIN | unix.EPOLLPRI}
+		errs = append(errs, os.NewSyscallError("epoll_ctl", unix.EpollCtl(r.epoll, op, fd, &ev)))
+	}
+	return errors.Join(errs...)
+}
+
+// stopListening takes the listeners out of epoll for good and shuts them down, so that connects are refused; gnet closes them when it
+// ends. It must run on the loop, between rounds of epoll: gnet ends its loops when accept(2) fails.
+func (r *reactor) stopListening() error {
+	errs := []error{r.rest(true)}
+	for _, fd := range r.listeners {
 		errs = append(errs, os.NewSyscallError("shutdown", unix.Shutdown(fd, unix.SHUT_RDWR)))
 	}
 	r.listeners = nil
 	return errors.Join(errs...)
+}
+
+// lowestFree is the number that the next descriptor of the process will get.
+func (r *reactor) lowestFree() (int, error) {
+	fd, err := unix.FcntlInt(uintptr(r.epoll), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("fcntl", err)
+	}
+	return fd, os.NewSyscallError("close", unix.Close(fd))
 }

@@ -96,15 +96,11 @@ func Count(n uint64) string {
 	return s
 }
 
-// Duration prints three significant digits or so in a unit that people read at once.
+// Duration prints three significant digits.
 func Duration(d time.Duration) string {
-	switch {
-	case d >= 10*time.Second:
-		return d.Round(100 * time.Millisecond).String()
-	case d >= 10*time.Millisecond:
-		return d.Round(100 * time.Microsecond).String()
-	case d >= 10*time.Microsecond:
-		return d.Round(100 * time.Nanosecond).String()
+	unit := time.Duration(1)
+	for d/unit >= 1000 {
+		unit *= 10
 	}
-	return d.String()
+	return d.Round(unit).String()
 }

@@ -39,7 +39,7 @@ func TestNumbers(t *testing.T) {
 		}
 	}
 	for d, want := range map[time.Duration]string{
-		1234: "1.234µs", 123456: "123.5µs", 12345678: "12.3ms", 1234567890: "1.2346s", 12345678901: "12.3s",
+		0: "0s", 1234: "1.23µs", 123456: "123µs", 12345678: "12.3ms", 1234567890: "1.23s", 12345678901: "12.3s",
 	} {
 		if got := Duration(d); got != want {
 			t.Errorf("%d: %q, want %q", d, got, want)

@@ -13,7 +13,7 @@ import (
 //	--rate r                 --size mix               --recipients n         --domains list|n  --sender path
 //	--hello name             --lockstep               --dots                 --reconnect       --loops n
 //	--timeout d              --grace d                --run id               --first n         --record file
-//	--interval d
+//	--gauge file             --window n               --interval d
 func BindFlags(fs *flag.FlagSet, o *Options) {
 	fs.StringVar(&o.Address, "address", orElse(o.Address, "127.0.0.1:2525"), "`host:port` of the SMTP server")
 	fs.IntVar(&o.Connections, "connections", orElse(o.Connections, 50), "connections held open at once")
@@ -34,6 +34,8 @@ func BindFlags(fs *flag.FlagSet, o *Options) {
 	fs.DurationVar(&o.Grace, "grace", orElse(o.Grace, defaultGrace), "how long transactions under way may take to end")
 	fs.TextVar(&o.Run, "run", o.Run, "`id` of the run in every Message-ID, 16 hexadecimal digits (default random)")
 	fs.Uint64Var(&o.First, "first", o.First, "`number` of the first message")
+	fs.StringVar(&o.Gauge, "gauge", o.Gauge, "`file` in which a sink counts what arrives")
+	fs.Uint64Var(&o.Window, "window", o.Window, "most messages under way by the gauge (default 10000)")
 	fs.StringVar(&o.Record, "record", o.Record, "`file` that the acknowledged messages are recorded in")
 	fs.DurationVar(&o.Interval, "interval", orElse(o.Interval, defaultInterval), "time between progress reports")
 }
@@ -64,6 +66,8 @@ func (o Options) Args() []string {
 	add(o.Grace != 0, "grace", o.Grace.String())
 	add(o.Run != 0, "run", o.Run.String())
 	add(o.First != 0, "first", strconv.FormatUint(o.First, 10))
+	add(o.Gauge != "", "gauge", o.Gauge)
+	add(o.Window != 0, "window", strconv.FormatUint(o.Window, 10))
 	add(o.Record != "", "record", o.Record)
 	add(o.Interval != 0, "interval", o.Interval.String())
 	return args

@@ -118,10 +118,14 @@ func (g *generator) start(ctx context.Context) {
 	}
 	defer cancel()
 	var pacer sync.WaitGroup
-	if g.opts.Rate > 0 {
+	switch {
+	case g.opts.Rate > 0:
 		g.released.Store(g.opts.First)
 		pacer.Go(func() { g.pace(ctx, last) })
-	} else {
+	case g.opts.Gauge != "":
+		g.released.Store(g.opts.First)
+		pacer.Go(func() { g.follow(ctx, last) })
+	default:
 		g.released.Store(last)
 		g.final.Store(true)
 	}

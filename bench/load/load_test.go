@@ -214,3 +214,26 @@ func TestSeedDecides(t *testing.T) {
 		t.Errorf("%v and %v", a, b)
 	}
 }
+
+// TestWindowFollowsTheGauge: never more than a window is under way, and all of it is sent in the end.
+func TestWindowFollowsTheGauge(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "gauge")
+	s := startSink(t, sink.Options{Gauge: path, Permfail: sink.Shares{sink.Dot: 0.1}})
+	r := run(t, load.Options{Address: s.Addr(), Connections: 10, Messages: 500, Recipients: 3, Gauge: path, Window: 7})
+	if r.Started != 500 || r.Accepted+r.Permfail != 500 || r.Permfail == 0 {
+		t.Errorf("%+v", r)
+	}
+
+	// Nobody counts what arrives: the window is sent, and no more.
+	ctx, cancel := context.WithCancel(t.Context())
+	o := load.Options{Address: s.Addr(), Connections: 10, Gauge: path + "2", Window: 7, Interval: 1e6}
+	o.Progress = func(p load.Progress) {
+		if p.Accepted+p.Permfail == 7 {
+			cancel()
+		}
+	}
+	r, err := load.Run(ctx, o)
+	if err != nil || r.Started != 7 {
+		t.Errorf("%v, %+v", err, r)
+	}
+}

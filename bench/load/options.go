@@ -13,6 +13,7 @@ const (
 	defaultTimeout  = time.Minute
 	defaultGrace    = 30 * time.Second
 	defaultInterval = time.Second
+	defaultWindow   = 10_000
 )
 
 // Options say what is sent, how, and for how long. The zero value of each field means the default that its comment names.
@@ -37,6 +38,8 @@ type Options struct {
 
 	Run    ledger.RunID // names the run in every Message-ID; default random
 	First  uint64       // number of the first message; runs in several parts go on where the last part ended
+	Gauge  string       // file in which a sink counts the recipients that arrive; see Window
+	Window uint64       // most messages that were sent and have not arrived by the gauge; default 10,000. Not with a Rate
 	Record string       // file that the tally of acknowledged recipients is saved to at the end; "" = none
 
 	Acknowledged *ledger.Tally  // counts what was acknowledged; its Run and Recipients must be those above. Default: made when Record is set
@@ -53,6 +56,9 @@ func (o Options) withDefaults() (Options, error) {
 	o.Timeout = orElse(o.Timeout, defaultTimeout)
 	o.Grace = orElse(o.Grace, defaultGrace)
 	o.Interval = orElse(o.Interval, defaultInterval)
+	if o.Gauge != "" {
+		o.Window = orElse(o.Window, defaultWindow)
+	}
 	if o.Run == 0 {
 		o.Run = ledger.NewRunID()
 	}
@@ -72,6 +78,10 @@ func (o Options) withDefaults() (Options, error) {
 		return o, errors.New("connections, messages per connection and loops must not be negative")
 	case o.Rate < 0 || o.Rate > 1e6:
 		return o, errors.New("rate: want 0..1000000 messages per second")
+	case o.Gauge == "" && o.Window != 0:
+		return o, errors.New("a window needs a gauge")
+	case o.Gauge != "" && o.Rate > 0:
+		return o, errors.New("a rate is kept whatever arrives: no gauge with it")
 	case o.Duration < 0 || o.Timeout < 0 || o.Grace < 0 || o.Interval < 0:
 		return o, errors.New("times must not be negative")
 	case o.Recipients > ledger.MaxRecipients || o.Recipients < 0:

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"mailrace/bench/gauge"
 )
 
 // paceStep is the least time between two releases: messages due within it are released together, at its end. It bounds what the pacer
@@ -40,6 +42,48 @@ func (g *generator) pace(ctx context.Context, last uint64) {
 		}
 		at = to
 		g.wake()
+	}
+}
+
+// followStep is how often the gauge is read.
+const followStep = time.Millisecond
+
+// follow releases messages as others arrive, up to number last, so that at most a window of them is under way in the MTA, until the context
+// ends. Messages that were refused or lost will not arrive, and make room as well.
+func (g *generator) follow(ctx context.Context, last uint64) {
+	defer func() {
+		g.final.Store(true)
+		g.wake()
+	}()
+	counter, err := gauge.Open(g.opts.Gauge)
+	if err != nil {
+		g.fail(err.Error())
+		return
+	}
+	defer counter.Close()
+	alarm, err := newAlarm()
+	if err != nil {
+		g.fail(err.Error())
+		return
+	}
+	defer alarm.close()
+	defer context.AfterFunc(ctx, alarm.cancel)()
+	before := counter.Value()
+	for at := g.opts.First; at < last; {
+		over := (counter.Value() - before) / uint64(g.opts.Recipients)
+		for _, l := range g.lanes {
+			over += l.tempfail.Load() + l.permfail.Load() + l.lost.Load()
+		}
+		if to := min(last, g.opts.First+over+g.opts.Window); to > at {
+			if !g.release(at, to) {
+				return // stopped
+			}
+			at = to
+			g.wake()
+		}
+		if alarm.sleep(followStep) != nil {
+			return // cancelled
+		}
 	}
 }
 

@@ -38,6 +38,7 @@ type Options struct {
 	Events      bool          // the MTA writes its event log
 	Dir         string        // where the spool is made, and removed again; default the current directory
 	Drain       time.Duration // how long the sink may see nothing new before what is missing counts as lost; default 10 s
+	Backlog     int           // Relay: octets of content that the MTA has accepted and not relayed, beyond which the generator waits; default 64 MiB, -1 = no limit
 	NoVerify    bool          // the sink trusts the octets
 	Keep        bool          // leave configuration, logs and spool behind
 
@@ -56,6 +57,7 @@ const (
 	defaultWarmup      = time.Second
 	defaultConnections = 200
 	defaultDrain       = 10 * time.Second
+	defaultBacklog     = 64 << 20
 )
 
 // BindFlags declares the options as flags of `mailrace bench accept` and `mailrace bench relay`; cobra takes them over with
@@ -63,7 +65,8 @@ const (
 //
 //	--rounds n       --duration d     --warmup d       --connections n  --lockstep       --size mix     --recipients n
 //	--loops n        --shards n       --egress n       --memory size    --no-sync        --events       --dir path
-//	--drain d        --no-verify      --keep           --address a      --pid n          --metrics url  --sink-address a
+//	--drain d        --backlog octets --no-verify      --keep           --address a      --pid n          --metrics url
+//	--sink-address a
 func BindFlags(fs *flag.FlagSet, o *Options) {
 	fs.IntVar(&o.Rounds, "rounds", orElse(o.Rounds, defaultRounds), "rounds; each measures the null ceiling and the MTA")
 	fs.DurationVar(&o.Duration, "duration", orElse(o.Duration, defaultDuration), "load in a round")
@@ -80,6 +83,7 @@ func BindFlags(fs *flag.FlagSet, o *Options) {
 	fs.BoolVar(&o.Events, "events", o.Events, "the MTA writes its event log")
 	fs.StringVar(&o.Dir, "dir", orElse(o.Dir, "."), "`directory` that the spool is made in, and removed from")
 	fs.DurationVar(&o.Drain, "drain", orElse(o.Drain, defaultDrain), "how long nothing may arrive before what is missing counts as lost")
+	fs.IntVar(&o.Backlog, "backlog", orElse(o.Backlog, defaultBacklog), "relay: octets accepted and not relayed beyond which the generator waits, -1 = no limit")
 	fs.BoolVar(&o.NoVerify, "no-verify", o.NoVerify, "the sink trusts the octets of messages")
 	fs.BoolVar(&o.Keep, "keep", o.Keep, "leave configuration, logs and spool behind")
 	fs.StringVar(&o.Address, "address", o.Address, "measure another MTA that runs already, at this `host:port`")
@@ -97,6 +101,7 @@ func (o Options) withDefaults() (Options, error) {
 	o.Recipients = orElse(o.Recipients, 1)
 	o.Dir = orElse(o.Dir, ".")
 	o.Drain = orElse(o.Drain, defaultDrain)
+	o.Backlog = orElse(o.Backlog, defaultBacklog)
 	o.SinkAddress = orElse(o.SinkAddress, "127.0.0.1:0")
 	if len(o.Sizes) == 0 {
 		o.Sizes = load.Sizes{{Octets: 10 << 10, Weight: 1}}

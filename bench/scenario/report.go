@@ -121,8 +121,8 @@ func middle(values []float64) float64 {
 
 // line is a measure as one line of progress.
 func (m *Measure) line() string {
-	return fmt.Sprintf("%7.0f/s  MTA %5.1f µs  generator %4.1f µs  sink %4.1f µs  %5.1f messages/sync  p99 %s", m.Rate, m.CPU,
-		m.GeneratorCPU, m.SinkCPU, m.MessagesPerSync, console.Duration(m.P99))
+	return fmt.Sprintf("%7.0f/s  MTA %5s µs  generator %4s µs  sink %4s µs  %5s messages/sync  p99 %s", m.Rate, micros(m.CPU),
+		micros(m.GeneratorCPU), micros(m.SinkCPU), figure("%.1f", m.MessagesPerSync), console.Duration(m.P99))
 }
 
 // WriteText writes the report for people: medians over the rounds, and the ratio.

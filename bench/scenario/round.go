@@ -33,9 +33,10 @@ const busyLimit = 0.85
 
 // bench is a scenario that runs.
 type bench struct {
-	opts Options
-	kind Kind
-	sink *sinkChild // nil in Accept
+	opts  Options
+	kind  Kind
+	sink  *sinkChild // nil in Accept
+	gauge string     // file in which the sink counts, for the generator to follow; "" = it does not
 }
 
 // measure warms the target up and measures it.
@@ -105,7 +106,8 @@ type sent struct {
 // send runs a generator against the target and waits until the sink, if there is one, has everything.
 func (b *bench) send(ctx context.Context, t *target, d time.Duration) (sent, error) {
 	r, err := runLoad(ctx, b.opts.Program, load.Options{Address: t.address, Connections: b.opts.Connections, Duration: d,
-		LockStep: b.opts.LockStep, Sizes: b.opts.Sizes, Recipients: b.opts.Recipients, Sender: "sender@bench.mailrace"})
+		LockStep: b.opts.LockStep, Sizes: b.opts.Sizes, Recipients: b.opts.Recipients, Sender: "sender@bench.mailrace",
+		Gauge: b.gauge, Window: b.window()})
 	s := sent{Report: r, account: ledger.Account{Acknowledged: r.Recipients}}
 	if err != nil || b.sink == nil {
 		return s, err
@@ -115,6 +117,18 @@ func (b *bench) send(ctx context.Context, t *target, d time.Duration) (sent, err
 	s.account.Lost = r.Recipients - min(arrived.Distinct, r.Recipients)
 	s.account.Unacknowledged = arrived.Distinct - min(arrived.Distinct, r.Recipients)
 	return s, err
+}
+
+// window is the backlog in messages of the mean size, and always enough for every connection to have one under way and one arriving.
+func (b *bench) window() uint64 {
+	if b.gauge == "" {
+		return 0
+	}
+	octets, weight := 0, 0
+	for _, z := range b.opts.Sizes {
+		octets, weight = octets+z.Octets*z.Weight, weight+z.Weight
+	}
+	return uint64(max(b.opts.Backlog*weight/octets, 2*b.opts.Connections))
 }
 
 // drain waits until the sink has as many recipients of the run as the MTA accepted, or has seen nothing new for the drain time.

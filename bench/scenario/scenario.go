@@ -42,7 +42,10 @@ func Run(ctx context.Context, kind Kind, opts Options) (report Report, err error
 	}
 	b := &bench{opts: opts, kind: kind}
 	if kind == Relay {
-		b.sink, err = startSink(ctx, opts.Program, sink.Options{Address: opts.SinkAddress, NoVerify: opts.NoVerify})
+		if opts.Backlog >= 0 {
+			b.gauge = filepath.Join(dir, "arrived")
+		}
+		b.sink, err = startSink(ctx, opts.Program, sink.Options{Address: opts.SinkAddress, NoVerify: opts.NoVerify, Gauge: b.gauge})
 		if err != nil {
 			return report, err
 		}

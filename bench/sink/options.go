@@ -23,6 +23,7 @@ type Options struct {
 	NoCount  bool          // do not look who a message is: no duplicates, no verification; for measuring ceilings only
 	Store    string        // directory that every accepted message is written to, before its reply; "" = none. Blocks the loop: for tests
 	Record   string        // file that the tallies of numbered messages are saved to at the end; "" = none
+	Gauge    string        // file in which the recipients that arrive are counted, for a generator; "" = none
 	MaxSize  int64         // octets of content; default 1 GiB
 	Timeout  time.Duration // for the next octets of a client; default 10 min
 
@@ -42,7 +43,8 @@ const (
 //
 //	--address host:port  --hostname name      --loops n            --delay verb=d,…     --tempfail verb=share,…
 //	--permfail …         --drop …             --seed n             --no-verify          --no-count
-//	--store dir          --record file        --max-size octets    --timeout d          --interval d
+//	--store dir          --record file        --gauge file         --max-size octets    --timeout d
+//	--interval d
 func BindFlags(fs *flag.FlagSet, o *Options) {
 	fs.StringVar(&o.Address, "address", orElse(o.Address, "127.0.0.1:2526"), "`host:port` to listen on")
 	fs.StringVar(&o.Hostname, "hostname", orElse(o.Hostname, defaultHostname), "`name` in the banner")
@@ -56,6 +58,7 @@ func BindFlags(fs *flag.FlagSet, o *Options) {
 	fs.BoolVar(&o.NoCount, "no-count", o.NoCount, "do not look who a message is: neither duplicates nor verification")
 	fs.StringVar(&o.Store, "store", o.Store, "`directory` that every accepted message is written to")
 	fs.StringVar(&o.Record, "record", o.Record, "`file` that the arrived messages are recorded in")
+	fs.StringVar(&o.Gauge, "gauge", o.Gauge, "`file` in which what arrives is counted, for a generator")
 	fs.Int64Var(&o.MaxSize, "max-size", orElse(o.MaxSize, defaultMaxSize), "most octets of a message")
 	fs.DurationVar(&o.Timeout, "timeout", orElse(o.Timeout, defaultTimeout), "how long a client may be silent")
 	fs.DurationVar(&o.Interval, "interval", orElse(o.Interval, defaultInterval), "time between progress reports")
@@ -81,6 +84,7 @@ func (o Options) Args() []string {
 	add(o.NoCount, "no-count", "true")
 	add(o.Store != "", "store", o.Store)
 	add(o.Record != "", "record", o.Record)
+	add(o.Gauge != "", "gauge", o.Gauge)
 	add(o.MaxSize != 0, "max-size", strconv.FormatInt(o.MaxSize, 10))
 	add(o.Timeout != 0, "timeout", o.Timeout.String())
 	add(o.Interval != 0, "interval", o.Interval.String())

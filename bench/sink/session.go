@@ -205,6 +205,9 @@ func (x *session) accepted() error {
 	}
 	x.lane.messages.Add(1)
 	x.lane.recipients.Add(uint64(len(x.rcpts)))
+	if x.sink.gauge != nil {
+		x.sink.gauge.Add(uint64(len(x.rcpts)))
+	}
 	x.lane.octets.Add(uint64(x.server.ContentSize()))
 	x.lane.newest.Store(x.conn.Loop().Now().UnixNano())
 	return nil

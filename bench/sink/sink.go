@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"mailrace/bench/gauge"
 	"mailrace/bench/ledger"
 	"mailrace/engine/loop"
 	"mailrace/proto/smtp"
@@ -24,6 +25,7 @@ type Sink struct {
 	book    *ledger.Book
 	lanes   []lane // by loop
 	group   *loop.Group
+	gauge   *gauge.Gauge // nil when nobody follows
 	address string
 	began   time.Time
 	stored  atomic.Uint64 // messages begun in the store directory
@@ -47,6 +49,11 @@ func Start(opts Options) (*Sink, error) {
 		config: smtp.ServerConfig{Hostname: opts.Hostname, MaxSize: opts.MaxSize, MaxRecipients: ledger.MaxRecipients,
 			MaxErrors: unlimited, MaxCommands: unlimited},
 	}
+	if opts.Gauge != "" {
+		if s.gauge, err = gauge.Open(opts.Gauge); err != nil {
+			return nil, fmt.Errorf("sink: %w", err)
+		}
+	}
 	s.group, err = loop.Start(loop.Options{Loops: opts.Loops, Listeners: []loop.Listener{{Address: opts.Address, New: s.newSession}}})
 	if err != nil {
 		return nil, fmt.Errorf("sink: %w", err)
@@ -61,9 +68,13 @@ func (s *Sink) Addr() string { return s.address }
 // Book holds the tallies of what arrived.
 func (s *Sink) Book() *ledger.Book { return s.book }
 
-// Close ends all sessions, saves the record if one was asked for, and returns the last report.
+// Close ends all sessions, saves the record if one was asked for, and returns the last report. It may be called again, by the same goroutine.
 func (s *Sink) Close() (Report, error) {
 	s.group.Close()
+	if s.gauge != nil {
+		s.gauge.Close()
+		s.gauge = nil
+	}
 	r := s.Report()
 	if s.opts.Record != "" {
 		if err := s.book.Save(s.opts.Record); err != nil {

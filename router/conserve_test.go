@@ -23,7 +23,7 @@ func TestConservation(t *testing.T) {
 
 func conserve(t *testing.T, seed uint64, messages, sites int) {
 	s := newSim(t, 4, seed, func(o *Options) {
-		o.SiteConnections, o.Connections, o.Recipients, o.Messages = 5, 800, 4, 50
+		o.SiteConnections, o.Connections, o.Recipients, o.Messages, o.Expire = 5, 800, 4, 50, 24*time.Hour
 		o.Tight = func() bool { return seed == 2 }
 	})
 	s.recording = false

@@ -8,27 +8,39 @@ import "slices"
 // recipient counts against the host. The link and its transactions must not be used afterwards.
 func (l *Link) Gone(reason Reason, o *Outcome) {
 	site, s := l.site, l.site.owner
+	if reason == GoneClosed && l.state == linkOpening {
+		reason = GoneUnreachable // it never stood
+	}
 	failure := l.failure(reason, o)
+	useless := l.state == linkOpen && l.handed == 0 && site.queue.length > 0
 	l.unlink()
-	busy := len(l.taken) > 0
 	if reason != GoneClosed {
 		s.countGone(reason)
 		site.lastError = failure
 	}
-	switch reason {
-	case GoneUnreachable, GoneRefused:
+	switch {
+	case reason == GoneUnreachable || reason == GoneRefused:
 		l.blame()
-	case GoneBroken: // once may be the fault of a message
-		if site.broken++; busy && site.broken > 1 {
+	case reason == GoneBroken && len(l.taken) > 0 || useless: // once may be the fault of a message, or a coincidence
+		if site.broken++; site.broken > 1 {
 			l.blame()
 		}
 	}
 	l.giveBack(&failure)
-	for freed, ok := s.starving.due(s.now()); ok && s.links < s.opts.Connections; freed, ok = s.starving.due(s.now()) {
-		freed.starving = false
-		freed.kick()
-	}
+	s.feedStarving()
 	site.kick()
+}
+
+// feedStarving gives free connections of the loop's share to sites that wait for one.
+func (s *Scheduler) feedStarving() {
+	for s.links < s.opts.Connections {
+		site, ok := s.starving.due(s.now())
+		if !ok {
+			return
+		}
+		site.starving = false
+		site.kick()
+	}
 }
 
 // failure is the outcome of those whom the end of the link hits.

@@ -16,6 +16,9 @@ const (
 	linkClosed  // Conn.Close was called, or it is gone
 )
 
+// turn is how many transactions the only link of a site is given before it makes room for a site that has none.
+const turn = 20
+
 // Link is one connection of a site, from the dial to the end, as both sides see it: the router keeps its state here, egress calls its methods,
 // all on the owner loop. It must not be used after Gone.
 type Link struct {
@@ -66,7 +69,7 @@ func (l *Link) Next() *Transaction {
 	if l.waiting {
 		l.stopWaiting()
 	}
-	crowding := !s.starving.empty() && len(site.links) > 1
+	crowding := !s.starving.empty() && (len(site.links) > 1 || l.handed >= turn)
 	if s.draining || l.handed >= s.opts.Messages || crowding {
 		l.retire()
 		return nil
@@ -134,14 +137,16 @@ func (l *Link) done(t *Transaction) {
 
 // works notes that the peer answers: what failed before counts no longer.
 func (l *Link) works() {
-	if l.proved {
-		return
-	}
-	l.proved = true
 	site := l.site
 	site.hosts.Works(l.address)
-	site.tried, site.broken, site.failures, site.lastError = 0, 0, 0, Outcome{}
-	site.grow()
+	site.tried, site.broken, site.failures = 0, 0, 0
+	if site.lastError.Class != 0 {
+		site.lastError = Outcome{}
+	}
+	if !l.proved {
+		l.proved = true
+		site.grow()
+	}
 }
 
 // end is an end of a queue.

@@ -365,6 +365,48 @@ func TestConnectionLimits(t *testing.T) {
 	}
 }
 
+// TestConnectionsAreShared: with fewer connections than busy sites each site gets its turn.
+func TestConnectionsAreShared(t *testing.T) {
+	s := newSim(t, 1, 1, func(o *Options) { o.Connections = 2 })
+	for i := range 6 {
+		s.mx(fmt.Sprintf("d%d.test", i), fmt.Sprintf("10 mx%d 192.0.2.%d", i, i+1))
+		s.host(fmt.Sprintf("192.0.2.%d", i+1))
+	}
+	for range 2000 {
+		for i := range 5 {
+			s.send(0, fmt.Sprintf("u@d%d.test", i))
+		}
+	}
+	s.run(time.Second)
+	s.send(0, "u@d5.test")
+	s.run(3 * time.Second)
+	if got := s.history("u@d5.test"); !strings.HasPrefix(got, "delivered") {
+		t.Errorf("starved: %q", got)
+	}
+	for i := range 5 {
+		if n := len(s.host(fmt.Sprintf("192.0.2.%d", i+1)).got); n < 40 {
+			t.Errorf("site %d: %d delivered", i, n)
+		}
+	}
+	s.finish(10_001)
+}
+
+// TestUselessSessions: a host that closes each session before it takes anything is given up, and not dialed in a circle.
+func TestUselessSessions(t *testing.T) {
+	for _, reason := range []Reason{GoneClosed, GoneBroken} {
+		s := newSim(t, 1, 1, nil)
+		s.mx("x.test", "10 a 192.0.2.1", "20 b 192.0.2.2")
+		for _, addr := range []string{"192.0.2.1", "192.0.2.2"} {
+			s.host(addr).closes = &reason
+		}
+		s.send(0, "u@x.test")
+		s.run(time.Minute)
+		if got := strings.Join(s.dials, " "); !strings.HasPrefix(s.history("u@x.test"), "deferred") || len(s.dials) > 5 {
+			t.Errorf("%v: dialed %s, %s", reason, got, s.history("u@x.test"))
+		}
+	}
+}
+
 func TestConnectionsGrowWithTheQueue(t *testing.T) {
 	s := newSim(t, 1, 1, nil)
 	s.mx("x.test", "10 a 192.0.2.1", "20 backup 192.0.2.2")

@@ -183,6 +183,7 @@ func (s *sim) Lookup(q mx.Query, done func(*mx.Answer)) bool {
 type host struct {
 	down    bool
 	banner  *Outcome // refuses the session
+	closes  *Reason  // ends it before anything is taken
 	latency time.Duration
 	window  int // transactions that a connection takes before the first is answered; 0 = 1
 	// reply answers for recipient i; nil = delivered.
@@ -260,6 +261,10 @@ func (s *sim) dial(l *Link) {
 			c.end(GoneRefused, &o)
 		default:
 			l.Ready(c)
+			if h.closes != nil {
+				c.end(*h.closes, nil)
+				return
+			}
 			c.pull()
 		}
 	})

@@ -1,6 +1,7 @@
 package mx
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ const (
 
 var (
 	errNotOurs = errors.New("the reply is not to our question")
+	errClosed  = errors.New("the resolver is closed")
 	errChain   = errors.New("CNAMEs lead in a circle or too far")
 )
 
@@ -123,6 +125,9 @@ func (r *Resolver) query(name string, qtype uint16) (*dns.Msg, error) {
 	first, n := int(r.working.Load()), len(r.opts.Servers)
 	var failed error
 	for i := range n * r.opts.Rounds {
+		if r.ending.Err() != nil {
+			return nil, errClosed
+		}
 		at := (first + i) % n
 		m.Id = dns.Id() // from crypto/rand, as the port is the kernel's choice for each socket
 		r.figures.queries.Inc()
@@ -169,11 +174,12 @@ func (r *Resolver) exchangeOver(network string, server netip.AddrPort, m *dns.Ms
 	}
 	deadline := time.Now().Add(r.opts.Timeout)
 	dialer := net.Dialer{Deadline: deadline}
-	conn, err := dialer.Dial(network, server.String())
+	conn, err := dialer.DialContext(r.ending, network, server.String())
 	if err != nil {
 		return nil, false, err
 	}
 	defer conn.Close()
+	defer context.AfterFunc(r.ending, func() { conn.Close() })()
 	if err := conn.SetDeadline(deadline); err != nil {
 		return nil, false, err
 	}

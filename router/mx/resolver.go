@@ -1,6 +1,7 @@
 package mx
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -82,6 +83,8 @@ type Resolver struct {
 	work    chan *pending
 	closed  bool
 	workers sync.WaitGroup
+	ending  context.Context // done when Close was called
+	end     context.CancelFunc
 	hosts   flights // address lookups that workers make on their way
 }
 
@@ -105,6 +108,7 @@ func New(o Options) (*Resolver, error) {
 		work:    make(chan *pending, o.Pending),
 		hosts:   flights{under: map[string]*flight{}},
 	}
+	r.ending, r.end = context.WithCancel(context.Background())
 	for _, name := range o.Own {
 		n, err := Normal(name)
 		if err != nil {
@@ -126,7 +130,7 @@ func New(o Options) (*Resolver, error) {
 	return r, nil
 }
 
-// Close ends the workers when the lookups that wait have ended.
+// Close ends the workers. Lookups that wait or are under way are answered with Temporary before it returns.
 func (r *Resolver) Close() {
 	r.mu.Lock()
 	if !r.closed {
@@ -134,6 +138,7 @@ func (r *Resolver) Close() {
 		close(r.work)
 	}
 	r.mu.Unlock()
+	r.end()
 	r.workers.Wait()
 }
 

@@ -367,6 +367,23 @@ func TestPendingLookupsAreBounded(t *testing.T) {
 	}
 }
 
+func TestCloseAnswersWhatWaits(t *testing.T) {
+	z := newZone(t, records...)
+	begun := make(chan struct{})
+	z.hook("one.example MX", func(dns.ResponseWriter, *dns.Msg, *dns.Msg) bool { close(begun); return true })
+	r := newResolver(t, z, func(o *Options) { o.Workers, o.Timeout, o.Rounds = 1, time.Hour, 3 })
+	got := make(chan *Answer, 2)
+	r.Lookup(Query{Exchangers, "one.example"}, func(a *Answer) { got <- a })
+	r.Lookup(Query{Exchangers, "two.example"}, func(a *Answer) { got <- a })
+	<-begun
+	r.Close()
+	for range 2 {
+		if a := <-got; a.Class != Temporary {
+			t.Error(show(a))
+		}
+	}
+}
+
 func TestExchangersAreBounded(t *testing.T) { // D10
 	z := newZone(t)
 	for i := range 200 {

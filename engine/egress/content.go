@@ -23,6 +23,25 @@ type delivery struct {
 	ended   bool             // the end of data is queued
 	refused bool             // MAIL was refused
 	outcome router.Outcome   // why, if it was
+
+	// rejected are the recipients that were refused. They are settled with the others, at the end of the transaction, so that the sender
+	// gets one DSN for all.
+	rejected []rejection
+}
+
+// rejection is a recipient that was refused, by its place in the transaction.
+type rejection struct {
+	place   int
+	outcome *router.Outcome
+}
+
+// settleRejected settles the recipients that were refused.
+func (d *delivery) settleRejected() {
+	for i, r := range d.rejected {
+		d.tx.Settle(r.place, r.outcome)
+		d.rejected[i].outcome = nil
+	}
+	d.rejected = d.rejected[:0]
 }
 
 // needsLoad says whether the chunk to be sent next must be read first.

@@ -74,7 +74,7 @@ func (s *session) handle(ev smtp.ClientEvent) {
 	case smtp.ClientRcpt:
 		if r := s.smtp.Reply(); r.Code/100 != 2 && !s.line[0].refused {
 			d := s.line[0]
-			d.tx.Settle(d.places[s.smtp.RcptIndex()], s.outcome())
+			d.rejected = append(d.rejected, rejection{d.places[s.smtp.RcptIndex()], s.outcome()})
 		}
 	case smtp.ClientStart:
 		s.sending = s.line[0]
@@ -173,7 +173,7 @@ func (s *session) begin() {
 			s.line = append(s.line, d)
 			return
 		case errors.As(err, &bad) && bad.Index >= 0 && len(d.rcpts) > 1:
-			d.tx.Settle(d.places[bad.Index], badEnvelope(err))
+			d.rejected = append(d.rejected, rejection{d.places[bad.Index], badEnvelope(err)})
 			d.rcpts = slices.Delete(d.rcpts, bad.Index, bad.Index+1)
 			d.places = slices.Delete(d.places, bad.Index, bad.Index+1)
 		default:
@@ -194,6 +194,7 @@ func badEnvelope(err error) *router.Outcome {
 
 // end settles what is not settled yet of a delivery, and ends it.
 func (s *session) end(d *delivery, o *router.Outcome) {
+	d.settleRejected()
 	d.tx.SettleAll(o)
 	d.tx.Done()
 	s.recycle(d)
@@ -216,7 +217,7 @@ func (s *session) newDelivery(tx *router.Transaction) *delivery {
 	if n := len(s.spare); n > 0 {
 		d, s.spare = s.spare[n-1], s.spare[:n-1]
 	}
-	*d = delivery{tx: tx, first: 1, next: 1, rcpts: d.rcpts[:0], places: d.places[:0]}
+	*d = delivery{tx: tx, first: 1, next: 1, rcpts: d.rcpts[:0], places: d.places[:0], rejected: d.rejected[:0]}
 	return d
 }
 
@@ -375,6 +376,9 @@ func (s *session) close(reason router.Reason, o *router.Outcome) {
 func (s *session) leave(reason router.Reason, o *router.Outcome) {
 	if reason == router.GoneClosed {
 		o = nil
+	}
+	for _, d := range s.line {
+		d.settleRejected()
 	}
 	s.link.Gone(reason, o)
 	for _, d := range s.line {

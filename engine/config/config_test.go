@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -153,6 +154,20 @@ func TestValidate(t *testing.T) {
 	c.Listeners, c.Routes = c.Listeners[:1], nil
 	if err := c.Validate(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestManyDomains: a route may list very many domains; reading them takes linear time.
+func TestManyDomains(t *testing.T) {
+	var b strings.Builder
+	b.WriteString(minimal + "[[route]]\nto = 'mx'\ndomains = [\n")
+	for i := range 100_000 {
+		fmt.Fprintf(&b, "\"d%d.example\",\n", i)
+	}
+	b.WriteString("\"d7.example\"]\n")
+	_, err := Parse("m.toml", []byte(b.String()))
+	if want := `m.toml:100008:1: route.domains: "d7.example" has a route above already: want it once`; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
 	}
 }
 

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"sort"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
@@ -69,7 +70,7 @@ func parseTree(name string, data []byte) (*value, error) {
 	root := &value{kind: unstable.Table, at: position{1, 1}}
 	p := &unstable.Parser{}
 	p.Reset(data)
-	w := walker{p: p}
+	w := walker{lines: lineStarts(data)}
 	into := root
 	for p.NextExpression() {
 		switch n := p.Expression(); n.Kind {
@@ -85,11 +86,25 @@ func parseTree(name string, data []byte) (*value, error) {
 	return root, nil
 }
 
-type walker struct{ p *unstable.Parser }
+// walker turns expressions into values.
+type walker struct {
+	lines []int // offset at which each line begins: files may list very many domains
+}
+
+func lineStarts(data []byte) []int {
+	lines := []int{0}
+	for i, c := range data {
+		if c == '\n' {
+			lines = append(lines, i+1)
+		}
+	}
+	return lines
+}
 
 func (w walker) position(n *unstable.Node) position {
-	s := w.p.Shape(n.Raw).Start
-	return position{s.Line, s.Column}
+	offset := int(n.Raw.Offset)
+	line := sort.SearchInts(w.lines, offset+1) // the first line that begins behind offset
+	return position{line, offset - w.lines[line-1] + 1}
 }
 
 // descend goes through all but the last part of a dotted key, making tables on the way, and returns the table and the last part.

@@ -92,8 +92,8 @@ func (c *Conn) fd() int {
 	return int(c.half)
 }
 
-// SetDeadline makes Timeout be called when d has passed, unless it is called again before; 0 takes the deadline away. It is cheap enough for every read: it stores the
-// moment, and the wheel looks at it when the timer that is already armed fires.
+// SetDeadline makes Timeout be called when d has passed, unless it is called again before; 0 takes the deadline away. It is cheap enough
+// for every read: it stores the moment, and the wheel looks at it when the timer that is already armed fires.
 func (c *Conn) SetDeadline(d time.Duration) {
 	if c.state != stateOpen {
 		return
@@ -139,8 +139,8 @@ func (c *Conn) expire() {
 	}
 }
 
-// Close closes the connection when the running callback or task has returned. What the kernel takes of the outbound buffer is sent, the rest is dropped. Closed follows
-// with a nil error. Calling it again does nothing.
+// Close closes the connection when the running callback or task has returned. What the kernel takes of the outbound buffer is sent, the
+// rest is dropped. Closed follows with a nil error. Calling it again does nothing.
 func (c *Conn) Close() { c.setClosing(nil) }
 
 // setClosing makes settle close the socket; err is for Closed.
@@ -152,9 +152,10 @@ func (c *Conn) setClosing(err error) {
 	c.loop.unsettle(c)
 }
 
-// CloseAfterFlush closes the connection when all that was written has been sent. No Data is delivered any more. If input was left unread, the sending
-// direction is shut down and input discarded for up to two seconds: closing at once would make the kernel reset the connection, and the peer could
-// lose the last reply. A deadline that is set, or else 30 s, bounds the wait for a peer that does not read. Closed follows with a nil error.
+// CloseAfterFlush closes the connection when all that was written has been sent. No Data is delivered any more. If input was left unread,
+// the sending direction is shut down and input discarded for up to two seconds: closing at once would make the kernel reset the
+// connection, and the peer could lose the last reply. A deadline that is set, or else 30 s, bounds the wait for a peer that does not read.
+// Closed follows with a nil error.
 func (c *Conn) CloseAfterFlush() {
 	if c.state != stateOpen {
 		return

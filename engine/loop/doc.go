@@ -14,6 +14,6 @@
 //
 // # Seat of TLS
 //
-// Wire bytes meet a handler's bytes in two places only: Conn.received (inbound) and Conn.transmit (outbound). A TLS layer goes there, runs on the
-// loop, and neither handlers nor protocol machines see it.
+// Wire bytes meet a handler's bytes in two places only: Conn.received (inbound) and Conn.transmit (outbound). A TLS layer goes there, runs
+// on the loop, and neither handlers nor protocol machines see it.
 package loop

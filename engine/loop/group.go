@@ -236,29 +236,27 @@ func (p *probe) open(gc gnet.Conn) {
 	l.reactor, l.index, p.err = inspect(l.el, gc.Fd())
 }
 
-// attach makes a Loop of each of gnet's event loops. gnet hands loops out only by way of a connection; it deals them in turn.
+// attach makes a Loop of each of gnet's event loops. gnet hands loops out only by way of a connection: an engine deals them in turn, a
+// client takes the one with the fewest connections. So all probes stay until the end.
 func (g *Group) attach() error {
 	loops := make([]*Loop, g.opts.Loops)
-	var conns []gnet.Conn
-	defer func() {
-		for _, gc := range conns {
-			_ = gc.Close()
-		}
-	}()
 	for range loops {
 		p := &probe{loop: &Loop{group: g, epoch: time.Now()}}
-		gc, err := g.enrollProbe(p)
+		other, err := g.enrollProbe(p)
+		if other != nil {
+			defer other.Close()
+		}
 		if err == nil {
-			conns = append(conns, gc)
 			err = p.err
 		}
+		i := p.loop.index
 		switch {
 		case err != nil:
 			return err
-		case p.loop.index >= len(loops) || loops[p.loop.index] != nil:
-			return fmt.Errorf("loop: gnet gave event loop %d twice", p.loop.index)
+		case i >= len(loops) || loops[i] != nil:
+			return fmt.Errorf("loop: gnet gave event loop %d twice", i)
 		}
-		loops[p.loop.index] = p.loop
+		loops[i] = p.loop
 	}
 	g.loops.Store(&loops)
 	return nil

@@ -14,8 +14,8 @@ const (
 	keepMin    = 512     // smallest buffer for kept bytes
 )
 
-// Pause stops Data until Resume. It costs nothing by itself: bytes that arrive are kept, and when the next read could take them over the inbound limit the
-// socket is no longer read, so that TCP holds the peer back.
+// Pause stops Data until Resume. It costs nothing by itself: bytes that arrive are kept, and when the next read could take them over the
+// inbound limit the socket is no longer read, so that TCP holds the peer back.
 //
 // A peer that closes its sending direction meanwhile can still be answered: the connection lives on for writing until Resume has
 // presented what was kept, and Closed follows with io.EOF when the handler is not paused any more.

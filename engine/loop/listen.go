@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// endpoint is the address that a listener is bound to. An empty host means every address of the machine: one IPv6 socket takes IPv4 as well, unlike the
-// host [::].
+// endpoint is the address that a listener is bound to. An empty host means every address of the machine: one IPv6 socket takes IPv4 as
+// well, unlike the host [::].
 type endpoint struct {
 	at   netip.AddrPort
 	dual bool
@@ -128,28 +128,29 @@ func sockaddr(at netip.AddrPort) (int, unix.Sockaddr, error) {
 	return unix.AF_INET6, sa, nil
 }
 
-// enrollProbe puts one end of a socket pair on gnet's next event loop.
-func (g *Group) enrollProbe(p *probe) (gnet.Conn, error) {
+// enrollProbe puts one end of a socket pair on gnet's next event loop. The caller closes the other end when no probe is needed any more;
+// gnet then closes its own.
+func (g *Group) enrollProbe(p *probe) (other *os.File, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socketpair", err)
 	}
 	end, other := os.NewFile(uintptr(fds[0]), "probe"), os.NewFile(uintptr(fds[1]), "probe")
 	defer end.Close()
-	defer other.Close()
 	nc, err := net.FileConn(end)
 	if err != nil {
-		return nil, fmt.Errorf("loop: probe: %w", err)
+		return other, fmt.Errorf("loop: probe: %w", err)
 	}
 	defer nc.Close()
 	if g.client != nil {
-		return g.client.EnrollContext(nc, p)
+		_, err = g.client.EnrollContext(nc, p)
+		return other, err
 	}
 	ctx := gnet.NewNetConnContext(gnet.NewContext(context.Background(), p), nc)
 	result, err := g.engine.Register(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("loop: probe: %w", err)
+		return other, fmt.Errorf("loop: probe: %w", err)
 	}
 	r := <-result
-	return r.Conn, r.Err
+	return other, r.Err
 }

@@ -73,8 +73,8 @@ func (l *Loop) Now() time.Time {
 // Post runs fn on the loop; see PostTask.
 func (l *Loop) Post(fn func()) bool { return l.PostTask(Func(fn)) }
 
-// PostTask runs t on the loop. Tasks run in the order of posting, and however many wait, the loop is woken once. Any goroutine may call it; it does not block. After the
-// loop has ended tasks are dropped and it returns false.
+// PostTask runs t on the loop. Tasks run in the order of posting, and however many wait, the loop is woken once. Any goroutine may call
+// it; it does not block. After the loop has ended tasks are dropped and it returns false.
 func (l *Loop) PostTask(t Task) bool {
 	l.mu.Lock()
 	if l.ended {
@@ -203,8 +203,8 @@ func (l *Loop) settleLate() {
 // After fires t when d has passed, within a tick of 5 ms, never early. A timer that is armed is moved. On the loop only.
 func (l *Loop) After(d time.Duration, t *Timer) { l.armTick(t, ticks(l.Now().Sub(l.epoch)+d)) }
 
-// armTick sets t to a tick, and the Go timer if that comes first. A slot of a higher level may begin before wakeAt; it is then taken apart a little
-// late, which is before anything in it is due.
+// armTick sets t to a tick, and the Go timer if that comes first. A slot of a higher level may begin before wakeAt; it is then taken apart
+// a little late, which is before anything in it is due.
 func (l *Loop) armTick(t *Timer, when int64) {
 	l.wheel.Arm(t, when)
 	if l.wakeAt == 0 || t.when < l.wakeAt {
@@ -250,6 +250,6 @@ type Dial struct {
 	Timeout time.Duration
 }
 
-// Dial connects and gives the connection to this loop: it ends in h.Open, or in h.Closed(nil, err), on the loop. Once the group is closed neither is called. Any goroutine may call it;
-// it does not block. At most 256 dials of a group are under way, further ones wait.
+// Dial connects and gives the connection to this loop: it ends in h.Open, or in h.Closed(nil, err), on the loop. Once the group is closed
+// neither is called. Any goroutine may call it; it does not block. At most 256 dials of a group are under way, further ones wait.
 func (l *Loop) Dial(d Dial, h Handler) { l.group.dials.add(dialJob{d, l, h}) }

@@ -46,7 +46,8 @@ type Handler interface {
 
 // Listener is an address to accept connections at.
 type Listener struct {
-	// Address is host:port. An empty host means all addresses, IPv6 and IPv4, [::] those of IPv6 only; port 0 takes a free port, see Group.Addr.
+	// Address is host:port. An empty host means all addresses, IPv6 and IPv4, [::] those of IPv6 only; port 0 takes a free port, see
+	// Group.Addr.
 	Address string
 	// New makes the handler of an accepted connection, on its loop; Open follows. nil refuses the connection.
 	New func(*Conn) Handler
@@ -61,8 +62,8 @@ type Options struct {
 	// Listeners may be empty: a load generator only dials.
 	Listeners []Listener
 	// MaxConnections is the most accepted connections open at once. Further ones are accepted and closed with Listener.Busy, so that
-	// clients learn at once instead of waiting in the backlog, and counted in Stats.Refused. 0, or more than the limit of open files allows, means
-	// three quarters of that limit less the reserve.
+	// clients learn at once instead of waiting in the backlog, and counted in Stats.Refused. 0, or more than the limit of open files
+	// allows, means three quarters of that limit less the reserve.
 	MaxConnections int
 	// ReserveFiles is the number of descriptors kept free of connections, for files and other sockets of the process. Default: an
 	// eighth of RLIMIT_NOFILE, at least 256, at most half of it. When the rest of the process has used half of the reserve, the listeners
@@ -70,11 +71,11 @@ type Options struct {
 	ReserveFiles int
 	// InboundLimit is the most bytes kept for a handler that paused or did not consume them. At least 128 KiB, which is the default.
 	InboundLimit int
-	// OutboundLimit is the most bytes buffered for a peer that reads slowly; beyond, the connection is closed with ErrOutboundLimit. Default
-	// 1 MiB. The high mark is a quarter of it, the low mark a sixteenth.
+	// OutboundLimit is the most bytes buffered for a peer that reads slowly; beyond, the connection is closed with ErrOutboundLimit.
+	// Default 1 MiB. The high mark is a quarter of it, the low mark a sixteenth.
 	OutboundLimit int
-	// Setup, if not nil, runs on each loop before any connection is opened on any loop, and before Start returns. It is the place to make per-loop state
-	// (Loop.Value).
+	// Setup, if not nil, runs on each loop before any connection is opened on any loop, and before Start returns. It is the place to make
+	// per-loop state (Loop.Value).
 	Setup func(*Loop)
 	// Log receives what goes wrong, and gnet's messages. Default slog.Default().
 	Log *slog.Logger

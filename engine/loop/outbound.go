@@ -10,9 +10,9 @@ import (
 // iovMax is the most slices that writev(2) takes.
 const iovMax = 1024
 
-// Write sends p, or buffers what the socket does not take; p is the caller's again when Write returns. Beyond the outbound limit the connection
-// is closed with ErrOutboundLimit: writers of bulk stop when Full says so, and go on in Drained. After an error Closed follows, so the
-// result may be ignored.
+// Write sends p, or buffers what the socket does not take; p is the caller's again when Write returns. Beyond the outbound limit the
+// connection is closed with ErrOutboundLimit: writers of bulk stop when Full says so, and go on in Drained. After an error Closed follows,
+// so the result may be ignored.
 func (c *Conn) Write(p []byte) error {
 	if c.state != stateOpen {
 		return ErrClosed
@@ -120,7 +120,8 @@ func (c *Conn) HighWater() int { return c.loop.group.opts.OutboundLimit / 4 }
 // Full reports that the outbound buffer has reached the high mark and not yet fallen to the low mark: Drained will be called.
 func (c *Conn) Full() bool { return c.over }
 
-// watch has the outbound buffer looked at on every tick, as gnet does not tell when a socket took bytes again. The socket's own buffer bridges the ticks.
+// watch has the outbound buffer looked at on every tick, as gnet does not tell when a socket took bytes again. The socket's own buffer
+// bridges the ticks.
 func (c *Conn) watch() {
 	if c.inPoll {
 		return

@@ -112,8 +112,8 @@ func (w *Wheel) first() (when int64, slot int, ok bool) {
 		if set == 0 {
 			continue
 		}
-		// The slots of a level all lie in the present round of the level above, after the present slot: no wrapping. The top level alone can
-		// wrap, as nothing is above it.
+		// The slots of a level all lie in the present round of the level above, after the present slot: no wrapping. The top level alone
+		// can wrap, as nothing is above it.
 		shift := slotBits * level
 		at := int(w.now>>shift) % slots
 		i := at + bits.TrailingZeros64(bits.RotateLeft64(set, -at))

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -162,4 +163,67 @@ func TestCloseRaces(t *testing.T) {
 			t.Errorf("%d opened, %d closed, stats %+v", opened.Load(), closed.Load(), g.Stats())
 		}
 	}
+}
+
+// TestLoopsEndByError breaks a listener, which ends gnet's loops.
+func TestLoopsEndByError(t *testing.T) {
+	opened, done := make(chan struct{}, 1), make(chan error, 1)
+	g, err := Start(Options{Loops: 2, Log: slog.New(slog.DiscardHandler), Listeners: []Listener{{Address: "127.0.0.1:0", New: func(*Conn) Handler {
+		return &scripted{open: func(*Conn) { opened <- struct{}{} }, closed: func(_ *Conn, err error) { done <- err }}
+	}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	connect(t, g)
+	await(t, opened, "Open")
+	l := g.Loops()[0]
+	l.Post(func() { _ = syscall.Shutdown(l.listeners[0], syscall.SHUT_RDWR) })
+	if err := await(t, done, "Closed"); err == nil {
+		t.Error("a connection was closed without an error")
+	}
+	await(t, g.Done(), "end of the loops")
+	if g.Err() == nil || g.Close() == nil {
+		t.Error("no error")
+	}
+	if l.Post(func() {}) {
+		t.Error("an ended loop takes tasks")
+	}
+	l.Dial(Dial{Address: g.Addr(0).String()}, &scripted{})
+}
+
+// TestClosedByAnotherConnection closes one connection inside Data of another.
+func TestClosedByAnotherConnection(t *testing.T) {
+	type end struct {
+		victim bool
+		err    error
+	}
+	opened, done := make(chan struct{}, 2), make(chan end, 2)
+	var victim *Conn // of the loop
+	g := start(t, Options{Loops: 1}, func(*Conn) Handler {
+		return &scripted{
+			open: func(c *Conn) {
+				if victim == nil {
+					victim = c
+				}
+				opened <- struct{}{}
+			},
+			data: func(c *Conn, p []byte) int {
+				victim.Close()
+				if len(done) != 0 || c.loop.conns.count != 2 {
+					t.Error("closed inside a callback of another connection")
+				}
+				return len(p)
+			},
+			closed: func(c *Conn, err error) { done <- end{c == victim, err} },
+		}
+	})
+	a := connect(t, g)
+	await(t, opened, "Open")
+	b := connect(t, g)
+	await(t, opened, "Open")
+	send(t, b, "x")
+	if e := await(t, done, "Closed"); !e.victim || e.err != nil {
+		t.Errorf("closed: %+v", e)
+	}
+	expectEnd(t, a, "")
 }

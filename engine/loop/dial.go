@@ -104,8 +104,13 @@ func (d *dialer) connect(job dialJob) error {
 		_ = nc.Close()
 		return fmt.Errorf("loop: enrol connection to %s: %w", job.Address, err)
 	}
-	if r := <-result; r.Err != nil {
-		return fmt.Errorf("loop: enrol connection to %s: %w", job.Address, r.Err)
+	select {
+	case r := <-result:
+		if r.Err != nil {
+			return fmt.Errorf("loop: enrol connection to %s: %w", job.Address, r.Err)
+		}
+	case <-d.group.done: // the loops ended by an error and will never answer
+		return ErrGroupClosed
 	}
 	if !c.opened { // gnet does not tell when epoll refused it
 		return errors.New("loop: enrol connection: epoll_ctl failed")

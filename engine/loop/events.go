@@ -116,13 +116,16 @@ func (l *Loop) accept(gc gnet.Conn) ([]byte, gnet.Action) {
 	c := &Conn{loop: l, gc: gc, listener: int32(i), half: -1}
 	l.enter(c)
 	defer l.leave()
+	gc.SetContext(c)
+	l.conns.add(c)
 	if c.Handler = listener.New(c); c.Handler == nil {
-		c.state = stateDone
+		gc.SetContext(nil)
+		l.conns.remove(c)
+		c.state, c.gc = stateDone, nil
 		l.group.limit.release(true)
 		l.group.limit.refused.Add(1)
 		return nil, gnet.Close
 	}
-	gc.SetContext(c)
 	c.begin()
 	return nil, gnet.None
 }
@@ -155,13 +158,13 @@ func (l *Loop) setResting(on bool) {
 func (c *Conn) open(gc gnet.Conn) {
 	c.loop.enter(c)
 	c.gc = gc
+	c.loop.conns.add(c)
 	c.begin()
 	c.loop.leave()
 }
 
 func (c *Conn) begin() {
 	c.opened = true
-	c.loop.conns.add(c)
 	c.Handler.Open(c)
 }
 

@@ -61,8 +61,11 @@ func (l *Link) failure(reason Reason, o *Outcome) Outcome {
 // unlink takes the link out of everything.
 func (l *Link) unlink() {
 	site, s := l.site, l.site.owner
-	if l.state == linkOpening {
+	switch l.state {
+	case linkOpening:
 		site.opening--
+	case linkClosing, linkClosed:
+		site.closing--
 	}
 	l.stopWaiting()
 	l.state = linkClosed

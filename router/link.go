@@ -191,6 +191,7 @@ func (l *Link) retire() {
 	}
 	l.stopWaiting()
 	l.state = linkClosing
+	l.site.closing++
 	if len(l.taken) == 0 {
 		l.close()
 	}

@@ -31,6 +31,7 @@ type Site struct {
 	queue    queue
 	links    []*Link // open and opening
 	opening  int
+	closing  int     // take nothing more
 	waiting  []*Link // have asked for work in vain, the last one last
 	inFlight int     // recipients
 
@@ -110,7 +111,7 @@ func (site *Site) kick() {
 		return
 	}
 	for site.queue.length > 0 && len(site.waiting) > 0 {
-		l := site.mostRested()
+		l := site.nextToWake()
 		l.stopWaiting()
 		l.conn.Wake()
 	}
@@ -124,8 +125,8 @@ func (site *Site) kick() {
 	site.rest(s.now())
 }
 
-// mostRested picks the link to wake: the one that asked last, preferring those with nothing under way. So surplus links become idle.
-func (site *Site) mostRested() *Link {
+// nextToWake picks the link to wake: the one that asked last, preferring those with nothing under way. So surplus links become idle.
+func (site *Site) nextToWake() *Link {
 	n := len(site.waiting)
 	for i := n - 1; i >= 0; i-- {
 		if len(site.waiting[i].taken) == 0 {
@@ -166,11 +167,13 @@ func (site *Site) grow() {
 
 // wantsLink says whether one more connection would help and is allowed.
 func (site *Site) wantsLink(now int64) bool {
-	s, n := site.owner, len(site.links)
+	s, n := site.owner, len(site.links)-site.closing
 	switch {
+	case len(site.links) >= site.limit:
+		return false
 	case n == 0:
 		return true
-	case n >= site.limit || site.pause > now || site.opening >= max(1, n-site.opening):
+	case site.pause > now || site.opening >= max(1, n-site.opening):
 		return false
 	case site.failures > 0: // a site that comes back is probed by one connection until it delivered
 		return false

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"mailrace/proto/message"
 )
 
@@ -173,4 +175,32 @@ func benchMemTable() int {
 		return *benchMem
 	}
 	return defaultMemTableBytes
+}
+
+// BenchmarkRecover measures a start with mail in the spool, per message of 2 KiB.
+func BenchmarkRecover(b *testing.B) {
+	const messages = 20_000
+	o := testOptions(b, vfs.NewMem())
+	o.MemTableBytes = 8 << 20
+	s := mustOpen(b, o)
+	for range messages / 100 {
+		var waits []chan *Op
+		for i := range 100 {
+			waits = append(waits, begin(s, &Op{Append: newMessage(s.Shard(i%2), 2<<10, 1)}))
+		}
+		for _, w := range waits {
+			(<-w).Append.Release()
+		}
+	}
+	mustClose(b, s)
+	b.ReportAllocs()
+	for b.Loop() {
+		s := mustOpen(b, o)
+		n := 0
+		if err := s.Recover(func(*message.Message) error { n++; return nil }); err != nil || n != messages {
+			b.Fatal(n, err)
+		}
+		mustClose(b, s)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/messages, "ns/msg")
 }

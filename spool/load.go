@@ -81,11 +81,10 @@ func (s *Spool) Scan(fn func(*message.Message) bool) error {
 func (sh *Shard) scan(fn func(*message.Message) bool) (err error) {
 	snapshot := sh.db.NewSnapshot()
 	defer func() { err = errors.Join(err, snapshot.Close()) }()
-	visit := func(m *message.Message) error {
-		if !settled(m) && !fn(m) {
+	return sh.visitUnsettled(snapshot, math.MaxUint64, func(m *message.Message) error {
+		if !fn(m) {
 			return errEnough
 		}
 		return nil
-	}
-	return walk(snapshot, math.MaxUint64, visit, sh.logUnreadable)
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/sstable/block"
@@ -45,10 +46,12 @@ func (sh *Shard) pebbleOptions(opts Options) *pebble.Options {
 		// A third memtable lets the intake go on while a flush takes its time. It is also how many WAL files are kept to be written over:
 		// syncing one that has its blocks already is several times as fast as syncing one that grows.
 		MemTableStopWritesThreshold: 3,
-		L0CompactionThreshold:       4,
-		L0StopWritesThreshold:       64,
-		LBaseMaxBytes:               256 << 20,
-		MaxOpenFiles:                256,
+		// Content that streams in ahead of its envelope is on its way to the disk when the envelope's sync comes.
+		WALBytesPerSync:       2 << 20,
+		L0CompactionThreshold: 4,
+		L0StopWritesThreshold: 64,
+		LBaseMaxBytes:         256 << 20,
+		MaxOpenFiles:          256,
 	}
 	o.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
 		return pebble.ValueSeparationPolicy{
@@ -56,6 +59,7 @@ func (sh *Shard) pebbleOptions(opts Options) *pebble.Options {
 			MinimumSize:           separateBytes,
 			MaxBlobReferenceDepth: 10,
 			TargetGarbageRatio:    0.3,
+			RewriteMinimumAge:     10 * time.Minute, // most of what is left in a young file goes soon as well
 		}
 	}
 	for i := range o.Levels {

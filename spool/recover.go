@@ -10,10 +10,12 @@ import (
 )
 
 // Recover calls fn with every committed message, its recipients in the state last noted, without trace and content, shard by shard in the
-// order of ids. Call it once, before the first Op. On the way it collects what belongs to no message, removes messages whose recipients
-// are all settled, and moves unreadable records aside: they are kept, with the content they name, counted and logged. An error of fn ends
-// it and is returned. A crash in the middle does no harm: the next Recover finds the same messages. Mail that came in since Open is left
-// alone, so intake need not wait for it.
+// order of ids. On the way it collects what belongs to no message, removes messages whose recipients are all settled, and moves unreadable
+// records aside: they are kept, with the content they name, counted and logged. An error of fn ends it and is returned. A crash in the
+// middle does no harm: the next Recover finds the same messages.
+//
+// Call it once. Mail that came in since Open is left alone, so intake need not wait for it; Ops on a message that it finds may begin as soon
+// as fn has it.
 func (s *Spool) Recover(fn func(*message.Message) error) error {
 	for _, sh := range s.shards {
 		if err := sh.recover(fn); err != nil {
@@ -27,7 +29,7 @@ func (sh *Shard) recover(fn func(*message.Message) error) (err error) {
 	snapshot := sh.db.NewSnapshot()
 	defer func() { err = errors.Join(err, snapshot.Close()) }()
 	if sh.spool.options.ReadOnly {
-		return walk(snapshot, sh.found, fn, sh.logUnreadable)
+		return sh.visitUnsettled(snapshot, sh.found, fn)
 	}
 	if err := sh.countAside(snapshot); err != nil {
 		return err
@@ -49,6 +51,17 @@ func (sh *Shard) recover(fn func(*message.Message) error) (err error) {
 		}
 	}
 	return r.flush(1)
+}
+
+// visitUnsettled calls fn with every message up to last that has something left to do, and changes nothing.
+func (sh *Shard) visitUnsettled(reader pebble.Reader, last message.ID, fn func(*message.Message) error) error {
+	visit := func(m *message.Message) error {
+		if settled(m) {
+			return nil
+		}
+		return fn(m)
+	}
+	return walk(reader, last, visit, sh.logUnreadable)
 }
 
 // countAside counts the records that earlier recoveries moved aside.

@@ -25,17 +25,16 @@ type wire struct {
 }
 
 // segments is how many segments with data came in so far. On loopback a write of less than 64 KiB is one.
-func (w *wire) segments(t *testing.T) int {
+func (w *wire) segments(t *testing.T) (n int) {
 	t.Helper()
 	raw, err := w.Conn.(*net.TCPConn).SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := 0
 	if err := raw.Control(func(fd uintptr) {
-		info, infoErr := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-		if infoErr != nil {
-			t.Error(infoErr)
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err != nil {
+			t.Error(err)
 			return
 		}
 		n = int(info.Data_segs_in)

@@ -17,6 +17,7 @@ import (
 
 	"mailrace/engine/admin"
 	"mailrace/engine/config"
+	"mailrace/router"
 )
 
 // patience is how long a test waits for an event before it fails. It is no measure of speed.
@@ -177,6 +178,13 @@ func (r *rig) states() map[string]string {
 		}
 	}
 	return states
+}
+
+// sites describes the sites of a loop.
+func (r *rig) sites(loop int) []router.SiteStatus {
+	list := make(chan []router.SiteStatus, 1)
+	r.lanes[loop].loop.Post(func() { list <- r.router.Sites(loop) })
+	return receive(r.t, list)
 }
 
 // awaitEmpty waits until the node holds no mail: neither on disk nor in memory.

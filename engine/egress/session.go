@@ -47,17 +47,21 @@ func (s *session) Open(c *loop.Conn) {
 
 // Data runs the replies. What they set free leaves in one write: the content of one message and the envelope of the next.
 func (s *session) Data(c *loop.Conn, p []byte) int {
-	done := 0
+	done, idle := 0, true
 	for !s.gone {
 		n, ev := s.smtp.Feed(p[done:])
 		done += n
 		if ev == smtp.ClientNeedInput {
 			break
 		}
+		idle = false
 		s.handle(ev)
 	}
-	if s.gone {
+	switch {
+	case s.gone:
 		return len(p)
+	case idle && len(s.smtp.Pending()) == 0: // a part of a reply does not move the deadline: it must come whole in time
+		return done
 	}
 	s.pump()
 	s.flush()

@@ -71,6 +71,8 @@ func (s *session) Data(c *loop.Conn, p []byte) int {
 		done = len(p)
 	case s.parked, s.choked:
 		s.conn.Pause()
+	case done == 0 && len(s.smtp.Pending()) == 0: // a part of a line does not move the deadline: the line must come whole in time
+		return 0
 	}
 	s.flush()
 	return done

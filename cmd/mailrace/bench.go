@@ -1,10 +1,8 @@
 package main
 
 import (
-	"encoding/json"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -22,19 +20,16 @@ func addFlags(c *cobra.Command, bind func(*flag.FlagSet)) {
 	c.Flags().AddGoFlagSet(fs)
 }
 
-// printReport prints a report as JSON or for people.
-func printReport(c *cobra.Command, asJSON bool, report interface {
-	WriteText(io.Writer) error
-}) error {
-	if asJSON {
-		return json.NewEncoder(c.OutOrStdout()).Encode(report)
+// addOutput declares --json, and returns where the command puts what it has to say.
+func addOutput(c *cobra.Command, usage string) func() console.Output {
+	asJSON := c.Flags().Bool("json", false, usage)
+	return func() console.Output {
+		return console.Output{JSON: *asJSON, Stdout: c.OutOrStdout(), Stderr: c.ErrOrStderr()}
 	}
-	return report.WriteText(c.OutOrStdout())
 }
 
 func loadCommand() *cobra.Command {
 	var o load.Options
-	var asJSON bool
 	c := &cobra.Command{
 		Use:   "load",
 		Short: "Generate mail for any SMTP server, and time it",
@@ -44,28 +39,15 @@ The latency of a message runs from its envelope (with --rate: from when it was d
   mailrace load --messages 1000 --size 4KiB:70,30KiB:25,1MiB:5 --recipients 3 --domains 50
   mailrace load --rate 2000 --duration 1m --json`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			line := console.NewLine(os.Stderr)
-			if !asJSON || line.Terminal() {
-				var before load.Progress
-				o.Progress = func(p load.Progress) { line.Show(p.Line(before)); before = p }
-			}
-			r, err := load.Run(cmd.Context(), o)
-			line.Clear()
-			if err != nil {
-				return err
-			}
-			return printReport(cmd, asJSON, r)
-		},
 	}
+	out := addOutput(c, "print the report as JSON")
+	c.RunE = func(cmd *cobra.Command, _ []string) error { return load.Command(cmd.Context(), o, out()) }
 	addFlags(c, func(fs *flag.FlagSet) { load.BindFlags(fs, &o) })
-	c.Flags().BoolVar(&asJSON, "json", false, "print the report as JSON")
 	return c
 }
 
 func sinkCommand() *cobra.Command {
 	var o sink.Options
-	var asJSON bool
 	c := &cobra.Command{
 		Use:   "sink",
 		Short: "Receive mail and account for it",
@@ -75,28 +57,10 @@ and delay, refuse or drop in the shares that are asked for.`,
   mailrace sink --tempfail rcpt=0.05,dot=0.01 --permfail rcpt=0.02 --delay dot=50ms --drop data=0.001
   mailrace sink --json --interval 5s`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			line := console.NewLine(os.Stderr)
-			out := json.NewEncoder(cmd.OutOrStdout())
-			var before sink.Report
-			o.Progress = func(r sink.Report) {
-				if asJSON {
-					out.Encode(r) // a reader that went away is found at the end
-				} else {
-					line.Show(r.Line(before))
-				}
-				before = r
-			}
-			r, err := sink.Run(cmd.Context(), o, func(s *sink.Sink) { fmt.Fprintln(os.Stderr, "listening on", s.Addr()) })
-			line.Clear()
-			if err != nil {
-				return err
-			}
-			return printReport(cmd, asJSON, r)
-		},
 	}
+	out := addOutput(c, "print a report as a line of JSON each interval and at the end")
+	c.RunE = func(cmd *cobra.Command, _ []string) error { return sink.Command(cmd.Context(), o, out()) }
 	addFlags(c, func(fs *flag.FlagSet) { sink.BindFlags(fs, &o) })
-	c.Flags().BoolVar(&asJSON, "json", false, "print a report as a line of JSON each interval and at the end")
 	return c
 }
 
@@ -114,7 +78,6 @@ func benchCommand() *cobra.Command {
 
 func scenarioCommand(kind scenario.Kind, short string) *cobra.Command {
 	var o scenario.Options
-	var asJSON bool
 	c := &cobra.Command{
 		Use:   string(kind),
 		Short: short,
@@ -123,26 +86,16 @@ func scenarioCommand(kind scenario.Kind, short string) *cobra.Command {
 The node runs beside the same node with a spool that keeps nothing (the null ceiling), in interleaved rounds, as processes of their own, with the
 same generator. Printed are messages per second, CPU per message of each process, syncs per message, and the ratio to the ceiling.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			self, err := os.Executable()
-			if err != nil {
-				return fmt.Errorf("finding this program: %w", err)
-			}
-			o.Program, o.Progress = []string{self}, os.Stderr
-			r, err := scenario.Run(cmd.Context(), kind, o)
-			if err != nil {
-				return err
-			}
-			if err := printReport(cmd, asJSON, &r); err != nil {
-				return err
-			}
-			if !r.Account.Clean() {
-				return fmt.Errorf("mail was lost, doubled or altered")
-			}
-			return nil
-		},
+	}
+	out := addOutput(c, "print the report as JSON")
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		self, err := os.Executable()
+		if err != nil {
+			return fmt.Errorf("finding this program: %w", err)
+		}
+		o.Program = []string{self}
+		return scenario.Command(cmd.Context(), kind, o, out())
 	}
 	addFlags(c, func(fs *flag.FlagSet) { scenario.BindFlags(fs, &o) })
-	c.Flags().BoolVar(&asJSON, "json", false, "print the report as JSON")
 	return c
 }

@@ -111,7 +111,7 @@ func (a *lane) enqueue(m *message.Message, op *spool.Op) {
 // removal names all records of a message. Notes exist of messages with several recipients, and of one that was deferred before.
 func removal(m *message.Message) spool.Removal {
 	r := spool.Removal{ID: m.ID, Chunks: m.Chunks}
-	if len(m.Recipients) > 1 || m.Recipients[0].Attempts > 1 {
+	if len(m.Recipients) > 1 || m.Recipients[0].Due != 0 {
 		r.Recipients = len(m.Recipients)
 	}
 	return r

@@ -26,9 +26,10 @@ func (c Class) String() string { return [...]string{"none", "delivered", "deferr
 // before Env.Settle sees it.
 type Outcome struct {
 	Class    Class
-	Code     int    // reply code; 0 where no reply came
-	Enhanced string // enhanced status code, "5.1.1"; "" where none came
-	Text     string // text of the reply or of the error
+	Code     int        // reply code; 0 where no reply came
+	Enhanced string     // enhanced status code, "5.1.1"; "" where none came
+	Text     string     // text of the reply or of the error
+	Source   netip.Addr // our address on the connection; invalid where there was none
 
 	State   message.State  // where the recipient stands now: Delivered, Deferred, Bounced or Expired
 	InDoubt bool           // the connection was lost between the final dot and its reply: the peer may have taken the message

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -19,11 +20,12 @@ const quitTimeout = 5 * time.Second
 // session is one outbound connection. Its deliveries stand in the order of the wire: the first waits for replies, the last may still be
 // at its envelope. At most two exist: one whose content is out, and one whose envelope is.
 type session struct {
-	opts *Options
-	link *router.Link
-	loop *loop.Loop
-	conn *loop.Conn
-	smtp smtp.Client
+	opts   *Options
+	link   *router.Link
+	loop   *loop.Loop
+	conn   *loop.Conn
+	smtp   smtp.Client
+	source netip.Addr // our address on the connection
 
 	line     []*delivery // under way, oldest first
 	upcoming *delivery   // pulled from the link; its content is being read, or the machine is not ready for its envelope
@@ -40,7 +42,7 @@ type session struct {
 
 // Open begins the dialogue: the server speaks first.
 func (s *session) Open(c *loop.Conn) {
-	s.conn = c
+	s.conn, s.source = c, c.Local().Addr()
 	s.smtp.Init(s.opts.SMTP)
 	s.arm()
 }
@@ -117,7 +119,7 @@ func (s *session) finish(ev smtp.ClientEvent) {
 // outcome is the reply at hand, in the terms of the router.
 func (s *session) outcome() *router.Outcome {
 	r := s.smtp.Reply()
-	o := &router.Outcome{Class: router.Deferred, Code: r.Code, Enhanced: string(r.Enhanced), Text: string(r.Text), Remote: true}
+	o := &router.Outcome{Class: router.Deferred, Code: r.Code, Enhanced: string(r.Enhanced), Text: string(r.Text), Remote: true, Source: s.source}
 	switch r.Code / 100 {
 	case 2:
 		o.Class = router.Delivered
@@ -199,6 +201,7 @@ func badEnvelope(err error) *router.Outcome {
 // end settles what is not settled yet of a delivery, and ends it.
 func (s *session) end(d *delivery, o *router.Outcome) {
 	d.settleRejected()
+	o.Source = s.source
 	d.tx.SettleAll(o)
 	d.tx.Done()
 	s.recycle(d)

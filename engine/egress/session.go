@@ -383,6 +383,8 @@ func (s *session) close(reason router.Reason, o *router.Outcome) {
 func (s *session) leave(reason router.Reason, o *router.Outcome) {
 	if reason == router.GoneClosed {
 		o = nil
+	} else {
+		o.Source = s.source
 	}
 	for _, d := range s.line {
 		d.settleRejected()

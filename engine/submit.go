@@ -57,7 +57,7 @@ type Mail struct {
 }
 
 // Submit takes a message from the program that embeds the node. When it returns without an error, the message is on stable storage, as
-// with the 250 of SMTP. If ctx ends first, the message may be taken all the same. Any goroutine but those of the loops.
+// with the 250 of SMTP. If ctx or the node ends first, the message may be taken all the same. Any goroutine but those of the loops.
 func (n *Node) Submit(ctx context.Context, mail Mail) (message.ID, error) {
 	flags, err := mail.check(n.cfg.Limits.MessageSize)
 	if err != nil {
@@ -81,6 +81,8 @@ func (n *Node) Submit(ctx context.Context, mail Mail) (message.ID, error) {
 		return id, err
 	case <-ctx.Done():
 		return id, ctx.Err()
+	case <-n.group.Done(): // nobody is left to tell
+		return id, loop.ErrGroupClosed
 	}
 }
 
@@ -106,6 +108,9 @@ func (m *Mail) check(limit int64) (flags message.Flags, err error) {
 	}
 	if err := checkContent(m.Content); err != nil {
 		return 0, err
+	}
+	if !ascii(m.Content) {
+		flags |= message.Body8Bit
 	}
 	if bytes.HasPrefix(m.Content, []byte(".")) || bytes.Contains(m.Content, []byte("\n.")) {
 		flags |= message.LeadingDots
@@ -135,7 +140,7 @@ func checkContent(content []byte) error {
 	}
 }
 
-func ascii(s string) bool {
+func ascii[T string | []byte](s T) bool {
 	for i := range len(s) {
 		if s[i] > 127 {
 			return false

@@ -17,13 +17,15 @@ import (
 	"mailrace/spool"
 )
 
-// Store makes messages durable. Both methods may be called by any loop and do not block. Completed operations come back through
-// (*Door).Completed on the loop that Op.Origin names.
+// Store makes messages durable. Its methods may be called by any loop and do not block. Completed operations come back
+// through Completed of their Done, on the loop that Op.Origin names, in the order in which one loop enqueued them on one shard.
 type Store interface {
 	// NewID mints an ID; its shard is where the message will be kept. loop is the index of the calling loop.
 	NewID(loop int) message.ID
 	// Enqueue hands an operation to the shard of the given number.
 	Enqueue(shard int, op *spool.Op)
+	// Keeps says whether content may leave memory once it is stored.
+	Keeps() bool
 }
 
 // Door is what the sessions of one listener share: its limits, its policy and the way on. It is immutable once the listener is open.

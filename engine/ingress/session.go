@@ -71,6 +71,9 @@ func (s *session) Data(c *loop.Conn, p []byte) int {
 		done = len(p)
 	case s.parked, s.choked:
 		s.conn.Pause()
+	case s.room.draining && !s.open:
+		s.end(replyDraining)
+		return len(p)
 	case done == 0 && len(s.smtp.Pending()) == 0: // a part of a line does not move the deadline: the line must come whole in time
 		return 0
 	}

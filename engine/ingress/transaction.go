@@ -73,7 +73,8 @@ func (tx *transaction) stream() {
 		tx.id = tx.s.door.Store.NewID(tx.s.loop())
 		tx.hops = countHops(tx.body[0].B)
 	}
-	tx.drop = tx.drop || len(tx.body)*message.ChunkSize > keepInMemory || tx.s.door.Budget.Tight()
+	d := tx.s.door
+	tx.drop = tx.drop || d.Store.Keeps() && (len(tx.body)*message.ChunkSize > keepInMemory || d.Budget.Tight())
 	op := spool.NewOp()
 	op.Chunk = spool.Chunk{ID: tx.id, Index: tx.sent + 1, Data: tx.body[tx.sent], Keep: true}
 	tx.sent++

@@ -19,8 +19,7 @@ type lane struct {
 
 	// failed collects the recipients that failed for good until the end of the loop's turn, so that a message gets one DSN for all that
 	// failed together.
-	failed  map[*message.Message][]failure
-	closing bool // a task that reports them is posted
+	failed map[*message.Message][]failure
 }
 
 // accepted takes over a message that is durable, and passes it to the router.

@@ -14,7 +14,6 @@ import (
 type still struct {
 	now    time.Time
 	posted []func()
-	conns  []*puller
 	done   int
 	answer *mx.Answer
 }

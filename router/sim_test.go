@@ -222,15 +222,14 @@ func (s *sim) host(addr string) *host {
 
 // conn is the egress side of a link.
 type conn struct {
-	sim      *sim
-	link     *Link
-	host     *host
-	under    []*Transaction
-	n        int
-	gone     bool
-	closing  bool
-	answer   bool // an answer is scheduled
-	idleLost bool
+	sim     *sim
+	link    *Link
+	host    *host
+	under   []*Transaction
+	n       int
+	gone    bool
+	closing bool
+	answer  bool // an answer is scheduled
 }
 
 func (s *sim) count(site string, d int) {

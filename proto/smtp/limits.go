@@ -30,6 +30,9 @@ const (
 // maxSentLine is the most octets of a reply line that AppendReply writes, with its CRLF. RFC 5321 §4.5.3.1.5.
 const maxSentLine = 512
 
+// maxSentEnhanced is the most octets of what should be an enhanced status code that AppendReply writes.
+const maxSentEnhanced = 32
+
 // keptOutput is the largest output buffer, in octets, that a machine keeps between flushes.
 const keptOutput = 16 << 10
 

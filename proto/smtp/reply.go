@@ -28,6 +28,7 @@ func AppendReply(dst []byte, r Reply) []byte {
 
 func appendReplyLine(dst []byte, r Reply, text string, more bool) []byte {
 	start := len(dst)
+	r.Enhanced = r.Enhanced[:min(len(r.Enhanced), maxSentEnhanced)]
 	dst = append(dst, byte('0'+r.Code/100), byte('0'+r.Code/10%10), byte('0'+r.Code%10))
 	switch {
 	case more:

@@ -182,6 +182,7 @@ func FuzzReplyParser(f *testing.F) {
 func FuzzAppendReply(f *testing.F) {
 	f.Add(550, "5.7.1", "one\ntwo")
 	f.Add(0, "\r\n", "\r\n250 x")
+	f.Add(541, strings.Repeat("5", 2100), "one") // longer than any reader takes
 	f.Fuzz(func(t *testing.T, code int, enhanced, text string) {
 		if strings.Count(text, "\n") >= MaxReplyLines {
 			return

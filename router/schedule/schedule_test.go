@@ -155,8 +155,7 @@ func BenchmarkWheel(b *testing.B) {
 	for range 1_000_000 {
 		w.Add(&Node[int]{}, now+r.Int64N(int64(4*time.Hour)))
 	}
-	var again func(n *Node[int])
-	again = func(n *Node[int]) { w.Add(n, now+int64(time.Second)+r.Int64N(int64(4*time.Hour))) }
+	again := func(n *Node[int]) { w.Add(n, now+int64(time.Second)+r.Int64N(int64(4*time.Hour))) }
 	b.ReportAllocs()
 	b.ResetTimer()
 	for i := 0; i < b.N; {

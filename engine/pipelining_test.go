@@ -23,8 +23,8 @@ func TestPipelining(t *testing.T) {
 		<-handedIn
 		p.say("220 far.example")
 		p.want("EHLO")
-		p.say("250-far.example\r\n250 PIPELINING")
 		segments := p.segments(t)
+		p.say("250-far.example\r\n250 PIPELINING")
 		envelope := func() {
 			p.want("MAIL FROM:")
 			p.want("RCPT TO:")

@@ -126,8 +126,8 @@ func open(t *testing.T, change func(d *Door, s *shelf)) *rig {
 		for _, c := range m.Body {
 			a.content += string(c.B)
 		}
-		m.Release()
 		r.accepted <- a
+		m.Release()
 	}
 	if change != nil {
 		change(r.door, r.store)

@@ -16,13 +16,16 @@ func TestMissingExtension(t *testing.T) {
 		status        string // of the bounce, "" for none
 		sent          string // behind the reverse-path in MAIL
 	}{
-		"8-bit to an old host":             {[]string{"PIPELINING"}, " BODY=8BITMIME", eightBit, "5.6.3", ""},
-		"7-bit declared 8-bit":             {[]string{"PIPELINING"}, " BODY=8BITMIME", hello, "", ""},
-		"8-bit to a host that offers it":   {[]string{"8BITMIME"}, " BODY=8BITMIME", eightBit, "", " BODY=8BITMIME"},
-		"SMTPUTF8 to a host without":       {[]string{"8BITMIME"}, " SMTPUTF8", hello, "5.6.7", ""},
-		"SMTPUTF8 to a host that knows it": {everything[2:], " SMTPUTF8 BODY=8BITMIME", eightBit, "", " BODY=8BITMIME SMTPUTF8"},
-		"larger than the host's SIZE":      {[]string{"SIZE 2000"}, "", text(1, 3000), "5.3.4", ""},
-		"SIZE without a number":            {[]string{"SIZE"}, "", text(1, 3000), "", " SIZE="},
+		"8-bit to an old host":               {[]string{"PIPELINING"}, " BODY=8BITMIME", eightBit, "5.6.3", ""},
+		"8-bit not declared, to an old host": {[]string{"PIPELINING"}, "", eightBit, "5.6.3", ""},
+		"8-bit not declared":                 {[]string{"8BITMIME"}, "", eightBit, "", " BODY=8BITMIME"},
+		"large 7-bit declared 8-bit":         {[]string{"PIPELINING"}, " BODY=8BITMIME", text(1, 2<<20), "", ""},
+		"7-bit declared 8-bit":               {[]string{"PIPELINING"}, " BODY=8BITMIME", hello, "", ""},
+		"8-bit to a host that offers it":     {[]string{"8BITMIME"}, " BODY=8BITMIME", eightBit, "", " BODY=8BITMIME"},
+		"SMTPUTF8 to a host without":         {[]string{"8BITMIME"}, " SMTPUTF8", hello, "5.6.7", ""},
+		"SMTPUTF8 to a host that knows it":   {everything[2:], " SMTPUTF8 BODY=8BITMIME", eightBit, "", " BODY=8BITMIME SMTPUTF8"},
+		"larger than the host's SIZE":        {[]string{"SIZE 2000"}, "", text(1, 3000), "5.3.4", ""},
+		"SIZE without a number":              {[]string{"SIZE"}, "", text(1, 3000), "", " SIZE="},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

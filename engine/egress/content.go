@@ -68,22 +68,6 @@ func (d *delivery) traceHeader() []byte {
 	return d.tx.Message.Trace
 }
 
-// is7bit says whether the content is known to be free of octets above 127, though it may have been declared as 8-bit.
-func (d *delivery) is7bit() bool {
-	whole := d.tx.Held || d.first == 1 && len(d.loaded) == d.tx.Message.Chunks
-	if !whole {
-		return false
-	}
-	for i := range d.tx.Message.Chunks {
-		for _, b := range d.chunk(i + 1) {
-			if b > 127 {
-				return false
-			}
-		}
-	}
-	return true
-}
-
 // free gives back what was read from the spool.
 func (d *delivery) free() {
 	message.FreeAll(d.loaded)

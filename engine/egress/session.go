@@ -213,7 +213,7 @@ func (s *session) unfit(d *delivery) *router.Outcome {
 	switch {
 	case m.Flags&message.SMTPUTF8 != 0 && !ext.Has(smtp.ExtSMTPUTF8):
 		return &router.Outcome{Class: router.Bounced, Code: 553, Enhanced: "5.6.7", Text: "The next host does not offer SMTPUTF8, which this message needs"}
-	case m.Flags&message.Body8Bit != 0 && !ext.Has(smtp.Ext8BitMIME) && !d.is7bit():
+	case m.Flags&message.Body8Bit != 0 && !ext.Has(smtp.Ext8BitMIME):
 		return &router.Outcome{Class: router.Bounced, Code: 554, Enhanced: "5.6.3", Text: "The next host does not offer 8BITMIME, which this message needs"}
 	}
 	return nil

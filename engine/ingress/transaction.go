@@ -2,6 +2,7 @@ package ingress
 
 import (
 	"bytes"
+	"encoding/binary"
 	"time"
 
 	"mailrace/proto/message"
@@ -46,9 +47,6 @@ func (tx *transaction) begin(now time.Time, p *smtp.MailParams) {
 	tx.began, tx.size, tx.flags = now, p.Size, 0
 	tx.arena = append(tx.arena[:0], p.Path...)
 	tx.from, tx.ends = len(p.Path), tx.ends[:0]
-	if p.Body == smtp.Body8Bit {
-		tx.flags |= message.Body8Bit
-	}
 	if p.SMTPUTF8 {
 		tx.flags |= message.SMTPUTF8
 	}
@@ -61,6 +59,9 @@ func (tx *transaction) addRecipient(path []byte) {
 
 // addContent takes a span of decoded content. Chunks that are full go to the store, so that a long message is never in memory whole.
 func (tx *transaction) addContent(p []byte) {
+	if tx.flags&message.Body8Bit == 0 && has8Bit(p) {
+		tx.flags |= message.Body8Bit
+	}
 	tx.body = tx.s.door.Budget.AppendContent(tx.body, p, tx.size)
 	for tx.sent < len(tx.body)-1 {
 		tx.stream()
@@ -180,6 +181,27 @@ func (tx *transaction) committed(m *message.Message, err error) {
 	}
 	tx.release()
 	s.committed(m, err)
+}
+
+// has8Bit says whether p holds an octet above 127. What counts on the way is what the content is, not what the client declared: 7-bit mail
+// declared as 8-bit goes to every host, and 8-bit mail that was not declared is not sent to hosts that cannot take it. RFC 6152 §3
+func has8Bit(p []byte) bool {
+	const high = 0x8080808080808080
+	for len(p) >= 64 {
+		b := (*[64]byte)(p)
+		lower := binary.LittleEndian.Uint64(b[0:]) | binary.LittleEndian.Uint64(b[8:]) | binary.LittleEndian.Uint64(b[16:]) | binary.LittleEndian.Uint64(b[24:])
+		upper := binary.LittleEndian.Uint64(b[32:]) | binary.LittleEndian.Uint64(b[40:]) | binary.LittleEndian.Uint64(b[48:]) | binary.LittleEndian.Uint64(b[56:])
+		if (lower|upper)&high != 0 {
+			return true
+		}
+		p = p[64:]
+	}
+	for _, b := range p {
+		if b > 127 {
+			return true
+		}
+	}
+	return false
 }
 
 // countHops counts the Received headers in the header section that p begins with.

@@ -210,3 +210,66 @@ func TestMemoryFullRefusesMail(t *testing.T) {
 	under.Close()
 	r.awaitQuiet()
 }
+
+// TestClientClosesWhileHeldBack gives up a message whose client left while it was made to wait.
+func TestClientClosesWhileHeldBack(t *testing.T) {
+	t.Parallel()
+	r := open(t, hold)
+	c := r.greet()
+	c.envelope()
+	gone := make(chan error, 1)
+	go func() {
+		_, err := c.Write([]byte(lines(1 << 20)))
+		c.Close()
+		gone <- err
+	}()
+	var ops []*spool.Op
+	for len(ops) < aheadMax {
+		ops = append(ops, receive(t, r.store.held))
+	}
+	r.barrier()
+	for chunks := 0; ; chunks++ {
+		last := ops[0].Chunk.Data == nil
+		if last && ops[0].Abort.Chunks != chunks {
+			t.Errorf("%d chunks to be dropped of %d", ops[0].Abort.Chunks, chunks)
+		}
+		r.store.complete(ops[0], nil)
+		if last {
+			break
+		}
+		if ops = ops[1:]; len(ops) == 0 || len(r.store.held) > 0 {
+			ops = append(ops, receive(t, r.store.held))
+		}
+	}
+	if err := receive(t, gone); err != nil {
+		t.Error(err)
+	}
+	r.awaitQuiet()
+	if appended, _, aborted := r.store.counts(); appended != 0 || aborted != 1 {
+		t.Errorf("%d appended, %d aborted", appended, aborted)
+	}
+}
+
+func TestHas8Bit(t *testing.T) {
+	p := make([]byte, 100)
+	for n := range p {
+		if has8Bit(p[:n]) {
+			t.Fatalf("%d octets of 7 bits", n)
+		}
+		for i := range n {
+			p[i] = 0x80
+			if !has8Bit(p[:n]) {
+				t.Fatalf("octet %d of %d", i, n)
+			}
+			p[i] = 0x7f
+		}
+	}
+}
+
+func BenchmarkHas8Bit(b *testing.B) {
+	p := []byte(lines(10 << 10))
+	b.SetBytes(int64(len(p)))
+	for b.Loop() {
+		has8Bit(p)
+	}
+}

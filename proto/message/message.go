@@ -13,7 +13,7 @@ import (
 type Flags uint8
 
 const (
-	// Body8Bit: BODY=8BITMIME was declared (RFC 6152).
+	// Body8Bit: the content holds octets above 127, whether or not BODY=8BITMIME was declared (RFC 6152).
 	Body8Bit Flags = 1 << iota
 	// SMTPUTF8 was declared with MAIL (RFC 6531).
 	SMTPUTF8

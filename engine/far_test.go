@@ -192,6 +192,16 @@ func (p *peer) respond(l *letter, m manners, line, reply string) bool {
 		}
 		i := strings.LastIndex(good, "250-")
 		good = good[:i] + "250 " + good[i+4:]
+	case "MAIL":
+		if l.mail != "" {
+			good = "503 5.5.1 nested MAIL"
+		}
+	case "RCPT":
+		if l.mail == "" {
+			good = "503 5.5.1 no MAIL"
+		}
+	case "RSET":
+		*l = letter{peer: p.number}
 	case "DATA":
 		good = "354 go on"
 		if len(l.to) == 0 {
@@ -230,6 +240,7 @@ func (p *peer) respond(l *letter, m manners, line, reply string) bool {
 			p.far.mail <- *l
 			p.say("250 2.0.0 Ok")
 		}
+		*l = letter{peer: p.number}
 	case verb == "QUIT":
 		return false
 	}

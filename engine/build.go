@@ -3,7 +3,6 @@ package engine
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"time"
 
 	"mailrace/engine/admin"
@@ -15,13 +14,6 @@ import (
 	"mailrace/proto/smtp"
 	"mailrace/router"
 )
-
-func loopCount(configured int) int {
-	if configured > 0 {
-		return configured
-	}
-	return runtime.GOMAXPROCS(0)
-}
 
 // openLoops starts the event loops with their listeners.
 func (n *Node) openLoops() (err error) {

@@ -125,9 +125,6 @@ func (n *Node) openStore() error {
 		n.store = newNothing(n.log)
 		return nil
 	}
-	if !c.Sync {
-		n.log.Warn("[spool] sync = false: a 250 does not wait for the disk, and mail can be lost. Only for measuring")
-	}
 	s, err := spool.Open(spool.Options{
 		Path: c.Path, Shards: c.Shards, Sync: c.Sync, Log: n.log, Fatal: n.fatalSpool,
 		Post: func(origin int, done []*spool.Op) { n.lanes[origin].loop.PostTask(completions(done)) },

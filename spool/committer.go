@@ -2,6 +2,7 @@ package spool
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -51,7 +52,11 @@ func (sh *Shard) commit(list *Op) (rest *Op) {
 			}
 		}
 	}
+	began := time.Now()
 	sh.apply(durable && sh.spool.options.Sync)
+	if durable {
+		sh.took = time.Since(began)
+	}
 	if sh.spool.failed.Load() {
 		select {} // some other goroutine met the end: whatever this one believes, nobody is told any more
 	}

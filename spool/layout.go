@@ -19,9 +19,12 @@ const (
 	layoutFormat = "mailrace spool 1\nshards %d\n"
 )
 
-// DefaultShards is how many shards a new spool gets: one for every four cores, rounded up. A shard makes 60,000 messages of 10 KiB durable
-// in a second, which is more than four cores can receive; and fewer shards make larger batches.
-func DefaultShards() int { return min((runtime.GOMAXPROCS(0)+3)/4, message.MaxShards) }
+// cores is how many cores the process may use, read before anybody sets GOMAXPROCS to something else.
+var cores = runtime.GOMAXPROCS(0)
+
+// DefaultShards is how many shards a new spool gets: one per core. On few cores, fewer make larger batches and cost a little less CPU; one
+// shard makes some 60,000 messages of 10 KiB durable in a second.
+func DefaultShards() int { return min(cores, message.MaxShards) }
 
 // lockDirectory makes the directory of the spool and takes its lock, which ends with the process.
 func lockDirectory(o Options) (*pebble.Lock, error) {

@@ -17,6 +17,9 @@ import (
 // their Ops, and what a crash takes back of them is delivered again.
 const lazyDelay = 5 * time.Millisecond
 
+// gatherMax bounds how long a batch waits to become as large as the one before it, see take.
+const gatherMax = time.Millisecond
+
 // Shard is one Pebble store and the committer that is the only one to write to it. Its exported methods may be called by any goroutine.
 type Shard struct {
 	index  int
@@ -34,9 +37,15 @@ type Shard struct {
 	urgent     bool // the committer shall not wait for more
 	closing    bool
 	lazyTimer  *time.Timer
+	appends    int           // of them that must be synced
+	goal       int           // as many are worth waiting for
+	gathered   bool          // the wait is over
+	patience   time.Duration // gatherMax
+	gatherTime *time.Timer
 
 	// The committer's own.
 	batch *pebble.Batch
+	took  time.Duration // by the last batch that was synced
 	posts [][]*Op       // by origin
 	done  chan struct{} // closed when it has ended
 
@@ -50,6 +59,9 @@ func openShard(s *Spool, i int) (sh *Shard, err error) {
 	sh.ready.L = &sh.mu
 	sh.lazyTimer = time.AfterFunc(time.Hour, sh.hurry)
 	sh.lazyTimer.Stop()
+	sh.gatherTime = time.AfterFunc(time.Hour, sh.endGather)
+	sh.gatherTime.Stop()
+	sh.gathered, sh.patience = true, gatherMax
 	defer func() {
 		if r := recover(); r != nil {
 			failure, ok := r.(openFailure)
@@ -128,7 +140,10 @@ func (sh *Shard) Enqueue(op *Op) {
 		sh.tail.next = op
 	}
 	sh.tail = op
-	wake := urgent && !sh.urgent
+	if op.durable() {
+		sh.appends++
+	}
+	wake := urgent && (!sh.urgent || sh.appends == sh.goal)
 	sh.urgent = sh.urgent || urgent
 	if first && !urgent {
 		sh.lazyTimer.Reset(lazyDelay)
@@ -153,17 +168,36 @@ func (sh *Shard) refuse() {
 	sh.closing = true
 	sh.mu.Unlock()
 	sh.lazyTimer.Stop()
+	sh.gatherTime.Stop()
+	sh.ready.Signal()
+}
+
+// endGather ends the wait for a batch to grow.
+func (sh *Shard) endGather() {
+	sh.mu.Lock()
+	sh.gathered = true
+	sh.mu.Unlock()
 	sh.ready.Signal()
 }
 
 // take waits for work and takes all there is. It returns nil when the shard is closed and nothing is left.
+//
+// Clients that got their 250 together come back together, but not at once, and a batch that went with the first of them would leave
+// the others to wait for its sync. So a batch waits until it is somewhat larger than the one before, for half the time that one took at most.
+// A lone message never waits: its goal is itself.
 func (sh *Shard) take() *Op {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	for !sh.urgent && !sh.closing {
+	if sh.goal > sh.appends && sh.goal > 1 && !sh.closing {
+		sh.gathered = false
+		sh.gatherTime.Reset(min(sh.took/2, sh.patience))
+	}
+	for !sh.closing && (!sh.urgent || !sh.gathered && sh.appends < sh.goal) {
 		sh.ready.Wait()
 	}
 	list := sh.head
-	sh.head, sh.tail, sh.urgent = nil, nil, false
+	sh.goal = sh.appends + sh.appends/4
+	sh.gathered = true
+	sh.head, sh.tail, sh.urgent, sh.appends = nil, nil, false, 0
 	return list
 }

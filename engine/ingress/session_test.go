@@ -227,7 +227,7 @@ func TestHops(t *testing.T) {
 // TestTimeouts ends sessions that go quiet, or that keep a line from coming to its end.
 func TestTimeouts(t *testing.T) {
 	t.Parallel()
-	short := 50 * time.Millisecond
+	short := 500 * time.Millisecond
 	for name, c := range map[string]struct {
 		command, data time.Duration
 		does          func(c *client)
@@ -237,7 +237,7 @@ func TestTimeouts(t *testing.T) {
 		"in a transaction":     {short, patience, func(c *client) { c.say("EHLO c.example", 250); c.say("MAIL FROM:<s@sender.example>", 250) }},
 		"in the content":       {patience, short, func(c *client) { c.say("EHLO c.example", 250); c.envelope(); c.send("Subject: x\r\n") }},
 		"in a line of content": {patience, short, func(c *client) { c.say("EHLO c.example", 250); c.envelope(); c.send("Subject") }},
-		"drip": {200 * time.Millisecond, patience, func(c *client) {
+		"drip": {short, patience, func(c *client) {
 			go func() {
 				for {
 					if _, err := c.Write([]byte("N")); err != nil {
@@ -271,7 +271,7 @@ func TestNoTimeoutWhileParked(t *testing.T) {
 	t.Parallel()
 	r := open(t, func(d *Door, s *shelf) {
 		hold(d, s)
-		d.CommandTimeout = 300 * time.Millisecond
+		d.CommandTimeout = 500 * time.Millisecond
 	})
 	c := r.greet()
 	c.envelope()

@@ -118,6 +118,9 @@ func New(cfg *config.Config, log *slog.Logger) (_ *Node, err error) {
 	return n, nil
 }
 
+// spoolMemory is the most that the memtables of the spool take while they are filled: beyond it, larger ones save next to nothing.
+const spoolMemory = 256 << 20
+
 // openStore opens the spool, or what stands in for it.
 func (n *Node) openStore() error {
 	c := n.cfg.Spool
@@ -126,7 +129,7 @@ func (n *Node) openStore() error {
 		return nil
 	}
 	s, err := spool.Open(spool.Options{
-		Path: c.Path, Shards: c.Shards, Sync: c.Sync, Log: n.log, Fatal: n.fatalSpool,
+		Memory: min(n.cfg.Engine.Memory/4, spoolMemory), Path: c.Path, Shards: c.Shards, Sync: c.Sync, Log: n.log, Fatal: n.fatalSpool,
 		Post: func(origin int, done []*spool.Op) { n.lanes[origin].loop.PostTask(completions(done)) },
 	})
 	if err != nil {

@@ -31,7 +31,8 @@ type Options struct {
 	Sync bool
 
 	FS            vfs.FS // nil = the operating system's
-	MemTableBytes int    // of each shard; 0 = 256 MiB divided by the shards. Under load two exist, three when the disk lags
+	MemTableBytes int    // of each shard; 0 = a share of Memory. Under load two exist, three when the disk lags
+	Memory        int64  // memtables of all shards that are being filled, 16 MiB a shard at least; 0 = 256 MiB
 	ReadOnly      bool   // only Recover, Scan and Load; nothing in the records is changed
 
 	Log *slog.Logger // nil = slog.Default()
@@ -103,7 +104,10 @@ func Open(o Options) (*Spool, error) {
 		return nil, errors.Join(fmt.Errorf("spool %s: %w", o.Path, err), lock.Close())
 	}
 	if o.MemTableBytes == 0 {
-		o.MemTableBytes = max(defaultMemTableBytes/n, minMemTableBytes)
+		if o.Memory == 0 {
+			o.Memory = defaultMemTableBytes
+		}
+		o.MemTableBytes = max(int(o.Memory)/n, minMemTableBytes)
 	}
 	s := &Spool{options: o, cache: pebble.NewCache(cacheBytes), lock: lock, metrics: metrics.NewSet(), broken: make(chan struct{})}
 	for i := range n {

@@ -14,7 +14,7 @@ FUZZTIME ?= 30s
 BENCHTIME ?= 1s
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: help build run deps test race fuzz bench lint clean
+.PHONY: help build run deps test crash smoke race fuzz bench lint clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,6 +31,13 @@ deps: ## install what the tests talk to: Postfix's tools, swaks, Python
 test: deps ## run go vet and every test
 	go vet ./...
 	go test -timeout 20m ./...
+
+crash: deps ## kill a node under load 20 times and print what arrived, what twice, what never
+	go test -count 1 -v -run '^TestKill$$' ./cmd/mailrace
+
+smoke: build ## run each bench scenario for a moment, for its accounting
+	bin/mailrace bench accept --rounds 1 --duration 2s
+	bin/mailrace bench relay --rounds 1 --duration 2s
 
 race: ## run the tests of the packages under the race detector
 	go test -race -timeout 20m $(RACE)

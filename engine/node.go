@@ -9,10 +9,12 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"sync/atomic"
 	"time"
@@ -186,7 +188,7 @@ func (n *Node) openRouter() (err error) {
 		Table: table, Resolver: n.resolver, Envs: envs, LocalDomain: c.Hostname,
 		RetryMin: c.Queue.RetryMin, RetryMax: c.Queue.RetryMax, Expire: c.Queue.Expire,
 		Connections: c.Engine.MaxConnections, SiteConnections: c.Egress.Connections,
-		IdleTimeout: c.Egress.Idle, Messages: c.Egress.Messages, Recipients: c.Egress.Recipients,
+		IdleTimeout: max(c.Egress.Idle, 1), Messages: cmp.Or(c.Egress.Messages, math.MaxInt), Recipients: c.Egress.Recipients,
 		Tight: n.tight,
 	})
 	if err != nil {

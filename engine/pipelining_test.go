@@ -128,7 +128,9 @@ func TestLockStep(t *testing.T) {
 
 // TestConnectionReuse sends many messages over one connection, or as many as the configuration allows.
 func TestConnectionReuse(t *testing.T) {
-	for name, c := range map[string]struct{ limit, connections int }{"without limit": {0, 1}, "three a connection": {3, 4}} {
+	for name, c := range map[string]struct{ limit, messages, connections int }{
+		"without limit": {0, 1100, 1}, "three a connection": {3, 10, 4},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			quits := make(chan int, 100)
@@ -142,8 +144,10 @@ func TestConnectionReuse(t *testing.T) {
 			cfg.Egress.Connections, cfg.Egress.Messages = 1, c.limit
 			r := start(t, cfg)
 			seen := map[int]int{}
-			for i := range 10 {
-				r.send("s@sender.example", text(i, 100), "a@far.example")
+			d := r.dial()
+			d.say("EHLO client.example", 250)
+			for i := range c.messages {
+				d.mail("MAIL FROM:<s@sender.example>", text(i, 100), "a@far.example")
 				l := f.next() // one by one: an idle connection is used again
 				if seen[l.peer]++; c.limit > 0 && seen[l.peer] > c.limit {
 					t.Errorf("connection %d took %d messages", l.peer, seen[l.peer])

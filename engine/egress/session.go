@@ -267,6 +267,7 @@ func (s *session) loaded(d *delivery, withTrace bool, cs []*message.Chunk, err e
 		message.FreeAll(cs)
 		return
 	case err != nil:
+		s.opts.Log.Error("a queued message cannot be read from the spool", "id", d.tx.Message.ID, "error", err)
 		s.close(router.GoneBroken, &router.Outcome{Class: router.Deferred, Text: fmt.Sprintf("reading the spool: %v", err)})
 		return
 	}

@@ -215,7 +215,8 @@ func checkFolders(t *testing.T, root string) {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		if e.IsDir() && !strings.HasPrefix(e.Name(), ".") && !slices.Contains(folders, e.Name()) {
+		running := strings.HasPrefix(e.Name(), "mailrace-bench-") // the spool of a bench that somebody runs here
+		if e.IsDir() && !running && !strings.HasPrefix(e.Name(), ".") && !slices.Contains(folders, e.Name()) {
 			t.Errorf("top-level folder %s: the folders are %v", e.Name(), folders)
 		}
 	}

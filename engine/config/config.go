@@ -30,7 +30,7 @@ type Config struct {
 type Engine struct {
 	Loops          int           // event loops, 0..256; 0 = one per core
 	Memory         int64         // budget for content and buffers held in RAM, bytes
-	MaxConnections int           // inbound and outbound together
+	MaxConnections int           // inbound, and as many outbound
 	DrainTimeout   time.Duration // how long a stop waits for transactions under way
 }
 

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -79,4 +80,30 @@ func TestAddresses(t *testing.T) {
 	}
 	r.awaitEmpty()
 	f.none()
+}
+
+// TestChunksAreSentOn takes content in chunks and gives it to a host that knows only DATA: dots and all, and with the line end that the last line
+// lacks (P5).
+func TestChunksAreSentOn(t *testing.T) {
+	t.Parallel()
+	f := listen(t, polite)
+	r := start(t, settings(t, f.route("*")))
+	d := r.dial()
+	d.say("EHLO client.example", 250)
+	for content, want := range map[string]string{
+		hello: hello,
+		"Subject: dots\r\n\r\n.\r\n..\r\n.\r\n.end": "Subject: dots\r\n\r\n.\r\n..\r\n.\r\n.end\r\n",
+		text(1, 1<<20): text(1, 1<<20),
+	} {
+		d.say("MAIL FROM:<s@sender.example>", 250)
+		d.say("RCPT TO:<a@far.example>", 250)
+		half := len(content) / 2
+		d.send(fmt.Sprintf("BDAT %d\r\n%sBDAT %d LAST\r\n%s", half, content[:half], len(content)-half, content[half:]))
+		d.expect(250)
+		queued(t, d.expect(250))
+		if got := withoutTrace(t, f.next().content); got != want {
+			t.Errorf("got %.200q, want %.200q", got, want)
+		}
+	}
+	r.awaitEmpty()
 }

@@ -116,8 +116,12 @@ func (x *session) resume() {
 	x.parked = false
 	x.decide(x.verb)
 	x.flush()
-	if !x.ended {
-		x.conn.Resume()
+	if x.ended {
+		return
+	}
+	x.conn.Resume()
+	if x.conn.Kept() == 0 {
+		x.Data(x.conn, nil) // the end of a chunk may have come with what was read
 	}
 }
 

@@ -186,9 +186,13 @@ func (s *session) goOn() {
 		return
 	}
 	s.conn.Resume()
-	if s.conn.Kept() == 0 { // otherwise Data follows, and flushes
-		s.flush()
+	if s.conn.Kept() > 0 {
+		return // Data follows, and flushes
 	}
+	if s.content {
+		s.Data(s.conn, nil) // the end of a chunk may have come with what was read
+	}
+	s.flush()
 }
 
 // drop gives up the transaction under way. Every path that loses a transaction leads here.

@@ -1,6 +1,7 @@
 package ingress
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -272,4 +273,37 @@ func BenchmarkHas8Bit(b *testing.B) {
 	for b.Loop() {
 		has8Bit(p)
 	}
+}
+
+// TestChunksAtASlowStore sends chunks of content (BDAT) that are longer than what may wait for the disk. The reply to a chunk whose last octet
+// came before the client was held back must not wait for more octets.
+func TestChunksAtASlowStore(t *testing.T) {
+	t.Parallel()
+	r := open(t, hold)
+	c := r.greet()
+	c.say("MAIL FROM:<s@sender.example>", 250)
+	c.say("RCPT TO:<a@far.example>", 250)
+	content := strings.Repeat("x", aheadMax*message.ChunkSize-1) + "\r\n" // the last octet is one too many
+	c.send(fmt.Sprintf("BDAT %d\r\n%s", len(content), content))
+	var ops []*spool.Op
+	for range aheadMax {
+		ops = append(ops, receive(t, r.store.held))
+	}
+	r.barrier()
+	for _, op := range ops {
+		r.store.complete(op, nil)
+	}
+	c.expect(250)
+	c.send("BDAT 0 LAST\r\n")
+	op := receive(t, r.store.held)
+	for ; op.Append == nil; op = receive(t, r.store.held) {
+		r.store.complete(op, nil)
+	}
+	r.store.complete(op, nil)
+	c.expect(250)
+	if m := receive(t, r.accepted); m.Size != int64(len(content)) {
+		t.Errorf("size %d of %d octets", m.Size, len(content))
+	}
+	c.Close()
+	r.awaitQuiet()
 }

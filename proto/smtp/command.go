@@ -45,6 +45,7 @@ const (
 	verbMAIL = 'M'<<24 | 'A'<<16 | 'I'<<8 | 'L'
 	verbRCPT = 'R'<<24 | 'C'<<16 | 'P'<<8 | 'T'
 	verbDATA = 'D'<<24 | 'A'<<16 | 'T'<<8 | 'A'
+	verbBDAT = 'B'<<24 | 'D'<<16 | 'A'<<8 | 'T'
 	verbEHLO = 'E'<<24 | 'H'<<16 | 'L'<<8 | 'O'
 	verbHELO = 'H'<<24 | 'E'<<16 | 'L'<<8 | 'O'
 	verbRSET = 'R'<<24 | 'S'<<16 | 'E'<<8 | 'T'
@@ -57,7 +58,7 @@ const (
 // unserved are verbs of the field that this server knows and does not serve, and what they are told. An unknown verb gets 500.
 var unserved = func() map[verb]string {
 	replies := make(map[verb]string)
-	for _, name := range []string{"EXPN", "ETRN", "TURN", "ATRN", "BDAT", "AUTH", "STARTTLS", "SEND", "SOML", "SAML"} {
+	for _, name := range []string{"EXPN", "ETRN", "TURN", "ATRN", "AUTH", "STARTTLS", "SEND", "SOML", "SAML"} {
 		replies[verbOf(name)] = "502 5.5.1 Command not implemented\r\n"
 	}
 	for _, name := range []string{"XCLIENT", "XFORWARD", "PROXY"} {
@@ -85,6 +86,8 @@ func (s *Server) command(line []byte) Event {
 		return s.commandRcpt(args)
 	case verbDATA:
 		return s.commandData(args)
+	case verbBDAT:
+		return s.commandChunk(args)
 	case verbEHLO, verbHELO:
 		return s.commandHello(args, v == verbEHLO)
 	case verbRSET:
@@ -114,6 +117,8 @@ func (s *Server) command(line []byte) Event {
 // controlled answers a line that holds control characters.
 func (s *Server) controlled(v verb, control uint8) Event {
 	switch {
+	case v == verbBDAT:
+		return s.abort(replyChunkSyntax)
 	case control == nulControl:
 		return s.fail("500 5.5.2 NUL in command\r\n")
 	case v >= 1<<24: // a word of at least four characters; which one it is makes no difference
@@ -145,7 +150,7 @@ func (s *Server) sayHello() {
 	}
 	s.say("250-", s.cfg.Hostname, "\r\n250-PIPELINING\r\n250-SIZE ")
 	s.out = strconv.AppendInt(s.out, s.maxSize(), 10)
-	s.say("\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 ENHANCEDSTATUSCODES\r\n")
+	s.say("\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-CHUNKING\r\n250 ENHANCEDSTATUSCODES\r\n")
 }
 
 // commandMail begins a transaction. RFC 5321 §4.1.1.2.
@@ -175,7 +180,7 @@ func (s *Server) commandMail(args []byte) Event {
 
 // commandRcpt adds a recipient. RFC 5321 §4.1.1.3.
 func (s *Server) commandRcpt(args []byte) Event {
-	if !s.tx.open {
+	if !s.tx.open || s.tx.chunks > 0 {
 		return s.fail(replyNotNow)
 	}
 	path, rest, err := parseArgument(args, "TO:")
@@ -209,13 +214,13 @@ func (s *Server) refuseSurplus() Event {
 // commandData asks for the content. RFC 5321 §4.1.1.4.
 func (s *Server) commandData(args []byte) Event {
 	switch {
-	case !s.tx.open:
+	case !s.tx.open, s.tx.chunks > 0: // RFC 3030 §2: DATA and BDAT do not mix
 		return s.fail(replyNotNow)
 	case len(args) > 0:
 		return s.fail(replyNoArgument)
 	case s.tx.recipients == 0:
 		s.tx.reset()
-		s.fail("554 5.5.1 No valid recipients\r\n") // if that was one error too many, Close comes with the next Feed
+		s.fail(replyNobody) // if that was one error too many, Close comes with the next Feed
 		return Reset
 	}
 	return s.ask(Data)

@@ -21,13 +21,14 @@ const (
 
 // Decoder takes content from a DATA stream: it finds the end of data, removes dot-stuffing (RFC 5321 §4.5.2) and refuses what smugglers
 // use. The end of data is exactly CRLF.CRLF, or .CRLF at the very beginning; nothing else ends it. It is the only reader of DATA, so no
-// two parts can disagree about where a message ends.
+// two parts can disagree about where a message ends. Content that comes in chunks it takes by Take, see there.
 //
-// Its state is one bit, whether a line begins here: what cannot be judged yet (a CR, or a dot that begins a line) is left with the caller.
+// The state of Decode is one bit, whether a line begins here: what cannot be judged yet (a CR, or a dot that begins a line) is left with the caller.
 // Reset it before use.
 type Decoder struct {
 	size        int64
 	bol         bool // the next octet begins a line
+	cr          bool // of Take: the last octet was a CR
 	leadingDots bool
 }
 

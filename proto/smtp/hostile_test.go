@@ -163,10 +163,6 @@ func TestI14NUL(t *testing.T) {
 	}
 }
 
-func TestB1FailedBDATThenData(t *testing.T) {
-	refusedLines(t, hello+"BDAT 5 LAST\r\n", map[string]string{"DATA\r\n": "503 5.5.1"})
-}
-
 // TestB2EveryFailureResets: however a transaction ends, RCPT and DATA behind it need a new MAIL.
 func TestB2EveryFailureResets(t *testing.T) {
 	small := &ServerConfig{Hostname: "mx.example.com", MaxSize: 10}

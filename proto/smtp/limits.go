@@ -12,6 +12,14 @@ const (
 // recipientOvershoot is how many recipients over the limit are refused before each further one counts as a protocol error.
 const recipientOvershoot = 1000
 
+// Bounds of chunks (BDAT). So many of a transaction may be of any size; beyond that the content must have come to smallChunk octets for each on
+// the average. A refused chunk of more than drainedChunk octets is not waited for.
+const (
+	smallChunks  = 1000
+	smallChunk   = 1 << 10
+	drainedChunk = 1 << 30
+)
+
 // Limits of addresses, in octets. RFC 5321 §4.5.3.1.1 to §4.5.3.1.3.
 const (
 	maxLocal  = 64

@@ -29,9 +29,10 @@ const (
 	Mail
 	// Rcpt asks about RCPT: see Server.Rcpt.
 	Rcpt
-	// Data asks about DATA, which has at least one accepted recipient. Refuse it, and the transaction is gone (no Reset follows).
+	// Data asks about DATA, or the first BDAT, which has at least one accepted recipient. Refuse it, and the transaction is gone (no Reset
+	// follows).
 	Data
-	// Content: a span of content, see Server.Content.
+	// Content: a span of content, see Server.Content. What ends a chunk may wait for the next call of Feed, without more octets.
 	Content
 	// EndOfData asks about the whole message: see ContentSize, LeadingDots. Whatever the answer, the transaction is gone (no Reset follows).
 	EndOfData
@@ -52,12 +53,14 @@ func (e Event) String() string {
 type phase uint8
 
 const (
-	phaseSilent   phase = iota // before our greeting: nothing may come
-	phaseCommand               // a command line
-	phaseLongLine              // the rest of a command line that is too long
-	phaseContent               // content after 354
-	phaseTooLarge              // content that is not kept, to its true end
-	phaseClosed                // nothing any more
+	phaseSilent       phase = iota // before our greeting: nothing may come
+	phaseCommand                   // a command line
+	phaseLongLine                  // the rest of a command line that is too long
+	phaseContent                   // content after 354
+	phaseTooLarge                  // content that is not kept, to its true end
+	phaseChunk                     // octets of a chunk
+	phaseRefusedChunk              // octets of a chunk that is not kept
+	phaseClosed                    // nothing any more
 )
 
 // Server is the server side of one session. It promises:
@@ -78,6 +81,7 @@ type Server struct {
 	idle     int   // commands without mail since the last accepted message
 	tx       transaction
 	decoder  Decoder
+	chunk    chunk
 
 	hello   []byte
 	mail    MailParams
@@ -88,7 +92,7 @@ type Server struct {
 
 // Init makes s ready for a new session. It queues nothing.
 func (s *Server) Init(cfg *ServerConfig) {
-	*s = Server{cfg: cfg, last: Close, out: s.out[:0]}
+	*s = Server{cfg: cfg, last: Close, out: s.out[:0], chunk: chunk{answer: s.chunk.answer[:0]}}
 }
 
 // Greet queues the greeting. Octets that arrive before it make the session end with 554 5.5.1. A client that is not welcome gets Bye
@@ -114,6 +118,15 @@ func (s *Server) Feed(p []byte) (n int, ev Event) {
 			used, ev = s.readContent(p[n:])
 		case phaseLongLine:
 			used, ev = s.skipLine(p[n:])
+		case phaseChunk:
+			if used, ev = s.readChunk(p[n:]); ev == NeedInput && s.phase == phaseCommand {
+				continue
+			}
+		case phaseRefusedChunk:
+			if used, ev = s.skipChunk(p[n:]); ev == NeedInput && s.phase == phaseCommand {
+				n += used
+				continue
+			}
 		case phaseClosed:
 			if s.tx.reset() {
 				return n, Reset
@@ -228,6 +241,10 @@ func (s *Server) Accept() {
 		s.tx.recipients++
 		s.say("250 2.1.5 Ok\r\n")
 	case Data:
+		if s.tx.chunks > 0 {
+			s.phase = phaseChunk
+			return
+		}
 		s.decoder.Reset()
 		s.phase = phaseContent
 		s.say("354 End data with <CR><LF>.<CR><LF>\r\n")
@@ -261,6 +278,12 @@ func (s *Server) Refuse(r Reply) {
 		return
 	}
 	s.question = NeedInput
+	if question == Data && s.tx.chunks > 0 && r.Code != 421 {
+		s.chunk.answer, s.chunk.fault = AppendReply(s.chunk.answer[:0], r), false
+		s.phase = phaseRefusedChunk
+		s.tx.reset()
+		return
+	}
 	s.out = AppendReply(s.out, r)
 	if question == Data || question == EndOfData {
 		s.phase = phaseCommand
@@ -317,7 +340,7 @@ func (s *Server) Recipients() int { return s.tx.recipients }
 // InTransaction reports whether a MAIL was accepted and its message has not ended.
 func (s *Server) InTransaction() bool { return s.tx.open }
 
-// Content is the span of the Content event: a slice of what was fed, dots removed. Holds until the next Feed.
+// Content is the span of the Content event: a slice of what was fed, dots removed, or a line end of ours. Holds until the next Feed. Not to be changed.
 func (s *Server) Content() []byte { return s.content }
 
 // ContentSize is the number of octets of content so far.

@@ -285,7 +285,7 @@ func TestPipelinedCommandsHaveOnePending(t *testing.T) {
 		}
 		s.Accept()
 	}
-	want := "250-mx.example.com\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 ENHANCEDSTATUSCODES\r\n" +
+	want := "250-mx.example.com\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-CHUNKING\r\n250 ENHANCEDSTATUSCODES\r\n" +
 		"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n354 End data with <CR><LF>.<CR><LF>\r\n"
 	if string(s.Pending()) != want || len(p) != 0 {
 		t.Fatalf("%q left, pending %q", p, s.Pending())
@@ -358,7 +358,10 @@ func TestRepeatedSessions(t *testing.T) {
 }
 
 // messageCommands is one message of a connection that sends many.
-const messageCommands = "MAIL FROM:<bounce-123@news.example.com> SIZE=10240\r\nRCPT TO:<someone@recipient.example.net>\r\nDATA\r\n"
+const (
+	chunkedCommands = "MAIL FROM:<bounce-123@news.example.com> SIZE=10240\r\nRCPT TO:<someone@recipient.example.net>\r\n"
+	messageCommands = chunkedCommands + "DATA\r\n"
+)
 
 // serveMessage runs one message through s.
 func serveMessage(s *Server, p []byte) {
@@ -390,6 +393,7 @@ func greetedServer() *Server {
 func TestServerDoesNotAllocate(t *testing.T) {
 	s := greetedServer()
 	message := []byte(messageCommands + "Subject: x\r\n\r\n..\r\n.\r\nRSET\r\nNOOP\r\nVRFY x\r\n")
+	message = append(message, chunkedCommands+"BDAT 3\r\n.\r\nBDAT 0\r\nBDAT 1 LAST\r\nxBDAT 2\r\nxx"...)
 	serveMessage(s, message)
 	if n := testing.AllocsPerRun(100, func() { serveMessage(s, message) }); n != 0 {
 		t.Errorf("%v allocations per message", n)
@@ -401,13 +405,21 @@ func BenchmarkServer(b *testing.B) {
 		name, content string
 	}{{"commands", ""}, {"message-10KiB", string(lines(10 << 10))}} {
 		b.Run(bc.name, func(b *testing.B) {
-			s, p := greetedServer(), []byte(messageCommands+bc.content+".\r\n")
-			b.SetBytes(int64(len(p)))
-			b.ReportAllocs()
-			for b.Loop() {
-				serveMessage(s, p)
-			}
+			benchmarkMessage(b, messageCommands+bc.content+".\r\n")
 		})
+	}
+	b.Run("chunk-10KiB", func(b *testing.B) {
+		content := string(lines(10 << 10))
+		benchmarkMessage(b, fmt.Sprintf("%sBDAT %d LAST\r\n%s", chunkedCommands, len(content), content))
+	})
+}
+
+func benchmarkMessage(b *testing.B, input string) {
+	s, p := greetedServer(), []byte(input)
+	b.SetBytes(int64(len(p)))
+	b.ReportAllocs()
+	for b.Loop() {
+		serveMessage(s, p)
 	}
 }
 

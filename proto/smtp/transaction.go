@@ -23,8 +23,9 @@ type MailParams struct {
 type transaction struct {
 	open       bool // MAIL was accepted
 	smtpUTF8   bool
-	recipients int // accepted
-	overshoot  int // recipients refused because of the limit
+	recipients int   // accepted
+	overshoot  int   // recipients refused because of the limit
+	chunks     int64 // begun by BDAT
 }
 
 // reset is the only way out of a transaction: accepted, refused, aborted or cut off, the next one starts from nothing. It reports whether

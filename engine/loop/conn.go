@@ -17,8 +17,9 @@ type Conn struct {
 
 	gc       gnet.Conn // nil when gnet has closed it
 	loop     *Loop
-	listener int32 // -1 when dialled
-	half     int32 // descriptor of a half-closed connection that gnet has given up, or -1
+	sec      *secure // the TLS layer, or nil
+	listener int32   // -1 when dialled
+	half     int32   // descriptor of a half-closed connection that gnet has given up, or -1
 
 	state     connState
 	opened    bool // Open was called, so that Closed is owed
@@ -141,7 +142,12 @@ func (c *Conn) expire() {
 
 // Close closes the connection when the running callback or task has returned. What the kernel takes of the outbound buffer is sent, the
 // rest is dropped. Closed follows with a nil error. Calling it again does nothing.
-func (c *Conn) Close() { c.setClosing(nil) }
+func (c *Conn) Close() {
+	if c.sec != nil {
+		c.sec.farewell()
+	}
+	c.setClosing(nil)
+}
 
 // setClosing makes settle close the socket; err is for Closed.
 func (c *Conn) setClosing(err error) {
@@ -159,6 +165,15 @@ func (c *Conn) setClosing(err error) {
 func (c *Conn) CloseAfterFlush() {
 	if c.state != stateOpen {
 		return
+	}
+	if c.sec != nil {
+		if c.Handshaking() {
+			c.setClosing(nil)
+			return
+		}
+		if c.sec.farewell(); c.state != stateOpen {
+			return
+		}
 	}
 	c.state = stateFlushing
 	c.unread = c.unread || len(c.keep) > 0 || c.readOff
@@ -187,6 +202,13 @@ func (c *Conn) settle() {
 	if c.state == stateGone {
 		c.finish()
 		return
+	}
+	if c.Handshaking() {
+		if len(c.keep) > 0 {
+			c.setClosing(ErrClearText)
+			return
+		}
+		c.sec.hand.begin()
 	}
 	if c.resumed {
 		c.resumed = false
@@ -224,6 +246,9 @@ func (c *Conn) finish() {
 	c.state = stateDone
 	c.timer.Stop()
 	c.releaseKept()
+	if c.Handshaking() {
+		c.sec.hand.abort()
+	}
 	c.loop.conns.remove(c)
 	c.loop.group.limit.release(c.listener >= 0)
 	if c.opened {

@@ -12,8 +12,9 @@
 // Open comes first, Closed last, each once. Callbacks never nest: a Write, Close or Resume inside a callback takes effect on the
 // connection at once, but what it causes (Data of kept bytes, Closed) is called when the running callback or task has returned.
 //
-// # Seat of TLS
+// # TLS
 //
-// Wire bytes meet a handler's bytes in two places only: Conn.received (inbound) and Conn.transmit (outbound). A TLS layer goes there, runs
-// on the loop, and neither handlers nor protocol machines see it.
+// Wire bytes meet a handler's bytes in two places only: Conn.received (inbound) and Conn.transmit (outbound). Conn.StartTLS puts crypto/tls
+// there. Handshakes block and burn processor time, so they run on a pool of goroutines, fed by the loop; after the handshake records are
+// opened and sealed on the loop, and a connection has no goroutine. Handlers and protocol machines see plaintext only.
 package loop

@@ -23,6 +23,7 @@ type Group struct {
 	log       *slog.Logger
 	limit     limiter
 	dials     dialer
+	hands     handshakes
 	listeners []endpoint // what Options.Listeners are bound to
 	loops     atomic.Pointer[[]*Loop]
 	engine    gnet.Engine
@@ -45,6 +46,7 @@ func Start(o Options) (*Group, error) {
 	g := &Group{opts: o.withDefaults(), running: make(chan struct{}), done: make(chan struct{})}
 	g.log = g.opts.Log
 	g.dials.init(g)
+	g.hands.init()
 	if err := g.limit.init(&g.opts); err != nil {
 		return nil, err
 	}
@@ -179,6 +181,7 @@ func (g *Group) Close() error {
 			}
 		})
 		g.stop()
+		g.hands.wait.Wait()
 	})
 	return g.err
 }

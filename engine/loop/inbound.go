@@ -33,9 +33,20 @@ func (c *Conn) Resume() {
 // Kept is the number of bytes that Data has not consumed, which Resume presents.
 func (c *Conn) Kept() int { return len(c.keep) }
 
-// received takes the bytes of one read. This is where wire bytes come in: a TLS layer would open its records here and pass on the
-// plaintext.
+// received takes the bytes of one read. This is where wire bytes come in: under TLS they are opened here, and the plaintext is passed on.
 func (c *Conn) received(p []byte) {
+	switch s := c.sec; {
+	case s == nil || c.state != stateOpen:
+		c.deliver(p)
+	case s.hand != nil:
+		s.hand.feed(p)
+	default:
+		s.open(p)
+	}
+}
+
+// deliver takes bytes of the handler's protocol.
+func (c *Conn) deliver(p []byte) {
 	switch {
 	case c.state == stateFlushing || c.state == stateLinger:
 		c.unread = true
@@ -69,7 +80,7 @@ func (c *Conn) join(p []byte) {
 	c.consume(n)
 	if w < len(p) && c.state == stateOpen {
 		switch {
-		case c.paused || c.resumed:
+		case c.paused || c.resumed || c.Handshaking():
 			c.keepBytes(p[w:])
 		case n >= old: // what is kept now is a part of p
 			c.releaseKept()
@@ -93,6 +104,11 @@ func (c *Conn) presentKept() {
 		c.checkKept()
 	}
 	if c.state != stateOpen || c.paused || c.resumed {
+		return
+	}
+	if c.sec != nil && c.sec.ended {
+		c.sec.farewell()
+		c.setClosing(io.EOF)
 		return
 	}
 	if c.half >= 0 {
@@ -156,7 +172,7 @@ func (c *Conn) releaseKept() {
 
 // ended takes the end of the connection from gnet, which closes its descriptor as soon as this returns.
 func (c *Conn) ended(err error) {
-	if c.state == stateOpen && c.paused && errors.Is(err, io.EOF) && c.halve(err) {
+	if c.state == stateOpen && c.paused && errors.Is(err, io.EOF) && !c.Handshaking() && c.halve(err) {
 		return
 	}
 	c.gone(err)

@@ -46,6 +46,8 @@ type Loop struct {
 	polled          []*Conn // connections whose outbound buffer is watched
 	polledB         []*Conn // the other half of the double buffer
 	pollT           Timer
+	opened, joined  []byte  // plaintext that comes and goes under TLS, during one call
+	sealed          []byte  // wire bytes that crypto/tls wrote, during one call
 	unsettled, late []*Conn // connections that something is to be called for, or to be closed in the next drain
 
 	mu      sync.Mutex

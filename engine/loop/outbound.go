@@ -39,8 +39,16 @@ func (c *Conn) Writev(bs [][]byte) error {
 	return nil
 }
 
-// transmit writes p or, if p is nil, bs. This is where bytes go out to the wire: a TLS layer would seal them here.
+// transmit writes p or, if p is nil, bs. This is where bytes go out to the wire: under TLS they are sealed here.
 func (c *Conn) transmit(p []byte, bs [][]byte) error {
+	if c.sec != nil {
+		return c.sec.seal(p, bs)
+	}
+	return c.send(p, bs)
+}
+
+// send writes wire bytes.
+func (c *Conn) send(p []byte, bs [][]byte) error {
 	if c.half >= 0 {
 		return c.transmitHalf(p, bs)
 	}

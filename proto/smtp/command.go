@@ -7,6 +7,7 @@ const (
 	replyOk          = "250 2.0.0 Ok\r\n"
 	replyBareLF      = "500 5.5.2 Line ends in bare <LF>\r\n"
 	replyTooLarge    = "552 5.3.4 Message too large\r\n"
+	replyNotServed   = "502 5.5.1 Command not implemented\r\n"
 	replyNotNow      = "503 5.5.1 Bad sequence of commands\r\n"
 	replyNoArgument  = "501 5.5.4 No argument allowed\r\n"
 	replyArgument    = "501 5.5.4 Argument needed\r\n"
@@ -53,13 +54,15 @@ const (
 	verbVRFY = 'V'<<24 | 'R'<<16 | 'F'<<8 | 'Y'
 	verbHELP = 'H'<<24 | 'E'<<16 | 'L'<<8 | 'P'
 	verbQUIT = 'Q'<<24 | 'U'<<16 | 'I'<<8 | 'T'
+
+	verbSTARTTLS = ('S'<<24|'T'<<16|'A'<<8|'R')<<32 | 'T'<<24 | 'T'<<16 | 'L'<<8 | 'S'
 )
 
 // unserved are verbs of the field that this server knows and does not serve, and what they are told. An unknown verb gets 500.
 var unserved = func() map[verb]string {
 	replies := make(map[verb]string)
-	for _, name := range []string{"EXPN", "ETRN", "TURN", "ATRN", "AUTH", "STARTTLS", "SEND", "SOML", "SAML"} {
-		replies[verbOf(name)] = "502 5.5.1 Command not implemented\r\n"
+	for _, name := range []string{"EXPN", "ETRN", "TURN", "ATRN", "AUTH", "SEND", "SOML", "SAML"} {
+		replies[verbOf(name)] = replyNotServed
 	}
 	for _, name := range []string{"XCLIENT", "XFORWARD", "PROXY"} {
 		replies[verbOf(name)] = "550 5.7.0 Not authorized\r\n"
@@ -101,6 +104,8 @@ func (s *Server) command(line []byte) Event {
 			return s.fail(replyArgument)
 		}
 		return s.aside("252 2.1.5 Cannot VRFY user, send mail and see\r\n") // RFC 5321 §7.3
+	case verbSTARTTLS:
+		return s.commandStartTLS(args)
 	case verbQUIT:
 		s.last = Quit
 		return s.abort("221 2.0.0 Bye\r\n")
@@ -150,6 +155,9 @@ func (s *Server) sayHello() {
 	}
 	s.say("250-", s.cfg.Hostname, "\r\n250-PIPELINING\r\n250-SIZE ")
 	s.out = strconv.AppendInt(s.out, s.maxSize(), 10)
+	if s.cfg.StartTLS && !s.secured {
+		s.say("\r\n250-STARTTLS")
+	}
 	s.say("\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-CHUNKING\r\n250 ENHANCEDSTATUSCODES\r\n")
 }
 

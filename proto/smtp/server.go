@@ -14,6 +14,7 @@ type ServerConfig struct {
 	MaxRecipients int    // accepted recipients of a transaction; beyond it 452 4.5.3
 	MaxLine       int    // octets of a command line with its CRLF; beyond it 500 5.5.6
 	MaxErrors     int    // protocol errors since the last accepted message; then 421 4.7.0 and Close
+	StartTLS      bool   // offer STARTTLS where the session is not under TLS
 	MaxCommands   int    // commands without mail since the last accepted message; then 421 4.7.0 and Close
 }
 
@@ -36,6 +37,9 @@ const (
 	Content
 	// EndOfData asks about the whole message: see ContentSize, LeadingDots. Whatever the answer, the transaction is gone (no Reset follows).
 	EndOfData
+	// StartTLS asks about STARTTLS. When it is accepted, Pending must be written and nothing fed until Secured was called; refuse it with
+	// 454 4.7.0.
+	StartTLS
 	// Reset: the transaction is gone (RSET, EHLO, no valid recipients, content too large or not acceptable, the session ends). The caller
 	// drops what it holds of it. The machine has seen to the reply.
 	Reset
@@ -46,7 +50,7 @@ const (
 )
 
 func (e Event) String() string {
-	return [...]string{"NeedInput", "Hello", "Mail", "Rcpt", "Data", "Content", "EndOfData", "Reset", "Quit", "Close"}[e]
+	return [...]string{"NeedInput", "Hello", "Mail", "Rcpt", "Data", "Content", "EndOfData", "StartTLS", "Reset", "Quit", "Close"}[e]
 }
 
 // phase is what the next octets of a session are. Some phases only discard.
@@ -60,6 +64,7 @@ const (
 	phaseTooLarge                  // content that is not kept, to its true end
 	phaseChunk                     // octets of a chunk
 	phaseRefusedChunk              // octets of a chunk that is not kept
+	phaseHandshake                 // TLS begins: nothing in clear may come
 	phaseClosed                    // nothing any more
 )
 
@@ -75,6 +80,8 @@ type Server struct {
 	phase    phase
 	question Event // the question that waits for its answer, or NeedInput
 	last     Event // Quit or Close, once phaseClosed is reached
+	secured  bool  // under TLS
+	behind   bool  // octets were presented behind the command line at hand
 	greeted  bool  // HELO or EHLO was accepted
 	extended bool  // the last one was EHLO
 	errors   int   // protocol errors since the last accepted message
@@ -132,6 +139,11 @@ func (s *Server) Feed(p []byte) (n int, ev Event) {
 				return n, Reset
 			}
 			return len(p), s.last
+		case phaseHandshake:
+			if len(p) == 0 {
+				return 0, NeedInput
+			}
+			return 0, s.abort("554 5.5.0 You sent more behind STARTTLS\r\n")
 		case phaseSilent:
 			if len(p) == 0 {
 				return 0, NeedInput
@@ -147,7 +159,7 @@ func (s *Server) Feed(p []byte) (n int, ev Event) {
 
 // readLine reads one command line.
 func (s *Server) readLine(p []byte) (int, Event) {
-	limit := orDefault(s.cfg.MaxLine, DefaultMaxLine)
+	limit, presented := orDefault(s.cfg.MaxLine, DefaultMaxLine), len(p)
 	if len(p) > limit {
 		p = p[:limit]
 	}
@@ -161,6 +173,7 @@ func (s *Server) readLine(p []byte) (int, Event) {
 	case lf == 0 || p[lf-1] != '\r':
 		return lf + 1, s.abort(replyBareLF)
 	}
+	s.behind = presented > lf+1
 	ev := s.command(p[:lf-1])
 	if ev == again {
 		return 0, Reset
@@ -234,6 +247,9 @@ func (s *Server) Accept() {
 	case Hello:
 		s.greeted = true
 		s.sayHello()
+	case StartTLS:
+		s.phase = phaseHandshake
+		s.say("220 2.0.0 Go ahead\r\n")
 	case Mail:
 		s.tx.open, s.tx.smtpUTF8 = true, s.mail.SMTPUTF8
 		s.say("250 2.1.0 Ok\r\n")

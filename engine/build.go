@@ -26,8 +26,11 @@ func (n *Node) openLoops() (err error) {
 	listeners := make([]loop.Listener, len(c.Listeners))
 	for i, l := range c.Listeners {
 		d := &ingress.Door{
-			SMTP: server, RelayFrom: l.RelayFrom, Budget: n.budget, Store: n.store,
-			CommandTimeout: c.Limits.CommandTimeout, DataTimeout: c.Limits.DataTimeout,
+			SMTP: server, RelayFrom: l.RelayFrom, RelayDomains: ingress.NewDomains(l.RelayDomains), Budget: n.budget, Store: n.store,
+			Pace: ingress.Pace{
+				Command: c.Limits.CommandTimeout, Data: c.Limits.DataTimeout, MinRate: c.Limits.MinRate, Window: c.Limits.RateWindow,
+				Session: c.Limits.SessionTime, Messages: c.Limits.SessionMessages,
+			},
 			Accepted: func(l *loop.Loop, m *message.Message) { n.lanes[l.Index()].accepted(m) },
 			Stats:    n.stats.received,
 		}

@@ -39,6 +39,8 @@ type Listener struct {
 	Address   string         // host:port to bind; host may be empty (all addresses), port 0 picks a free one
 	Mode      Mode           // what is spoken there
 	RelayFrom []netip.Prefix // clients that may relay anywhere; nobody by default
+
+	RelayDomains []string // recipients that anybody may send to: lower-case names, or "*.suffix" (every name below suffix)
 }
 
 // Mode is the kind of service a listener gives.
@@ -125,8 +127,13 @@ type Limits struct {
 	LineLength     int           // octets of a command line, CRLF included
 	Errors         int           // refused commands, then 421 and close
 	Commands       int           // commands in a row that carry no mail (NOOP, RSET, HELP …), then 421 and close
-	CommandTimeout time.Duration // for the next command
+	CommandTimeout time.Duration // for the next command, to its end
 	DataTimeout    time.Duration // for the next octets of content
+
+	MinRate         int           // octets of content per second; 0 = no floor
+	RateWindow      time.Duration // how far content may fall behind MinRate, then 421 and close
+	SessionTime     time.Duration // then 421 and close, after the message under way; 0 = no limit. Not for clients in RelayFrom
+	SessionMessages int           // of one session, then 421 and close; 0 = no limit. Not for clients in RelayFrom
 }
 
 // Admin is the HTTP service.
@@ -161,6 +168,7 @@ func Default() *Config {
 		Limits: Limits{
 			MessageSize: 10_240_000, Recipients: 1000, LineLength: 2048, Errors: 20, Commands: 100,
 			CommandTimeout: 5 * time.Minute, DataTimeout: 5 * time.Minute,
+			MinRate: 500, RateWindow: 30 * time.Second, SessionTime: time.Hour, SessionMessages: 1000,
 		},
 		Events: Events{Path: "events.jsonl", MaxSize: 1 << 30, Keep: 4},
 		Log:    Log{Level: "info", Format: "text"},

@@ -17,7 +17,7 @@ var faults = []struct{ toml, want string }{
 	// unknown keys
 	{"+[engine]\nlops = 1\n", `m.toml:6:1: engine.lops: unknown key: did you mean "loops"?`},
 	{"+[engin]\n", `m.toml:5:2: engin: unknown key: did you mean "engine"?`},
-	{"+relay_domains = []\n", `m.toml:5:1: listener.relay_domains: unknown key: [listener] has address, mode, relay_from`},
+	{"+somewhere = []\n", `m.toml:5:1: listener.somewhere: unknown key: [listener] has address, mode, relay_from, relay_domains`},
 	{"+[queue]\nsomething = 1\n", `m.toml:6:1: queue.something: unknown key: [queue] has retry_min, retry_max, expire`},
 	{"+[queue]\n\"\\n\" = 1\n", `m.toml:6:1: queue."\n": unknown key: [queue] has retry_min, retry_max, expire`},
 
@@ -46,12 +46,15 @@ var faults = []struct{ toml, want string }{
 		`m.toml:6:9: engine.loops: 1.5 is not a whole number: want digits without quotes` + "\n" +
 		`m.toml:7:17: engine.drain_timeout: true is not a duration: want a string as in "5m"`},
 	{"+relay_from = '127.0.0.0/8'\n", `m.toml:5:14: listener.relay_from: "127.0.0.0/8" is not an array: want ["127.0.0.0/8"]`},
+	{"+relay_domains = ['*', 'a_b.example', '*.x.example']\n", "" +
+		`m.toml:5:18: listener.relay_domains: "*" would relay for everybody: want the domains that mail is taken for` + "\n" +
+		`m.toml:5:23: listener.relay_domains: "a_b.example" is not a domain name: want an exact name or "*.suffix"`},
 	{"+relay_from = [1]\n", `m.toml:5:15: listener.relay_from: 1 is not a string: want it in quotes`},
 	{"+[spool]\nsync = 'yes'\n", `m.toml:6:8: spool.sync: "yes" is not a truth value: want true or false`},
 	{"+[egress]\nidle = 2026-01-01\nport = []\n", "" +
 		`m.toml:6:8: egress.idle: a date or time is not a duration: want a string as in "5m"` + "\n" +
 		`m.toml:7:1: egress.port: an array is not a whole number: want digits without quotes`},
-	{"+[listener.tls]\n", `m.toml:5:11: listener.tls: unknown key: [listener] has address, mode, relay_from`},
+	{"+[listener.tls]\n", `m.toml:5:11: listener.tls: unknown key: [listener] has address, mode, relay_from, relay_domains`},
 
 	// host names and addresses
 	{"hostname = 'mail'\n[[listener]]\naddress='1.2.3.4:25'\nmode='mx'", `m.toml:1:12: hostname: "mail" is a short name: want the full one, as in "mail.example.com"`},

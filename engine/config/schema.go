@@ -28,6 +28,7 @@ func schema(c *Config) []field {
 				{"address", text(&l.Address)},
 				{"mode", text((*string)(&l.Mode))},
 				{"relay_from", list(&l.RelayFrom, parsePrefix)},
+				{"relay_domains", list(&l.RelayDomains, lower)},
 			}
 		})},
 		{"spool", table([]field{
@@ -44,7 +45,7 @@ func schema(c *Config) []field {
 			c.Routes = append(c.Routes, Route{})
 			route := &c.Routes[len(c.Routes)-1]
 			return []field{
-				{"domains", list(&route.Domains, func(s string) (string, error) { return strings.ToLower(s), nil })},
+				{"domains", list(&route.Domains, lower)},
 				{"to", parsed(&route.To, parseTarget)},
 				{"connections", integer(&route.Connections)},
 			}
@@ -72,6 +73,10 @@ func schema(c *Config) []field {
 			{"commands", integer(&c.Limits.Commands)},
 			{"command_timeout", duration(&c.Limits.CommandTimeout)},
 			{"data_timeout", duration(&c.Limits.DataTimeout)},
+			{"min_rate", integer(&c.Limits.MinRate)},
+			{"rate_window", duration(&c.Limits.RateWindow)},
+			{"session_time", duration(&c.Limits.SessionTime)},
+			{"session_messages", integer(&c.Limits.SessionMessages)},
 		})},
 		{"admin", table([]field{
 			{"address", text(&c.Admin.Address)},
@@ -227,6 +232,9 @@ func list[T any](to *[]T, parse func(string) (T, error)) setter {
 		}
 	}
 }
+
+// lower reads a domain pattern.
+func lower(s string) (string, error) { return strings.ToLower(s), nil }
 
 // parsePrefix reads "10.0.0.0/8" or a single address.
 func parsePrefix(s string) (netip.Prefix, error) {

@@ -86,6 +86,14 @@ func (k *checker) listeners(c *Config) {
 			}
 			seen[l.Address] = "a listener above"
 		}
+		for j, d := range l.RelayDomains {
+			at := fmt.Sprintf("%s.relay_domains[%d]", key, j)
+			if d == "*" {
+				k.complain(at, `"*" would relay for everybody: want the domains that mail is taken for`)
+			} else if fault := patternFault(d, `an exact name or "*.suffix"`); fault != "" {
+				k.complain(at, "%s", fault)
+			}
+		}
 		switch l.Mode {
 		case ModeMX:
 		case "":
@@ -122,7 +130,7 @@ func (k *checker) routes(routes []Route) {
 		}
 		for j, d := range r.Domains {
 			at := fmt.Sprintf("%s.domains[%d]", key, j)
-			if fault := patternFault(d); fault != "" {
+			if fault := patternFault(d, `an exact name, "*.suffix" or "*"`); fault != "" {
 				k.complain(at, "%s", fault)
 			} else if seen[d] {
 				k.complain(at, "%s has a route above already: want it once", quote(d))
@@ -157,6 +165,10 @@ func (k *checker) limits(l *Limits) {
 	k.within("limits.commands", l.Commands, 1, 1_000_000)
 	k.lasts("limits.command_timeout", l.CommandTimeout, 100*time.Millisecond, time.Hour)
 	k.lasts("limits.data_timeout", l.DataTimeout, 100*time.Millisecond, time.Hour)
+	k.within("limits.min_rate", l.MinRate, 0, 1_000_000)
+	k.lasts("limits.rate_window", l.RateWindow, time.Second, time.Hour)
+	k.lasts("limits.session_time", l.SessionTime, 0, 7*24*time.Hour)
+	k.within("limits.session_messages", l.SessionMessages, 0, 1_000_000_000)
 }
 
 func (k *checker) within(key string, n, low, high int) {
@@ -210,8 +222,8 @@ func (k *checker) address(key, s string) bool {
 	return true
 }
 
-// patternFault says what is wrong with a domain pattern of a route, or "".
-func patternFault(d string) string {
+// patternFault says what is wrong with a domain pattern, or "".
+func patternFault(d, want string) string {
 	if d == "*" {
 		return ""
 	}
@@ -219,7 +231,7 @@ func patternFault(d string) string {
 	if fault == "" && d == strings.ToLower(d) {
 		return ""
 	}
-	return advise(cmp.Or(fault, quote(d)+" has capitals"), `an exact name, "*.suffix" or "*"`)
+	return advise(cmp.Or(fault, quote(d)+" has capitals"), want)
 }
 
 // advise adds what would be right, unless the fault comes with a guess of its own.

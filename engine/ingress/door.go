@@ -9,7 +9,6 @@ package ingress
 
 import (
 	"net/netip"
-	"time"
 
 	"mailrace/engine/loop"
 	"mailrace/proto/message"
@@ -30,13 +29,12 @@ type Store interface {
 
 // Door is what the sessions of one listener share: its limits, its policy and the way on. It is immutable once the listener is open.
 type Door struct {
-	SMTP      *smtp.ServerConfig
-	RelayFrom []netip.Prefix  // clients that may relay anywhere
-	Budget    *message.Budget // content in memory
-	Store     Store
-
-	CommandTimeout time.Duration // to wait for a command: RFC 5321 §4.5.3.2.7
-	DataTimeout    time.Duration // to wait for more content
+	SMTP         *smtp.ServerConfig
+	RelayFrom    []netip.Prefix  // clients that may relay anywhere
+	RelayDomains *Domains        // recipients that anybody may send to; nil = none
+	Budget       *message.Budget // content in memory
+	Store        Store
+	Pace         Pace
 
 	// Accepted takes over a message that is durable, with one hold on its Body. It is called on the session's loop, after the 250 was queued.
 	Accepted func(l *loop.Loop, m *message.Message)
@@ -57,6 +55,14 @@ func (d *Door) relays(client netip.Addr) bool {
 	return false
 }
 
+// receives says whether anybody may send to a recipient. An address without a domain is our postmaster's: RFC 5321 §4.5.1
+func (d *Door) receives(rcpt *smtp.Path) bool {
+	if len(rcpt.Domain) == 0 {
+		return d.RelayDomains.Has([]byte(d.SMTP.Hostname))
+	}
+	return d.RelayDomains.Has(rcpt.Domain) && !routed(rcpt.Local)
+}
+
 // Replies of policy. The codes are those of RFC 5321 §4.2 and RFC 3463.
 var (
 	replyNoRelay  = smtp.Reply{Code: 550, Enhanced: "5.7.1", Text: "Relaying denied: this host relays only for its own networks"}
@@ -65,4 +71,8 @@ var (
 	replyHops     = smtp.Reply{Code: 554, Enhanced: "5.4.6", Text: "Too many hops: this message has been going round in circles"}
 	replyDraining = smtp.Reply{Code: 421, Enhanced: "4.3.2", Text: "Service shutting down, try again later"}
 	replyTimeout  = smtp.Reply{Code: 421, Enhanced: "4.4.2", Text: "Timeout waiting for you"}
+	replySlow     = smtp.Reply{Code: 421, Enhanced: "4.4.2", Text: "Your message comes too slowly"}
+	replyOverTime = smtp.Reply{Code: 421, Enhanced: "4.4.2", Text: "This session has lasted long enough, connect again"}
+
+	replyOverMessages = smtp.Reply{Code: 421, Enhanced: "4.7.0", Text: "Enough messages for one session, connect again"}
 )

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 )
 
 // smuggled are ends of data that some server reads where another does not, by their row in the list of hostile input, and the reply.
@@ -165,10 +166,10 @@ func TestTraceHeader(t *testing.T) {
 	r.awaitQuiet()
 }
 
-// TestClientThatNeverReads is A9: replies that nobody reads do not pile up without bound.
-func TestClientThatNeverReads(t *testing.T) {
+// TestA9ClientThatNeverReads stops reading from a client that does not read its replies, and closes at the deadline.
+func TestA9ClientThatNeverReads(t *testing.T) {
 	t.Parallel()
-	r := open(t, nil)
+	r := open(t, func(d *Door, _ *shelf) { d.Pace.Command = time.Second })
 	c := r.greet()
 	if err := c.SetReadBuffer(4096); err != nil {
 		t.Fatal(err)
@@ -177,8 +178,38 @@ func TestClientThatNeverReads(t *testing.T) {
 	for range 10_000 { // 140 MB of replies: the server must end it long before
 		if _, err := c.Write([]byte(transaction)); err != nil {
 			r.awaitQuiet()
+			if n := r.door.Stats.Unread.Get(); n != 1 {
+				t.Errorf("%d sessions ended for not reading", n)
+			}
 			return
 		}
 	}
 	t.Error("the server goes on answering somebody who does not read")
+}
+
+// TestA9ClientThatReadsLate loses nothing when the replies are read after all.
+func TestA9ClientThatReadsLate(t *testing.T) {
+	t.Parallel()
+	r := open(t, func(d *Door, _ *shelf) { d.SMTP.MaxRecipients = 1_000_000 })
+	c := r.greet()
+	const recipients = 400_000
+	c.say("MAIL FROM:<s@sender.example>", 250)
+	sent := make(chan error, 1)
+	go func() {
+		_, err := c.Write([]byte(strings.Repeat("RCPT TO:<a@far.example>\r\n", recipients) + "RSET\r\n"))
+		sent <- err
+	}()
+	r.await("a session that waits for its client to read", func() (clogged bool) {
+		r.onLoop(func(s *session) { clogged = s.clogged })
+		return clogged
+	})
+	for range recipients + 1 {
+		c.expect(250)
+	}
+	if err := receive(t, sent); err != nil {
+		t.Fatal(err)
+	}
+	c.say("QUIT", 221)
+	c.end()
+	r.awaitQuiet()
 }

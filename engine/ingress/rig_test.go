@@ -118,7 +118,7 @@ func open(t *testing.T, change func(d *Door, s *shelf)) *rig {
 	r := &rig{t: t, store: &shelf{}, accepted: make(chan arrival, 100_000), timeouts: make(chan struct{}, 1000)}
 	r.door = &Door{
 		SMTP: &smtp.ServerConfig{Hostname: "mta.test.example"}, RelayFrom: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
-		Budget: message.NewBudget(64 << 20), Store: r.store, CommandTimeout: patience, DataTimeout: patience,
+		Budget: message.NewBudget(64 << 20), Store: r.store, Pace: Pace{Command: patience, Data: patience},
 		Stats: NewStats(metrics.NewSet()),
 	}
 	r.door.Accepted = func(_ *loop.Loop, m *message.Message) {

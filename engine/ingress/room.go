@@ -38,7 +38,8 @@ func (d *Door) Sessions(l *loop.Loop) int { return len(d.rooms[l.Index()].sessio
 
 // Stats are the figures of all doors.
 type Stats struct {
-	Connections, Messages, Bytes, NoMemory, NoRelay, StoreErrors, Timeouts *metrics.Counter
+	Connections, Messages, Bytes, NoMemory, NoRelay, StoreErrors *metrics.Counter
+	Timeouts, Slow, OverTime, OverMessages, Unread               *metrics.Counter // sessions that were ended
 }
 
 // NewStats registers the figures in a set.
@@ -51,5 +52,10 @@ func NewStats(set *metrics.Set) *Stats {
 		NoRelay:     set.NewCounter(`mailrace_ingress_refused_total{reason="relay"}`),
 		StoreErrors: set.NewCounter(`mailrace_ingress_refused_total{reason="store"}`),
 		Timeouts:    set.NewCounter("mailrace_ingress_timeouts_total"),
+
+		Slow:         set.NewCounter(`mailrace_ingress_ended_total{reason="rate"}`),
+		OverTime:     set.NewCounter(`mailrace_ingress_ended_total{reason="session_time"}`),
+		OverMessages: set.NewCounter(`mailrace_ingress_ended_total{reason="session_messages"}`),
+		Unread:       set.NewCounter(`mailrace_ingress_ended_total{reason="unread"}`),
 	}
 }

@@ -20,13 +20,17 @@ type session struct {
 	client  string // its address in text
 	helo    string // as in Received
 	relay   bool   // may send anywhere
-	content bool   // content is awaited
 	open    bool   // a transaction is under way: MAIL was accepted and the message has not been answered for
 	parked  bool   // waits for the store; the machine has an open question
 	choked  bool   // waits for the store to catch up with the content
+	clogged bool   // waits for the client to read
 	ending  bool   // the last reply is queued
 	gone    bool   // the connection is closed
 	inData  bool   // inside Data, which flushes and resumes by itself
+
+	floor    floor     // of the content under way
+	ends     time.Time // when the session has lasted long enough; zero = never
+	messages int       // accepted in this session
 }
 
 // New returns the session for a fresh connection. It is called on the connection's loop.
@@ -45,6 +49,9 @@ func (s *session) Open(c *loop.Conn) {
 	s.room.enter(s)
 	s.door.Stats.Connections.Inc()
 	s.smtp.Init(s.door.SMTP)
+	if p := &s.door.Pace; p.Session > 0 && !s.relay {
+		s.ends = c.Loop().Now().Add(p.Session)
+	}
 	if s.room.draining {
 		s.end(replyDraining)
 		return
@@ -55,27 +62,37 @@ func (s *session) Open(c *loop.Conn) {
 
 // Data runs the dialogue as far as the bytes go. All replies to them leave in one write. RFC 2920 §3.2
 func (s *session) Data(c *loop.Conn, p []byte) int {
-	done := 0
+	done, octets := 0, 0
 	s.inData = true
-	for !s.parked && !s.choked && !s.ending {
+	for !s.parked && !s.choked && !s.clogged && !s.ending {
+		before := s.smtp.InContent()
 		n, ev := s.smtp.Feed(p[done:])
 		done += n
+		if after := s.smtp.InContent(); before || after {
+			octets += n
+			if before != after {
+				s.floor.turn(c.Loop().Now(), after, !s.open, &s.door.Pace)
+			}
+		}
 		if ev == smtp.NeedInput {
 			break
 		}
 		s.handle(ev)
 	}
 	s.inData = false
+	if octets > 0 {
+		s.floor.add(c.Loop().Now(), octets, &s.door.Pace)
+	}
 	switch {
 	case s.ending:
 		done = len(p)
-	case s.parked, s.choked:
+	case s.parked, s.choked, s.clogged:
 		s.conn.Pause()
 	case s.room.draining && !s.open:
 		s.end(replyDraining)
 		return len(p)
-	case done == 0 && len(s.smtp.Pending()) == 0: // a part of a line does not move the deadline: the line must come whole in time
-		return 0
+	case octets == 0 && len(s.smtp.Pending()) == 0: // a part of a line does not move the deadline: the line must come whole in time
+		return done
 	}
 	s.flush()
 	return done
@@ -91,7 +108,7 @@ func (s *session) handle(ev smtp.Event) {
 	case smtp.Rcpt:
 		s.rcpt()
 	case smtp.Data:
-		s.content = true
+		s.floor.begin(s.conn.Loop().Now(), &s.door.Pace)
 		s.smtp.Accept()
 	case smtp.Content:
 		s.tx.addContent(s.smtp.Content())
@@ -111,6 +128,14 @@ func (s *session) mail() {
 	case s.room.draining:
 		s.smtp.Refuse(replyDraining)
 		return
+	case s.overTime():
+		s.door.Stats.OverTime.Inc()
+		s.smtp.Refuse(replyOverTime)
+		return
+	case s.door.Pace.Messages > 0 && s.messages >= s.door.Pace.Messages && !s.relay:
+		s.door.Stats.OverMessages.Inc()
+		s.smtp.Refuse(replyOverMessages)
+		return
 	case s.door.Budget.Full():
 		s.door.Stats.NoMemory.Inc()
 		s.smtp.Refuse(replyNoMemory)
@@ -122,7 +147,7 @@ func (s *session) mail() {
 }
 
 func (s *session) rcpt() {
-	if !s.relay {
+	if !s.relay && !s.door.receives(s.smtp.Rcpt()) {
 		s.door.Stats.NoRelay.Inc()
 		s.smtp.Refuse(replyNoRelay)
 		return
@@ -133,7 +158,6 @@ func (s *session) rcpt() {
 
 // endOfData parks the session until the store has answered. RFC 5321 §4.2.5: with the 250 the responsibility is ours.
 func (s *session) endOfData() {
-	s.content = false
 	if s.tx.tooManyHops() {
 		s.smtp.Refuse(replyHops)
 		s.drop()
@@ -157,6 +181,7 @@ func (s *session) committed(m *message.Message, err error) {
 		if err != nil {
 			s.smtp.Refuse(replyStore)
 		} else {
+			s.messages++
 			s.smtp.AcceptQueued(m.ID)
 		}
 		s.goOn()
@@ -171,6 +196,7 @@ func (s *session) caughtUp() {
 	if s.choked && s.tx.sent-s.tx.stored <= aheadMax/2 {
 		s.choked = false
 		if !s.gone {
+			s.floor.begin(s.conn.Loop().Now(), &s.door.Pace) // the wait was ours
 			s.goOn()
 		}
 	}
@@ -185,11 +211,15 @@ func (s *session) goOn() {
 		s.end(replyDraining)
 		return
 	}
+	if s.clogged { // Drained goes on
+		s.flush()
+		return
+	}
 	s.conn.Resume()
 	if s.conn.Kept() > 0 {
 		return // Data follows, and flushes
 	}
-	if s.content {
+	if s.smtp.InContent() {
 		s.Data(s.conn, nil) // the end of a chunk may have come with what was read
 	}
 	s.flush()
@@ -200,7 +230,7 @@ func (s *session) drop() {
 	if !s.open {
 		return
 	}
-	s.open, s.content = false, false
+	s.open = false
 	tx := s.tx
 	if tx.sent > 0 { // it lives on until the store has answered
 		s.tx = &transaction{s: s}
@@ -220,20 +250,16 @@ func (s *session) flush() {
 			s.conn.Close()
 			return
 		}
+		if s.conn.Full() && !s.ending { // no more is asked for before this is read
+			s.clogged = true
+			s.conn.Pause()
+		}
 	}
 	if s.ending {
 		s.conn.CloseAfterFlush()
 		return
 	}
 	s.arm()
-}
-
-func (s *session) arm() {
-	if s.content {
-		s.conn.SetDeadline(s.door.DataTimeout)
-	} else {
-		s.conn.SetDeadline(s.door.CommandTimeout)
-	}
 }
 
 // end answers with a 421 and closes.
@@ -244,17 +270,15 @@ func (s *session) end(r smtp.Reply) {
 	s.flush()
 }
 
-// Drained is of no interest: replies are small, and a client that does not read them is closed by the bound on what is buffered.
-func (s *session) Drained(*loop.Conn) {}
-
-// Timeout closes a client that went quiet. A session that waits for the store is not to blame.
-func (s *session) Timeout(*loop.Conn) {
-	if s.parked || s.choked {
-		s.arm()
-		return
+// Drained goes on with a client that has read its replies.
+func (s *session) Drained(*loop.Conn) {
+	if s.clogged {
+		s.clogged = false
+		s.floor.begin(s.conn.Loop().Now(), &s.door.Pace)
+		if !s.parked && !s.choked {
+			s.goOn()
+		}
 	}
-	s.door.Stats.Timeouts.Inc()
-	s.end(replyTimeout)
 }
 
 // Closed forgets the session. A message that is with the store stays accepted whether or not its 250 could be told: RFC 1047.

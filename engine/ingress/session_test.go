@@ -250,7 +250,7 @@ func TestTimeouts(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := open(t, func(d *Door, _ *shelf) { d.CommandTimeout, d.DataTimeout = c.command, c.data })
+			r := open(t, func(d *Door, _ *shelf) { d.Pace.Command, d.Pace.Data = c.command, c.data })
 			client := r.connect()
 			client.expect(220)
 			c.does(client)
@@ -271,7 +271,7 @@ func TestNoTimeoutWhileParked(t *testing.T) {
 	t.Parallel()
 	r := open(t, func(d *Door, s *shelf) {
 		hold(d, s)
-		d.CommandTimeout = 500 * time.Millisecond
+		d.Pace.Command = 500 * time.Millisecond
 	})
 	c := r.greet()
 	c.envelope()

@@ -13,6 +13,7 @@ const (
 	replyArgument    = "501 5.5.4 Argument needed\r\n"
 	replyParameter   = "501 5.5.4 Bad or repeated parameter\r\n"
 	replyUnknownParm = "555 5.5.4 Unsupported parameter\r\n"
+	replyErrors      = "421 4.7.0 Too many errors\r\n"
 	replyNeedsUTF8   = "553 5.6.7 Address needs SMTPUTF8\r\n"
 )
 
@@ -278,7 +279,7 @@ func (s *Server) countError() Event {
 	if s.errors++; s.errors < orDefault(s.cfg.MaxErrors, DefaultMaxErrors) {
 		return NeedInput
 	}
-	return s.abort("421 4.7.0 Too many errors\r\n")
+	return s.abort(replyErrors)
 }
 
 // abort queues the last reply of the session. A transaction that was open is reset first; then the end of the session comes with the next

@@ -286,8 +286,8 @@ func (s *Server) endMessage() {
 	s.errors, s.idle = 0, 0
 }
 
-// Refuse answers the question at hand with r, a 4xx or 5xx reply. A 421 ends the session: Close follows. Without a question it does
-// nothing.
+// Refuse answers the question at hand with r, a 4xx or 5xx reply. A 421 ends the session: Close follows. A 5xx to MAIL or RCPT counts as an
+// error, so that nobody goes through a list of addresses. Without a question it does nothing.
 func (s *Server) Refuse(r Reply) {
 	question := s.question
 	if question == NeedInput {
@@ -307,6 +307,12 @@ func (s *Server) Refuse(r Reply) {
 	}
 	if r.Code == 421 {
 		s.phase = phaseClosed
+	}
+	if r.Code >= 500 && (question == Mail || question == Rcpt) {
+		if s.errors++; s.errors >= orDefault(s.cfg.MaxErrors, DefaultMaxErrors) {
+			s.say(replyErrors)
+			s.phase = phaseClosed // Reset, if there is a transaction, and Close come with the next Feed
+		}
 	}
 }
 
@@ -355,6 +361,9 @@ func (s *Server) Recipients() int { return s.tx.recipients }
 
 // InTransaction reports whether a MAIL was accepted and its message has not ended.
 func (s *Server) InTransaction() bool { return s.tx.open }
+
+// InContent reports whether the next octets are content of a message, kept or not, rather than commands.
+func (s *Server) InContent() bool { return s.phase >= phaseContent && s.phase < phaseClosed }
 
 // Content is the span of the Content event: a slice of what was fed, dots removed, or a line end of ours. Holds until the next Feed. Not to be changed.
 func (s *Server) Content() []byte { return s.content }

@@ -1,0 +1,41 @@
+package engine
+
+import (
+	"fmt"
+	"testing"
+
+	"mailrace/engine/config"
+)
+
+// knock connects to a listener of the node.
+func (r *rig) knock(listener int) *dialog {
+	r.t.Helper()
+	return &dialog{r.t, connect(r.t, r.Addr(listener).String())}
+}
+
+// TestDoorsHaveTheirOwnPolicy takes mail of strangers for the domains of the listener that they came by, and bounds their sessions.
+func TestDoorsHaveTheirOwnPolicy(t *testing.T) {
+	t.Parallel()
+	c := settings(t, config.Route{Domains: []string{"*"}, To: config.Target{Kind: config.ToDiscard}})
+	c.Limits.SessionMessages = 1
+	c.Listeners = []config.Listener{
+		{Address: "127.0.0.1:0", Mode: config.ModeMX, RelayFrom: loopback},
+		{Address: "127.0.0.1:0", Mode: config.ModeMX, RelayDomains: []string{"local.example"}},
+		{Address: "127.0.0.1:0", Mode: config.ModeMX},
+	}
+	r := start(t, c)
+	for i, want := range []struct{ local, far, next int }{{250, 250, 250}, {250, 550, 421}, {550, 550, 0}} {
+		d := r.knock(i)
+		d.expect(220)
+		d.say("EHLO client.example", 250)
+		d.say("MAIL FROM:<s@sender.example>", 250)
+		d.say(fmt.Sprintf("RCPT TO:<u%d@local.example>", i), want.local)
+		d.say("RCPT TO:<u@far.example>", want.far)
+		if want.next != 0 {
+			d.say("DATA", 354)
+			d.say("Subject: x\r\n.", 250)
+			d.say("MAIL FROM:<s@sender.example>", want.next)
+		}
+	}
+	r.await("three deliveries", func() bool { return len(r.records("delivery")) == 3 })
+}

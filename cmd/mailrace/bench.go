@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mailrace/bench/console"
+	"mailrace/bench/dialog"
 	"mailrace/bench/load"
 	"mailrace/bench/scenario"
 	"mailrace/bench/sink"
@@ -72,7 +73,26 @@ func benchCommand() *cobra.Command {
 	c.AddCommand(
 		scenarioCommand(scenario.Accept, "Measure durable acceptance: mail is discarded once it is on stable storage"),
 		scenarioCommand(scenario.Relay, "Measure relaying: mail is made durable and delivered to a sink"),
+		dialogsCommand(),
 	)
+	return c
+}
+
+func dialogsCommand() *cobra.Command {
+	var o dialog.Options
+	c := &cobra.Command{
+		Use:   "dialogs",
+		Short: "Hold a server's answers against the RFCs: hundreds of dialogs, good and hostile",
+		Long: `Have dialogs with any SMTP server, over TCP: every verb and extension in good and bad forms, smuggling, injection, limits. Each ends in ok,
+failed (with its transcript) or not offered. What the server must have: a recipient that it accepts, who gets some of the messages.`,
+		Example: `  mailrace bench dialogs --address 127.0.0.1:2525
+  mailrace bench dialogs --address mx.example.com:25 --to postmaster@example.com --mode bytes --parallel 1
+  mailrace bench dialogs --only smuggling/ --mode segments --json`,
+		Args: cobra.NoArgs,
+	}
+	out := addOutput(c, "print the report as JSON")
+	c.RunE = func(cmd *cobra.Command, _ []string) error { return dialog.Command(cmd.Context(), o, out()) }
+	addFlags(c, func(fs *flag.FlagSet) { dialog.BindFlags(fs, &o) })
 	return c
 }
 

@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// dialog is a plain client for tests.
-type dialog struct {
+// talk is a plain client for tests.
+type talk struct {
 	t    *testing.T
 	conn net.Conn
 	r    *bufio.Reader
 }
 
-func dialSMTP(t *testing.T, address string) *dialog {
+func dialSMTP(t *testing.T, address string) *talk {
 	t.Helper()
 	conn, err := net.Dial("tcp", address)
 	if err != nil {
@@ -25,19 +25,19 @@ func dialSMTP(t *testing.T, address string) *dialog {
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
-	d := &dialog{t: t, conn: conn, r: bufio.NewReader(conn)}
+	d := &talk{t: t, conn: conn, r: bufio.NewReader(conn)}
 	d.expect(220)
 	return d
 }
 
 // say sends a line and returns the reply, which must have the code.
-func (d *dialog) say(line string, code int) string {
+func (d *talk) say(line string, code int) string {
 	d.t.Helper()
 	d.send(line + "\r\n")
 	return d.expect(code)
 }
 
-func (d *dialog) send(text string) {
+func (d *talk) send(text string) {
 	d.t.Helper()
 	if _, err := d.conn.Write([]byte(text)); err != nil {
 		d.t.Fatal(err)
@@ -45,7 +45,7 @@ func (d *dialog) send(text string) {
 }
 
 // expect reads a reply.
-func (d *dialog) expect(code int) string {
+func (d *talk) expect(code int) string {
 	d.t.Helper()
 	var reply strings.Builder
 	for {

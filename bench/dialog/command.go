@@ -1,0 +1,35 @@
+package dialog
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"mailrace/bench/console"
+)
+
+// Command is `mailrace bench dialogs`: it has the dialogs with a server and prints the report, with JSON as one object. It fails if a dialog did.
+func Command(ctx context.Context, o Options, out console.Output) error {
+	line, done := console.NewLine(out.Stderr), 0
+	if !out.JSON && line.Terminal() {
+		o.Progress = func(r Result) {
+			done++
+			line.Show(fmt.Sprintf("%d %s", done, r.Name))
+		}
+	}
+	r, err := Run(ctx, o)
+	line.Clear()
+	if err != nil {
+		return err
+	}
+	if out.JSON {
+		err = json.NewEncoder(out.Stdout).Encode(r)
+	} else {
+		err = r.WriteText(out.Stdout)
+	}
+	if r.Failed > 0 {
+		err = errors.Join(err, fmt.Errorf("%d of %d dialogs failed", r.Failed, len(r.Dialogs)))
+	}
+	return err
+}

@@ -23,10 +23,14 @@ func (n *Node) openLoops() (err error) {
 		MaxLine: c.Limits.LineLength, MaxErrors: c.Limits.Errors, MaxCommands: c.Limits.Commands,
 	}
 	busy := smtp.AppendReply(nil, smtp.Reply{Code: 421, Enhanced: "4.7.0", Text: "Too many connections, try again later"})
+	clients := ingress.NewClients(ingress.ClientLimits{
+		Client: ingress.Quota(c.Limits.Client), Network: ingress.Quota(c.Limits.Network), Interval: c.Limits.Interval,
+	}, c.Engine.MaxConnections, time.Now())
 	listeners := make([]loop.Listener, len(c.Listeners))
 	for i, l := range c.Listeners {
 		d := &ingress.Door{
 			SMTP: server, RelayFrom: l.RelayFrom, RelayDomains: ingress.NewDomains(l.RelayDomains), Budget: n.budget, Store: n.store,
+			Clients: clients, Exempt: c.Limits.Exempt,
 			Pace: ingress.Pace{
 				Command: c.Limits.CommandTimeout, Data: c.Limits.DataTimeout, MinRate: c.Limits.MinRate, Window: c.Limits.RateWindow,
 				Session: c.Limits.SessionTime, Messages: c.Limits.SessionMessages,

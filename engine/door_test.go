@@ -39,3 +39,24 @@ func TestDoorsHaveTheirOwnPolicy(t *testing.T) {
 	}
 	r.await("three deliveries", func() bool { return len(r.records("delivery")) == 3 })
 }
+
+// TestA8QuotasHoldForAllDoors counts a stranger at all listeners and loops together.
+func TestA8QuotasHoldForAllDoors(t *testing.T) {
+	t.Parallel()
+	c := settings(t)
+	c.Limits.Client.Connections = 2
+	c.Listeners = []config.Listener{
+		{Address: "127.0.0.1:0", Mode: config.ModeMX},
+		{Address: "127.0.0.1:0", Mode: config.ModeMX},
+		{Address: "127.0.0.1:0", Mode: config.ModeMX, RelayFrom: loopback},
+	}
+	r := start(t, c)
+	r.knock(0).expect(220)
+	r.knock(1).expect(220)
+	for i := range 8 {
+		d := r.knock(i % 2)
+		d.expect(421)
+		d.end()
+	}
+	r.knock(2).expect(220)
+}

@@ -132,8 +132,22 @@ type Limits struct {
 
 	MinRate         int           // octets of content per second; 0 = no floor
 	RateWindow      time.Duration // how far content may fall behind MinRate, then 421 and close
-	SessionTime     time.Duration // then 421 and close, after the message under way; 0 = no limit. Not for clients in RelayFrom
-	SessionMessages int           // of one session, then 421 and close; 0 = no limit. Not for clients in RelayFrom
+	SessionTime     time.Duration // then 421 and close, after the message under way; 0 = no limit. Not for exempt clients
+	SessionMessages int           // of one session, then 421 and close; 0 = no limit. Not for exempt clients
+
+	Exempt   []netip.Prefix // clients without quotas and limits of the session, beside those in RelayFrom
+	Interval time.Duration  // of the rates of Client and Network
+	Client   Quota          // of an IPv4 address, or of the /64 of an IPv6 address
+	Network  Quota          // of a /24 of IPv4, or a /48 of IPv6
+}
+
+// Quota is what one client or network that is not exempt may do, at all listeners together. 0 = no limit.
+type Quota struct {
+	Connections    int // open at once; 421 beyond
+	ConnectionRate int // new ones in an interval; 421 beyond
+	Messages       int // in an interval; 450 beyond
+	Recipients     int // in an interval; 452 beyond
+	Errors         int // refused commands in an interval; further connections get 421
 }
 
 // Admin is the HTTP service.
@@ -169,6 +183,9 @@ func Default() *Config {
 			MessageSize: 10_240_000, Recipients: 1000, LineLength: 2048, Errors: 20, Commands: 100,
 			CommandTimeout: 5 * time.Minute, DataTimeout: 5 * time.Minute,
 			MinRate: 500, RateWindow: 30 * time.Second, SessionTime: time.Hour, SessionMessages: 1000,
+			Interval: time.Minute,
+			Client:   Quota{Connections: 50, ConnectionRate: 200, Messages: 2000, Recipients: 5000, Errors: 100},
+			Network:  Quota{Connections: 200, ConnectionRate: 1000, Messages: 10_000, Recipients: 25_000},
 		},
 		Events: Events{Path: "events.jsonl", MaxSize: 1 << 30, Keep: 4},
 		Log:    Log{Level: "info", Format: "text"},

@@ -77,6 +77,10 @@ func schema(c *Config) []field {
 			{"rate_window", duration(&c.Limits.RateWindow)},
 			{"session_time", duration(&c.Limits.SessionTime)},
 			{"session_messages", integer(&c.Limits.SessionMessages)},
+			{"exempt", list(&c.Limits.Exempt, parsePrefix)},
+			{"interval", duration(&c.Limits.Interval)},
+			{"client", table(quota(&c.Limits.Client))},
+			{"network", table(quota(&c.Limits.Network))},
 		})},
 		{"admin", table([]field{
 			{"address", text(&c.Admin.Address)},
@@ -90,6 +94,16 @@ func schema(c *Config) []field {
 			{"level", text(&c.Log.Level)},
 			{"format", text(&c.Log.Format)},
 		})},
+	}
+}
+
+func quota(q *Quota) []field {
+	return []field{
+		{"connections", integer(&q.Connections)},
+		{"connection_rate", integer(&q.ConnectionRate)},
+		{"messages", integer(&q.Messages)},
+		{"recipients", integer(&q.Recipients)},
+		{"errors", integer(&q.Errors)},
 	}
 }
 

@@ -169,6 +169,17 @@ func (k *checker) limits(l *Limits) {
 	k.lasts("limits.rate_window", l.RateWindow, time.Second, time.Hour)
 	k.lasts("limits.session_time", l.SessionTime, 0, 7*24*time.Hour)
 	k.within("limits.session_messages", l.SessionMessages, 0, 1_000_000_000)
+	k.lasts("limits.interval", l.Interval, time.Second, time.Hour)
+	k.quota("limits.client", &l.Client)
+	k.quota("limits.network", &l.Network)
+}
+
+func (k *checker) quota(key string, q *Quota) {
+	k.within(key+".connections", q.Connections, 0, 1_000_000)
+	k.within(key+".connection_rate", q.ConnectionRate, 0, 1_000_000_000)
+	k.within(key+".messages", q.Messages, 0, 1_000_000_000)
+	k.within(key+".recipients", q.Recipients, 0, 1_000_000_000)
+	k.within(key+".errors", q.Errors, 0, 1_000_000_000)
 }
 
 func (k *checker) within(key string, n, low, high int) {

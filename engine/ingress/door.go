@@ -35,6 +35,8 @@ type Door struct {
 	Budget       *message.Budget // content in memory
 	Store        Store
 	Pace         Pace
+	Clients      *Clients       // what strangers have done lately, at all doors; nil = not counted
+	Exempt       []netip.Prefix // clients that are neither counted nor bound to Pace.Session and Pace.Messages, as those that may relay
 
 	// Accepted takes over a message that is durable, with one hold on its Body. It is called on the session's loop, after the 250 was queued.
 	Accepted func(l *loop.Loop, m *message.Message)
@@ -44,10 +46,10 @@ type Door struct {
 	rooms []*room
 }
 
-// relays says whether a client may send mail to any domain.
-func (d *Door) relays(client netip.Addr) bool {
-	client = client.Unmap()
-	for _, p := range d.RelayFrom {
+// within says whether an address is in one of the networks.
+func within(client netip.Addr, networks []netip.Prefix) bool {
+	client = client.Unmap().WithZone("")
+	for _, p := range networks {
 		if p.Contains(client) {
 			return true
 		}
@@ -76,3 +78,17 @@ var (
 
 	replyOverMessages = smtp.Reply{Code: 421, Enhanced: "4.7.0", Text: "Enough messages for one session, connect again"}
 )
+
+// replyQuota tells a client which quota it has used up. All of them are worth another try later.
+var replyQuota = [verdicts]smtp.Reply{
+	tooManyConnections: {Code: 421, Enhanced: "4.7.0", Text: "Too many connections from your address or network, try again later"},
+	tooManyNew:         {Code: 421, Enhanced: "4.7.0", Text: "Too many new connections from your address or network, try again later"},
+	tooManyErrors:      {Code: 421, Enhanced: "4.7.0", Text: "Too many errors from your address or network, try again later"},
+	tooManyMessages:    {Code: 450, Enhanced: "4.7.1", Text: "Too many messages from your address or network, try again later"},
+	tooManyRecipients:  {Code: 452, Enhanced: "4.5.3", Text: "Too many recipients from your address or network, try again later"},
+}
+
+// surplusMax is how many recipients over its quota a client may try in a session before the session ends.
+const surplusMax = 1000
+
+var replySurplus = smtp.Reply{Code: 421, Enhanced: "4.7.0", Text: "Too many recipients, try again later"}

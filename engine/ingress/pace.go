@@ -12,8 +12,8 @@ type Pace struct {
 	Data     time.Duration // for the next octets of content: RFC 5321 §4.5.3.2.5
 	MinRate  int           // octets of content per second, over Window
 	Window   time.Duration // how far content may fall behind MinRate; also what a client has before its first octets
-	Session  time.Duration // a whole session. One that is over it ends before its next message. Not for clients that may relay
-	Messages int           // messages of a session; then 421. Not for clients that may relay
+	Session  time.Duration // a whole session. One that is over it ends before its next message. Not for trusted clients
+	Messages int           // messages of a session; then 421. Not for trusted clients
 }
 
 // floor is the moment by which more content must have come. It runs like an hourglass: every octet buys its part of a second, and at most

@@ -186,6 +186,9 @@ func TestA7SlowStoreIsNotTheClientsFault(t *testing.T) {
 	c.silent()
 	for ; ; ops = append(ops, receive(t, r.store.held)) {
 		for _, op := range ops {
+			if op.Append == nil && op.Chunk.Data == nil {
+				t.Errorf("abort %+v", op.Abort)
+			}
 			r.store.complete(op, nil)
 			if op.Append != nil {
 				c.expect(250)

@@ -1,6 +1,8 @@
 package ingress
 
 import (
+	"fmt"
+
 	"github.com/VictoriaMetrics/metrics"
 
 	"mailrace/engine/loop"
@@ -39,12 +41,13 @@ func (d *Door) Sessions(l *loop.Loop) int { return len(d.rooms[l.Index()].sessio
 // Stats are the figures of all doors.
 type Stats struct {
 	Connections, Messages, Bytes, NoMemory, NoRelay, StoreErrors *metrics.Counter
-	Timeouts, Slow, OverTime, OverMessages, Unread               *metrics.Counter // sessions that were ended
+	Timeouts, Slow, OverTime, OverMessages, Unread               *metrics.Counter           // sessions that were ended
+	Quota                                                        [verdicts]*metrics.Counter // connections, messages and recipients over a quota
 }
 
 // NewStats registers the figures in a set.
 func NewStats(set *metrics.Set) *Stats {
-	return &Stats{
+	s := &Stats{
 		Connections: set.NewCounter("mailrace_ingress_connections_total"),
 		Messages:    set.NewCounter("mailrace_ingress_messages_total"),
 		Bytes:       set.NewCounter("mailrace_ingress_bytes_total"),
@@ -58,4 +61,8 @@ func NewStats(set *metrics.Set) *Stats {
 		OverMessages: set.NewCounter(`mailrace_ingress_ended_total{reason="session_messages"}`),
 		Unread:       set.NewCounter(`mailrace_ingress_ended_total{reason="unread"}`),
 	}
+	for v := tooManyConnections; v < verdicts; v++ {
+		s.Quota[v] = set.NewCounter(fmt.Sprintf("mailrace_ingress_over_quota_total{quota=%q}", v))
+	}
+	return s
 }

@@ -20,6 +20,7 @@ type session struct {
 	client  string // its address in text
 	helo    string // as in Received
 	relay   bool   // may send anywhere
+	trusted bool   // may stay as long and send as much as it likes
 	open    bool   // a transaction is under way: MAIL was accepted and the message has not been answered for
 	parked  bool   // waits for the store; the machine has an open question
 	choked  bool   // waits for the store to catch up with the content
@@ -31,6 +32,12 @@ type session struct {
 	floor    floor     // of the content under way
 	ends     time.Time // when the session has lasted long enough; zero = never
 	messages int       // accepted in this session
+
+	counted    bool  // by the door's Clients
+	visit      visit // where, if it is counted
+	recipients int   // that the transaction may have
+	surplus    int   // recipients over that
+	faults     int   // errors that were counted
 }
 
 // New returns the session for a fresh connection. It is called on the connection's loop.
@@ -45,15 +52,20 @@ func (s *session) loop() int { return s.conn.Loop().Index() }
 // Open greets. RFC 5321 §3.1
 func (s *session) Open(c *loop.Conn) {
 	s.remote = c.Remote()
-	s.client, s.relay = s.remote.Addr().String(), s.door.relays(s.remote.Addr())
+	s.client, s.relay = s.remote.Addr().String(), within(s.remote.Addr(), s.door.RelayFrom)
+	s.trusted = s.relay || within(s.remote.Addr(), s.door.Exempt)
 	s.room.enter(s)
 	s.door.Stats.Connections.Inc()
 	s.smtp.Init(s.door.SMTP)
-	if p := &s.door.Pace; p.Session > 0 && !s.relay {
+	if p := &s.door.Pace; p.Session > 0 && !s.trusted {
 		s.ends = c.Loop().Now().Add(p.Session)
 	}
 	if s.room.draining {
 		s.end(replyDraining)
+		return
+	}
+	if why := s.enter(); why != admitted {
+		s.end(replyQuota[why])
 		return
 	}
 	s.smtp.Greet()
@@ -80,6 +92,7 @@ func (s *session) Data(c *loop.Conn, p []byte) int {
 		s.handle(ev)
 	}
 	s.inData = false
+	s.countFaults()
 	if octets > 0 {
 		s.floor.add(c.Loop().Now(), octets, &s.door.Pace)
 	}
@@ -132,13 +145,17 @@ func (s *session) mail() {
 		s.door.Stats.OverTime.Inc()
 		s.smtp.Refuse(replyOverTime)
 		return
-	case s.door.Pace.Messages > 0 && s.messages >= s.door.Pace.Messages && !s.relay:
+	case s.door.Pace.Messages > 0 && s.messages >= s.door.Pace.Messages && !s.trusted:
 		s.door.Stats.OverMessages.Inc()
 		s.smtp.Refuse(replyOverMessages)
 		return
 	case s.door.Budget.Full():
 		s.door.Stats.NoMemory.Inc()
 		s.smtp.Refuse(replyNoMemory)
+		return
+	}
+	if why := s.askMessage(); why != admitted {
+		s.smtp.Refuse(replyQuota[why])
 		return
 	}
 	s.open = true
@@ -150,6 +167,9 @@ func (s *session) rcpt() {
 	if !s.relay && !s.door.receives(s.smtp.Rcpt()) {
 		s.door.Stats.NoRelay.Inc()
 		s.smtp.Refuse(replyNoRelay)
+		return
+	}
+	if !s.askRecipient() {
 		return
 	}
 	s.tx.addRecipient(s.smtp.Rcpt().Path)
@@ -164,6 +184,7 @@ func (s *session) endOfData() {
 		return
 	}
 	s.parked = true
+	s.countRecipients()
 	s.tx.commit(s.smtp.LeadingDots(), s.smtp.ContentSize())
 }
 
@@ -231,6 +252,7 @@ func (s *session) drop() {
 		return
 	}
 	s.open = false
+	s.countRecipients()
 	tx := s.tx
 	if tx.sent > 0 { // it lives on until the store has answered
 		s.tx = &transaction{s: s}
@@ -285,6 +307,7 @@ func (s *session) Drained(*loop.Conn) {
 func (s *session) Closed(*loop.Conn, error) {
 	s.gone = true
 	s.room.leave(s)
+	defer s.leave()
 	if !s.parked {
 		s.drop()
 	}

@@ -276,6 +276,7 @@ func (s *Server) failPath(reply string, err error) Event {
 }
 
 func (s *Server) countError() Event {
+	s.faults++
 	if s.errors++; s.errors < orDefault(s.cfg.MaxErrors, DefaultMaxErrors) {
 		return NeedInput
 	}

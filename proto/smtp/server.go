@@ -85,6 +85,7 @@ type Server struct {
 	greeted  bool  // HELO or EHLO was accepted
 	extended bool  // the last one was EHLO
 	errors   int   // protocol errors since the last accepted message
+	faults   int   // protocol errors of the session
 	idle     int   // commands without mail since the last accepted message
 	tx       transaction
 	decoder  Decoder
@@ -309,6 +310,7 @@ func (s *Server) Refuse(r Reply) {
 		s.phase = phaseClosed
 	}
 	if r.Code >= 500 && (question == Mail || question == Rcpt) {
+		s.faults++
 		if s.errors++; s.errors >= orDefault(s.cfg.MaxErrors, DefaultMaxErrors) {
 			s.say(replyErrors)
 			s.phase = phaseClosed // Reset, if there is a transaction, and Close come with the next Feed
@@ -339,6 +341,9 @@ func (s *Server) Flushed() {
 	}
 	s.out = s.out[:0]
 }
+
+// Faults is how many protocol errors the session has seen. Unlike the count that MaxErrors limits, it does not begin anew with a message.
+func (s *Server) Faults() int { return s.faults }
 
 // HelloName is the argument of HELO or EHLO as it came: without control characters, but not of any form. Holds until the next Feed.
 func (s *Server) HelloName() []byte { return s.hello }

@@ -3,11 +3,15 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	gosmtp "github.com/emersion/go-smtp"
 
 	"mailrace/bench/sink"
 )
@@ -23,8 +27,11 @@ func TestClients(t *testing.T) {
 	if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	script := filepath.Join(dir, "client.py")
+	script, nodeScript := filepath.Join(dir, "client.py"), filepath.Join(dir, "client.js")
 	if err := os.WriteFile(script, []byte(pythonClient), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(nodeScript, []byte(nodeClient), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	clients := [][]string{
@@ -35,6 +42,8 @@ func TestClients(t *testing.T) {
 			"--suppress-data"},
 		{"curl", "--silent", "--show-error", "smtp://" + n.smtp, "--mail-from", "s@example.com", "--mail-rcpt", "r@example.net", "--upload-file", file},
 		{"python3", script, host, port, file},
+		{"sh", "-c", `exec msmtp --host=$0 --port=$1 --from=s@example.com --set-date-header=off --set-msgid-header=off -- r@example.net <"$2"`, host, port, file},
+		{"env", "NODE_PATH=" + nodeModules(), "node", nodeScript, host, port, file},
 	}
 	for _, args := range clients {
 		out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
@@ -42,11 +51,14 @@ func TestClients(t *testing.T) {
 			t.Errorf("%s: %v\n%s", strings.Join(args, " "), err, out)
 		}
 	}
+	if err := goClient(n.smtp, content); err != nil {
+		t.Errorf("go-smtp: %v", err)
+	}
 	n.awaitEmpty()
 	n.stop()
 	got := stored(t, filepath.Join(dir, "store"))
-	if len(got) != len(clients) {
-		t.Errorf("%d messages arrived from %d clients", len(got), len(clients))
+	if want := len(clients) + 1; len(got) != want {
+		t.Errorf("%d messages arrived from %d clients", len(got), want)
 	}
 	for _, m := range got {
 		header := traceHeader.FindString(m)
@@ -74,6 +86,66 @@ with smtplib.SMTP(sys.argv[1], int(sys.argv[2])) as s:
     refused = s.sendmail("s@example.com", ["r@example.net"], open(sys.argv[3], "rb").read(), mail_options=["BODY=8BITMIME"])
     assert not refused, refused
 `
+
+// nodeModules is where .ci/deps puts nodemailer.
+func nodeModules() string {
+	return filepath.Join(os.TempDir(), fmt.Sprintf("mailrace-test-node-%d", os.Getuid()), "node_modules")
+}
+
+// nodeClient sends a file with nodemailer.
+const nodeClient = `
+const [host, port, file] = process.argv.slice(2);
+const transport = require("nodemailer").createTransport({host, port: Number(port), ignoreTLS: true, name: "client.example"});
+transport.verify()
+  .then(() => transport.sendMail({envelope: {from: "s@example.com", to: ["r@example.net"]}, raw: require("fs").readFileSync(file)}))
+  .then((info) => { if (info.accepted.length !== 1 || !/queued as/.test(info.response)) throw new Error(JSON.stringify(info)); })
+  .catch((err) => { console.error(err); process.exitCode = 1; });
+`
+
+// goClient sends with go-smtp, asking for what the server offers.
+func goClient(address, content string) error {
+	c, err := gosmtp.Dial(address)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.Hello("client.example"); err != nil {
+		return err
+	}
+	if err := c.Noop(); err != nil {
+		return err
+	}
+	if err := c.Mail("dropped@example.com", nil); err != nil {
+		return err
+	}
+	if err := c.Reset(); err != nil {
+		return err
+	}
+	size, ok := c.MaxMessageSize()
+	if !ok || size <= 0 {
+		return fmt.Errorf("SIZE is not offered")
+	}
+	if err := c.Mail("s@example.com", &gosmtp.MailOptions{Size: int64(size) + 1}); err == nil {
+		return fmt.Errorf("a message over %d octets is not refused", size)
+	}
+	if err := c.Mail("s@example.com", &gosmtp.MailOptions{Size: int64(len(content)), Body: gosmtp.Body8BitMIME, UTF8: true}); err != nil {
+		return err
+	}
+	if err := c.Rcpt("r@example.net", nil); err != nil {
+		return err
+	}
+	w, err := c.Data()
+	if err != nil {
+		return err
+	}
+	if _, err := io.WriteString(w, content); err != nil {
+		return err
+	}
+	if err := w.Close(); err != nil {
+		return err
+	}
+	return c.Quit()
+}
 
 // mailrace runs the program to its end.
 func mailrace(t *testing.T, args ...string) (stdout, stderr string, status int) {

@@ -95,7 +95,7 @@ func (d *sinkDump) messages(t *testing.T) []string {
 		if !ok {
 			t.Fatalf("smtp-sink wrote %.200q", m)
 		}
-		// … with E?SMTP id 234adde5;\n\tdate\n
+		// … with (?:UTF8|E)?SMTP id 234adde5;\n\tdate\n
 		m = m[strings.IndexByte(m, '\n')+1:]
 		out = append(out, m[strings.IndexByte(m, '\n')+1:])
 	}
@@ -103,7 +103,7 @@ func (d *sinkDump) messages(t *testing.T) []string {
 }
 
 // trace is our Received header.
-var traceHeader = regexp.MustCompile(`\AReceived: from \S+ \(\[127\.0\.0\.1\]\)\r?\n\tby mta\.test\.example with E?SMTP id [0-9A-Z]{13}\r?\n\tfor <[^>\r\n]+>; [^\r\n]+\r?\n`)
+var traceHeader = regexp.MustCompile(`\AReceived: from \S+ \(\[127\.0\.0\.1\]\)\r?\n\tby mta\.test\.example with (?:UTF8|E)?SMTP id [0-9A-Z]{13}\r?\n\tfor <[^>\r\n]+>; [^\r\n]+\r?\n`)
 
 // compare checks that each message arrived once, and is what was sent behind our trace header.
 func compare(t *testing.T, got []string, want string, count int) {

@@ -47,7 +47,7 @@ var doors = map[string]string{
 	"github.com/miekg/dns":          "router/mx",
 	"github.com/pelletier/go-toml":  "engine/config",
 	"github.com/spf13/cobra":        "cmd",
-	"github.com/emersion/go-smtp":  "cmd",
+	"github.com/emersion/go-smtp":   "cmd",
 }
 
 // open are the doors that stand open to tests: their name servers and the files that they read.

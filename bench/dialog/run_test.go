@@ -3,7 +3,13 @@ package dialog
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"math/big"
 	"net"
 	"strings"
 	"testing"
@@ -17,6 +23,8 @@ import (
 type peer struct {
 	answers map[string]string
 	t       *testing.T
+	tls     *tls.Config // of STARTTLS
+	from    bool        // TLS from the start
 }
 
 const hangup = "hangup"
@@ -52,9 +60,12 @@ func (p *peer) listen() string {
 }
 
 func (p *peer) serve(conn net.Conn) {
-	defer conn.Close()
+	defer func() { conn.Close() }()
 	var line []byte
 	b := make([]byte, 1)
+	if p.from {
+		conn = tls.Server(conn, p.tls)
+	}
 	if p.say(conn, p.answers["greeting"]) {
 		return
 	}
@@ -73,6 +84,9 @@ func (p *peer) serve(conn net.Conn) {
 		}
 		if line = line[:0]; p.say(conn, p.answers[best]) {
 			return
+		}
+		if best == "STARTTLS" {
+			conn = tls.Server(conn, p.tls)
 		}
 	}
 }
@@ -176,6 +190,51 @@ func TestNotOffered(t *testing.T) {
 			t.Errorf("%q: %+v", source, r)
 		}
 	}
+}
+
+// TestTLS has dialogs under TLS, from the start and after STARTTLS.
+func TestTLS(t *testing.T) {
+	certificate := selfSigned(t)
+	dialogs, err := Parse("t/t", "== greeting\nstart: connect\nS: 220\n== hello\nC: NOOP\nS: 250\n== data\nstart: data\nC: x\nS: 500\n== half\nC: NOOP\nS: 250\nX: half\nS: close")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for mode, want := range map[string]int{"implicit": 4, "starttls": 3} {
+		p := &peer{t: t, tls: &tls.Config{Certificates: []tls.Certificate{certificate}}, from: mode == "implicit", answers: good(map[string]string{"STARTTLS": "220 Go\r\n"})}
+		r, err := Run(t.Context(), Options{Address: p.listen(), Dialogs: dialogs, TLS: mode, Mode: Segments})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Ok != want || r.Failed != 0 {
+			t.Errorf("%s: %+v", mode, r)
+		}
+	}
+	for want, answers := range map[string]map[string]string{
+		"tls: 454 No":            good(map[string]string{"STARTTLS": "454 No\r\n"}),
+		"more in clear behind":   good(map[string]string{"STARTTLS": "220 Go\r\n250-evil\r\n"}),
+		"no reply line":          good(map[string]string{"STARTTLS": "Go\r\n"}),
+		"tls: EOF":               good(map[string]string{"STARTTLS": hangup}),
+		"tls: 554 5.3.2 Not now": good(map[string]string{"greeting": "554 5.3.2 Not now\r\n"}),
+	} {
+		p := &peer{t: t, answers: answers}
+		if _, err := Run(t.Context(), Options{Address: p.listen(), Dialogs: dialogs, TLS: "starttls"}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
+
+func selfSigned(t *testing.T) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"peer.example"}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
 // TestUnaskable: a server that does not come as far as HELO is an error, not a failed dialog.

@@ -42,12 +42,13 @@ var rooms = map[string][]string{
 
 // doors are the modules that only one room may know.
 var doors = map[string]string{
-	"github.com/panjf2000/gnet":     "engine/loop",
-	"github.com/cockroachdb/pebble": "spool",
-	"github.com/miekg/dns":          "router/mx",
-	"github.com/pelletier/go-toml":  "engine/config",
-	"github.com/spf13/cobra":        "cmd",
-	"github.com/emersion/go-smtp":   "cmd",
+	"github.com/panjf2000/gnet":      "engine/loop",
+	"github.com/cockroachdb/pebble":  "spool",
+	"github.com/miekg/dns":           "router/mx",
+	"github.com/pelletier/go-toml":   "engine/config",
+	"github.com/spf13/cobra":         "cmd",
+	"github.com/emersion/go-smtp":    "cmd",
+	"github.com/pires/go-proxyproto": "engine/ingress",
 }
 
 // open are the doors that stand open to tests: their name servers and the files that they read.

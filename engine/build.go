@@ -30,7 +30,7 @@ func (n *Node) openLoops() (err error) {
 	for i, l := range c.Listeners {
 		d := &ingress.Door{
 			SMTP: server, RelayFrom: l.RelayFrom, RelayDomains: ingress.NewDomains(l.RelayDomains), Budget: n.budget, Store: n.store,
-			Clients: clients, Exempt: c.Limits.Exempt,
+			GreetDelay: l.GreetDelay, ProxyFrom: l.ProxyFrom, Log: n.log, Clients: clients, Exempt: c.Limits.Exempt,
 			Pace: ingress.Pace{
 				Command: c.Limits.CommandTimeout, Data: c.Limits.DataTimeout, MinRate: c.Limits.MinRate, Window: c.Limits.RateWindow,
 				Session: c.Limits.SessionTime, Messages: c.Limits.SessionMessages,

@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"mailrace/engine/config"
 )
@@ -59,4 +60,22 @@ func TestA8QuotasHoldForAllDoors(t *testing.T) {
 		d.end()
 	}
 	r.knock(2).expect(220)
+}
+
+// TestB17ProxyInTheRecords writes the client's address that a trusted proxy told into the event log.
+func TestB17ProxyInTheRecords(t *testing.T) {
+	t.Parallel()
+	c := settings(t, config.Route{Domains: []string{"*"}, To: config.Target{Kind: config.ToDiscard}})
+	c.Listeners = []config.Listener{{
+		Address: "127.0.0.1:0", Mode: config.ModeMX, ProxyFrom: loopback, RelayDomains: []string{"local.example"}, GreetDelay: 10 * time.Millisecond,
+	}}
+	r := start(t, c)
+	d := r.knock(0)
+	d.say("PROXY TCP4 192.0.2.7 192.0.2.1 1234 25", 220)
+	d.say("EHLO client.example", 250)
+	d.mail("MAIL FROM:<s@sender.example>", "Subject: x\r\n", "a@local.example")
+	r.await("the reception", func() bool { return len(r.records("reception")) == 1 })
+	if got := r.records("reception")[0]; got.Peer != "192.0.2.7:1234" && got.Peer != "192.0.2.7" {
+		t.Errorf("%+v", got)
+	}
 }

@@ -40,7 +40,9 @@ type Listener struct {
 	Mode      Mode           // what is spoken there
 	RelayFrom []netip.Prefix // clients that may relay anywhere; nobody by default
 
-	RelayDomains []string // recipients that anybody may send to: lower-case names, or "*.suffix" (every name below suffix)
+	RelayDomains []string       // recipients that anybody may send to: lower-case names, or "*.suffix" (every name below suffix)
+	GreetDelay   time.Duration  // before the greeting, for clients that are not exempt (see Limits); who talks before it is refused
+	ProxyFrom    []netip.Prefix // proxies, whose connections begin with a PROXY header (version 1 or 2) that tells the client's address
 }
 
 // Mode is the kind of service a listener gives.

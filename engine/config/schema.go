@@ -29,6 +29,8 @@ func schema(c *Config) []field {
 				{"mode", text((*string)(&l.Mode))},
 				{"relay_from", list(&l.RelayFrom, parsePrefix)},
 				{"relay_domains", list(&l.RelayDomains, lower)},
+				{"greet_delay", duration(&l.GreetDelay)},
+				{"proxy_from", list(&l.ProxyFrom, parsePrefix)},
 			}
 		})},
 		{"spool", table([]field{

@@ -86,6 +86,7 @@ func (k *checker) listeners(c *Config) {
 			}
 			seen[l.Address] = "a listener above"
 		}
+		k.lasts(key+".greet_delay", l.GreetDelay, 0, time.Minute)
 		for j, d := range l.RelayDomains {
 			at := fmt.Sprintf("%s.relay_domains[%d]", key, j)
 			if d == "*" {

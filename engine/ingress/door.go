@@ -8,7 +8,9 @@
 package ingress
 
 import (
+	"log/slog"
 	"net/netip"
+	"time"
 
 	"mailrace/engine/loop"
 	"mailrace/proto/message"
@@ -35,6 +37,8 @@ type Door struct {
 	Budget       *message.Budget // content in memory
 	Store        Store
 	Pace         Pace
+	GreetDelay   time.Duration  // before the greeting, for clients that are not trusted
+	ProxyFrom    []netip.Prefix // proxies that begin with a PROXY header, and whose word about the client's address is taken
 	Clients      *Clients       // what strangers have done lately, at all doors; nil = not counted
 	Exempt       []netip.Prefix // clients that are neither counted nor bound to Pace.Session and Pace.Messages, as those that may relay
 
@@ -42,6 +46,7 @@ type Door struct {
 	Accepted func(l *loop.Loop, m *message.Message)
 
 	Stats *Stats
+	Log   *slog.Logger // nil = slog.Default()
 
 	rooms []*room
 }

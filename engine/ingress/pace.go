@@ -80,6 +80,11 @@ func (s *session) overTime() bool { return !s.ends.IsZero() && !s.conn.Loop().No
 func (s *session) Timeout(*loop.Conn) {
 	stats, p := s.door.Stats, &s.door.Pace
 	switch {
+	case s.gate == gateDelay:
+		s.greet()
+	case s.gate == gateProxy:
+		stats.BadProxy.Inc()
+		s.conn.Close()
 	case s.parked, s.choked:
 		s.arm()
 	case s.clogged:

@@ -189,8 +189,9 @@ func TestA7SlowStoreIsNotTheClientsFault(t *testing.T) {
 			if op.Append == nil && op.Chunk.Data == nil {
 				t.Errorf("abort %+v", op.Abort)
 			}
+			last := op.Append != nil
 			r.store.complete(op, nil)
-			if op.Append != nil {
+			if last {
 				c.expect(250)
 				if err := receive(t, sent); err != nil {
 					t.Error(err)

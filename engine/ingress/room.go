@@ -2,6 +2,7 @@ package ingress
 
 import (
 	"fmt"
+	"log/slog"
 
 	"github.com/VictoriaMetrics/metrics"
 
@@ -20,6 +21,9 @@ func (r *room) leave(s *session) { delete(r.sessions, s) }
 
 // OpenRooms prepares the door for a number of loops. It must be called before the first connection.
 func (d *Door) OpenRooms(loops int) {
+	if d.Log == nil {
+		d.Log = slog.Default()
+	}
 	d.rooms = make([]*room, loops)
 	for i := range d.rooms {
 		d.rooms[i] = &room{sessions: map[*session]struct{}{}}
@@ -42,6 +46,8 @@ func (d *Door) Sessions(l *loop.Loop) int { return len(d.rooms[l.Index()].sessio
 type Stats struct {
 	Connections, Messages, Bytes, NoMemory, NoRelay, StoreErrors *metrics.Counter
 	Timeouts, Slow, OverTime, OverMessages, Unread               *metrics.Counter           // sessions that were ended
+	Early, BadProxy                                              *metrics.Counter           // likewise, before they began
+	Hasty                                                        *metrics.Counter           // sessions of strangers that did not wait for a reply
 	Quota                                                        [verdicts]*metrics.Counter // connections, messages and recipients over a quota
 }
 
@@ -61,6 +67,9 @@ func NewStats(set *metrics.Set) *Stats {
 		OverMessages: set.NewCounter(`mailrace_ingress_ended_total{reason="session_messages"}`),
 		Unread:       set.NewCounter(`mailrace_ingress_ended_total{reason="unread"}`),
 	}
+	s.Early = set.NewCounter(`mailrace_ingress_ended_total{reason="early_talker"}`)
+	s.BadProxy = set.NewCounter(`mailrace_ingress_ended_total{reason="proxy_header"}`)
+	s.Hasty = set.NewCounter("mailrace_ingress_hasty_sessions_total")
 	for v := tooManyConnections; v < verdicts; v++ {
 		s.Quota[v] = set.NewCounter(fmt.Sprintf("mailrace_ingress_over_quota_total{quota=%q}", v))
 	}

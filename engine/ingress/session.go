@@ -28,6 +28,8 @@ type session struct {
 	ending  bool   // the last reply is queued
 	gone    bool   // the connection is closed
 	inData  bool   // inside Data, which flushes and resumes by itself
+	hurried bool   // did not wait for a reply
+	gate    gate
 
 	floor    floor     // of the content under way
 	ends     time.Time // when the session has lasted long enough; zero = never
@@ -49,32 +51,17 @@ func (d *Door) New(c *loop.Conn) loop.Handler {
 
 func (s *session) loop() int { return s.conn.Loop().Index() }
 
-// Open greets. RFC 5321 §3.1
-func (s *session) Open(c *loop.Conn) {
-	s.remote = c.Remote()
-	s.client, s.relay = s.remote.Addr().String(), within(s.remote.Addr(), s.door.RelayFrom)
-	s.trusted = s.relay || within(s.remote.Addr(), s.door.Exempt)
-	s.room.enter(s)
-	s.door.Stats.Connections.Inc()
-	s.smtp.Init(s.door.SMTP)
-	if p := &s.door.Pace; p.Session > 0 && !s.trusted {
-		s.ends = c.Loop().Now().Add(p.Session)
-	}
-	if s.room.draining {
-		s.end(replyDraining)
-		return
-	}
-	if why := s.enter(); why != admitted {
-		s.end(replyQuota[why])
-		return
-	}
-	s.smtp.Greet()
-	s.flush()
-}
-
 // Data runs the dialogue as far as the bytes go. All replies to them leave in one write. RFC 2920 §3.2
 func (s *session) Data(c *loop.Conn, p []byte) int {
 	done, octets := 0, 0
+	if s.gate == gateProxy {
+		if done = s.header(p); s.gate == gateProxy {
+			return done
+		}
+	}
+	if s.gate == gateDelay && len(p) > done {
+		s.early()
+	}
 	s.inData = true
 	for !s.parked && !s.choked && !s.clogged && !s.ending {
 		before := s.smtp.InContent()
@@ -90,6 +77,9 @@ func (s *session) Data(c *loop.Conn, p []byte) int {
 			break
 		}
 		s.handle(ev)
+		if done < len(p) && (ev == smtp.Hello || ev == smtp.Data && !s.smtp.Chunked()) {
+			s.hasty(ev)
+		}
 	}
 	s.inData = false
 	s.countFaults()

@@ -367,6 +367,9 @@ func (s *Server) Recipients() int { return s.tx.recipients }
 // InTransaction reports whether a MAIL was accepted and its message has not ended.
 func (s *Server) InTransaction() bool { return s.tx.open }
 
+// Chunked reports whether the content of the transaction comes in chunks (BDAT) rather than by DATA.
+func (s *Server) Chunked() bool { return s.tx.chunks > 0 }
+
 // InContent reports whether the next octets are content of a message, kept or not, rather than commands.
 func (s *Server) InContent() bool { return s.phase >= phaseContent && s.phase < phaseClosed }
 

@@ -1,0 +1,107 @@
+package ingress
+
+import (
+	"net/netip"
+	"time"
+
+	"mailrace/engine/loop"
+	"mailrace/proto/smtp"
+)
+
+// proxyTimeout is the most time that a trusted proxy has for its header, which it sends at once or not at all.
+const proxyTimeout = 10 * time.Second
+
+// gate is what a session waits for before its dialogue begins.
+type gate uint8
+
+const (
+	gateOpen  gate = iota
+	gateProxy      // the header of the proxy in front of the client
+	gateDelay      // the moment of the greeting: who talks before it is no mail server
+)
+
+// Open begins with the header of the proxy, if the connection comes from one that is trusted with the addresses of clients.
+func (s *session) Open(c *loop.Conn) {
+	s.room.enter(s)
+	s.door.Stats.Connections.Inc()
+	s.smtp.Init(s.door.SMTP)
+	s.remote = c.Remote()
+	if within(s.remote.Addr(), s.door.ProxyFrom) {
+		s.gate = gateProxy
+		c.SetDeadline(min(s.door.Pace.Command, proxyTimeout))
+		return
+	}
+	s.judge(false)
+}
+
+// judge decides what the client may do, whose address is known now, and greets it, or lets it wait for the greeting. A proxy that speaks for
+// itself may stay, and relays nothing: who stands behind it is not known.
+func (s *session) judge(proxy bool) {
+	s.gate = gateOpen
+	client, now := s.remote.Addr(), s.conn.Loop().Now()
+	s.client, s.relay = client.String(), within(client, s.door.RelayFrom) && !proxy
+	s.trusted = s.relay || proxy || within(client, s.door.Exempt)
+	if p := &s.door.Pace; p.Session > 0 && !s.trusted {
+		s.ends = now.Add(p.Session)
+	}
+	if s.room.draining {
+		s.end(replyDraining)
+		return
+	}
+	if why := s.enter(); why != admitted {
+		s.end(replyQuota[why])
+		return
+	}
+	if d := s.door.GreetDelay; d > 0 && !s.trusted {
+		s.gate = gateDelay
+		s.conn.SetDeadline(d)
+		return
+	}
+	s.greet()
+}
+
+// greet begins the dialogue. RFC 5321 §3.1
+func (s *session) greet() {
+	s.gate = gateOpen
+	s.smtp.Greet()
+	s.flush()
+}
+
+// header reads the header of the proxy. It returns how much of p that took.
+func (s *session) header(p []byte) int {
+	n, client, err := parseProxy(p)
+	switch {
+	case err != nil:
+		s.door.Log.Warn("connection of a trusted proxy without a proper PROXY header", "proxy", s.remote.String(), "error", err)
+		s.door.Stats.BadProxy.Inc()
+		s.ending = true
+		s.conn.Close()
+	case n == 0:
+	case client == netip.AddrPort{}:
+		s.judge(true)
+	default:
+		s.remote = client
+		s.judge(false)
+	}
+	return n
+}
+
+// early ends a client that did not wait for the greeting. The machine sees to the reply.
+func (s *session) early() {
+	s.door.Stats.Early.Inc()
+	s.door.Log.Info("client talks before the greeting", "client", s.client)
+	if s.counted {
+		s.door.Clients.add(s.visit, 0, 1, s.conn.Loop().Now())
+	}
+}
+
+// hasty notes a stranger that did not wait for the reply to a command that ends a group. RFC 2920 §3.1. Mail servers do not do that, but some
+// honest clients do: it is no reason to refuse anything.
+func (s *session) hasty(ev smtp.Event) {
+	if s.trusted || s.hurried {
+		return
+	}
+	s.hurried = true
+	s.door.Stats.Hasty.Inc()
+	s.door.Log.Info("client does not wait for replies", "client", s.client, "helo", s.helo, "command", ev.String())
+}

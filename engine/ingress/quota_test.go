@@ -1,7 +1,11 @@
 package ingress
 
 import (
+	"bytes"
+	"io"
+	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -173,5 +177,44 @@ func TestExemptClients(t *testing.T) {
 				defer c.Close()
 			}
 		})
+	}
+}
+
+// TestA8FloodCostsNoMemory opens thousands of connections from one address and shows what they leave behind. It runs alone: it reads the heap.
+func TestA8FloodCostsNoMemory(t *testing.T) {
+	const most, flood = 20, 3000
+	r := open(t, strangers(Quota{Connections: most}))
+	for range most {
+		r.greet()
+	}
+	heap := func() int64 {
+		r.await("the end of the others", func() bool { return r.sessions() == most })
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	refuse := func(times int) {
+		for range times {
+			c, err := net.Dial("tcp", r.group.Addr(0).String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(c); err != nil || !bytes.HasPrefix(got, []byte("421 4.7.0 ")) {
+				t.Fatalf("%q, %v", got, err)
+			}
+			c.Close()
+		}
+	}
+	refuse(100) // fills the pools
+	before := heap()
+	refuse(flood)
+	grown := heap() - before
+	t.Logf("%d connections over the limit left %d bytes", flood, grown)
+	if grown > 100*flood {
+		t.Errorf("%d connections over the limit left %d bytes", flood, grown)
+	}
+	if n := r.door.Stats.Quota[tooManyConnections].Get(); n != flood+100 {
+		t.Errorf("%d refused", n)
 	}
 }

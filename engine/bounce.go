@@ -9,92 +9,111 @@ import (
 	"mailrace/spool"
 )
 
-// failure is a recipient that failed for good, and why.
-type failure struct {
+// verdict is what became of a recipient in the end.
+type verdict struct {
 	recipient int
 	outcome   router.Outcome
 }
 
-// fail keeps a failure until the end of the turn.
-func (a *lane) fail(m *message.Message, i int, o *router.Outcome) {
-	f := failure{recipient: i, outcome: *o}
-	f.outcome.Text, f.outcome.Enhanced = strings.Clone(o.Text), strings.Clone(o.Enhanced)
-	if a.failed == nil {
-		a.failed = map[*message.Message][]failure{}
+// conclude keeps a verdict that its sender is told of until the end of the turn.
+func (a *lane) conclude(m *message.Message, i int, o *router.Outcome) {
+	v := verdict{recipient: i, outcome: *o}
+	v.outcome.Text, v.outcome.Enhanced = strings.Clone(o.Text), strings.Clone(o.Enhanced)
+	if a.concluded == nil {
+		a.concluded = map[*message.Message][]verdict{}
 	}
-	a.failed[m] = append(a.failed[m], f)
-	if len(a.failed) == 1 && len(a.failed[m]) == 1 {
-		a.loop.Post(a.reportFailures)
+	a.concluded[m] = append(a.concluded[m], v)
+	if len(a.concluded) == 1 && len(a.concluded[m]) == 1 {
+		a.loop.Post(a.reportVerdicts)
 	}
 }
 
-// reportFailures settles what failed in this turn. A recipient counts as bounced or expired only when its DSN is as durable as the message
-// was: both stand in one operation.
-func (a *lane) reportFailures() {
-	failed := a.failed
-	a.failed = nil
-	for m, fs := range failed {
+// reported says whether the sender of m is told what became of a recipient. Of a success only where nobody else tells: a host that offers DSN took
+// over that duty. RFC 3461 §5.2
+func reported(m *message.Message, i int, o *router.Outcome) bool {
+	notify := m.Recipients[i].Notify
+	if o.State == message.Delivered {
+		return m.From != "" && notify.Success() && (o.Silent || !o.Remote)
+	}
+	return m.From != "" && notify.Failure() // RFC 5321 §4.5.5: of a null reverse-path there is nobody to tell
+}
+
+// reportVerdicts settles what was concluded in this turn. A recipient counts as settled only when its DSN is as durable as the message was:
+// both stand in one operation.
+func (a *lane) reportVerdicts() {
+	concluded := a.concluded
+	a.concluded = nil
+	for m, vs := range concluded {
 		switch {
-		case m.From == "": // RFC 5321 §4.5.5: nobody to tell
-			a.node.stats.unreported.Inc()
-			a.resolve(m, spool.NewOp(), indices(fs)...)
 		case m.Chunks == 0 || !a.node.store.Keeps():
-			a.report(m, fs, nil)
+			a.report(m, vs, nil)
 		default:
 			a.node.load(a.loop, m, 1, 1, func(cs []*message.Chunk, err error) {
 				if err != nil {
-					// The DSN is more important than the header it returns.
-					a.node.log.Error("the header of a failed message cannot be read for its DSN", "id", m.ID, "error", err)
+					// The DSN is more important than what it returns.
+					a.node.log.Error("a message cannot be read for its DSN", "id", m.ID, "error", err)
 				}
-				a.report(m, fs, cs)
+				a.report(m, vs, cs)
 				message.FreeAll(cs)
 			})
 		}
 	}
 }
 
-func indices(fs []failure) []int {
-	is := make([]int, len(fs))
-	for i := range fs {
-		is[i] = fs[i].recipient
+func indices(vs []verdict) []int {
+	is := make([]int, len(vs))
+	for i := range vs {
+		is[i] = vs[i].recipient
 	}
 	return is
 }
 
-// report spools a DSN for the failures of m. original is the begin of its content.
-func (a *lane) report(m *message.Message, fs []failure, original []*message.Chunk) {
+// report spools a DSN for verdicts on m. original is the begin of its content.
+func (a *lane) report(m *message.Message, vs []verdict, original []*message.Chunk) {
 	now := a.loop.Now()
 	r := dsn.Report{
 		ReportingMTA: a.node.cfg.Hostname, ID: a.node.store.NewIDBeside(m.ID), Date: now, To: m.From, Original: m.ID,
 		Arrived: m.Arrival(), SMTPUTF8: m.Flags&message.SMTPUTF8 != 0,
 	}
+	if m.DSN != nil {
+		r.EnvelopeID, r.Full = m.DSN.EnvelopeID, m.DSN.Return == message.ReturnFull && m.Chunks == 1
+	}
 	if len(original) > 0 {
 		r.Content = original[0].B
 	}
-	for i := range fs {
-		r.Recipients = append(r.Recipients, reported(&m.Recipients[fs[i].recipient], &fs[i].outcome))
+	for i := range vs {
+		rcpt := recipient(&m.Recipients[vs[i].recipient], &vs[i].outcome)
+		rcpt.Original = m.DSN.Original(vs[i].recipient)
+		r.Recipients = append(r.Recipients, rcpt)
 	}
 	content, flags, err := r.Build()
 	if err != nil {
-		a.node.log.Error("no DSN can be made for a failed message", "id", m.ID, "error", err)
-		a.resolve(m, spool.NewOp(), indices(fs)...)
+		a.node.log.Error("no DSN can be made for a message", "id", m.ID, "error", err)
+		a.resolve(m, spool.NewOp(), indices(vs)...)
 		return
 	}
 	op := spool.NewOp()
 	a.compose(op, r.ID, "", []string{m.From}, flags, content)
 	a.node.stats.dsns.Inc()
-	a.resolve(m, op, indices(fs)...)
+	a.resolve(m, op, indices(vs)...)
 }
 
-// reported is a failed recipient in the terms of the report.
-func reported(r *message.Recipient, o *router.Outcome) dsn.Recipient {
+// recipient is one in the terms of the report.
+func recipient(r *message.Recipient, o *router.Outcome) dsn.Recipient {
 	d := dsn.Recipient{Address: r.Address, Status: o.Enhanced, RemoteMTA: o.Host, Expired: o.State == message.Expired}
+	switch {
+	case o.State != message.Delivered:
+	case o.Remote:
+		d.Action = dsn.Relayed
+	default:
+		d.Action = dsn.Delivered
+	}
 	if o.Remote {
 		d.Reply = o.Reply()
 	} else {
 		d.Reason = o.Text
 	}
-	if d.Status == "" && !d.Expired {
+	if d.Status == "" && d.Action == dsn.Failed && !d.Expired {
 		d.Status = "5.0.0"
 	}
 	return d

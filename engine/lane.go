@@ -17,9 +17,9 @@ type lane struct {
 	index  int
 	events *event.Writer
 
-	// failed collects the recipients that failed for good until the end of the loop's turn, so that a message gets one DSN for all that
-	// failed together.
-	failed map[*message.Message][]failure
+	// concluded collects what became of recipients until the end of the loop's turn, so that a message gets one DSN for all that ended
+	// together.
+	concluded map[*message.Message][]verdict
 }
 
 // accepted takes over a message that is durable, and passes it to the router.
@@ -60,15 +60,17 @@ func (a *lane) settle(m *message.Message, i int, o *router.Outcome) {
 		Site: o.Site, Source: o.Source, Peer: o.Addr, Code: o.Code, Enhanced: o.Enhanced, Text: o.Text,
 		Attempt: o.Attempt, Size: m.Size, Latency: time.Duration(o.Ended - m.Arrived),
 	})
-	switch o.State {
-	case message.Bounced, message.Expired:
-		a.fail(m, i, o)
-		return
-	case message.Deferred:
+	switch {
+	case o.State == message.Deferred:
 		op := spool.NewOp()
 		a.note(op, m, i)
 		a.enqueue(m, op)
 		return
+	case reported(m, i, o):
+		a.conclude(m, i, o)
+		return
+	case o.State != message.Delivered:
+		a.node.stats.unreported.Inc()
 	}
 	a.resolve(m, spool.NewOp(), i)
 }

@@ -15,9 +15,10 @@ import (
 // change of fields is a new version, with a golden file of its own in testdata.
 //
 // Envelope, version 1: id:8 arrived:8 flags:1 size chunks from client helo trace count (address)*
+// Envelope, version 2: the same, with (address notify:1)*, then return:1 envelopeID count (original)*
 // Recipient, version 1: id:8 index state:1 attempts due:8 reply
 const (
-	envelopeVersion  = 1
+	envelopeVersion  = 2
 	recipientVersion = 1
 
 	recordHeader = 1 + 4
@@ -37,9 +38,24 @@ func envelopeSize(m *message.Message) int {
 		stringLen(len(m.From)) + stringLen(len(m.Client)) + stringLen(len(m.Helo)) + stringLen(len(m.Trace)) +
 		uvarintLen(uint64(len(m.Recipients)))
 	for i := range m.Recipients {
-		n += stringLen(len(m.Recipients[i].Address))
+		n += stringLen(len(m.Recipients[i].Address)) + 1
+	}
+	dsn := dsnOf(m)
+	n += 1 + stringLen(len(dsn.EnvelopeID)) + uvarintLen(uint64(len(dsn.Originals)))
+	for _, original := range dsn.Originals {
+		n += stringLen(len(original))
 	}
 	return n
+}
+
+var noDSN message.DSN
+
+// dsnOf is what the sender of m said about its notifications.
+func dsnOf(m *message.Message) *message.DSN {
+	if m.DSN == nil {
+		return &noDSN
+	}
+	return m.DSN
 }
 
 // appendEnvelope appends m's envelope record to dst. It allocates nothing when dst has room for envelopeSize(m) more.
@@ -58,6 +74,14 @@ func appendEnvelope(dst []byte, m *message.Message) []byte {
 	dst = binary.AppendUvarint(dst, uint64(len(m.Recipients)))
 	for i := range m.Recipients {
 		dst = appendString(dst, m.Recipients[i].Address)
+		dst = append(dst, byte(m.Recipients[i].Notify))
+	}
+	dsn := dsnOf(m)
+	dst = append(dst, byte(dsn.Return))
+	dst = appendString(dst, dsn.EnvelopeID)
+	dst = binary.AppendUvarint(dst, uint64(len(dsn.Originals)))
+	for _, original := range dsn.Originals {
+		dst = appendString(dst, original)
 	}
 	seal(dst[start:])
 	return dst
@@ -65,9 +89,9 @@ func appendEnvelope(dst []byte, m *message.Message) []byte {
 
 // decodeEnvelope reads an envelope record into m, which keeps nothing of b. withTrace copies the trace header too.
 func decodeEnvelope(b []byte, m *message.Message, withTrace bool) error {
-	r, err := open(b, envelopeVersion)
+	r, version, err := openEnvelope(b)
 	if err != nil {
-		return fmt.Errorf("envelope: %w", err)
+		return err
 	}
 	m.ID = message.ID(r.uint64())
 	m.Arrived = int64(r.uint64())
@@ -87,7 +111,15 @@ func decodeEnvelope(b []byte, m *message.Message, withTrace bool) error {
 		m.Recipients = make([]message.Recipient, n)
 		for i := range m.Recipients {
 			m.Recipients[i].Address = string(r.bytes())
+			if version >= 2 {
+				m.Recipients[i].Notify = message.Notify(r.byte())
+				r.bad = r.bad || !m.Recipients[i].Notify.Valid()
+			}
 		}
+	}
+	m.DSN = nil
+	if version >= 2 {
+		m.DSN = r.dsn(len(m.Recipients))
 	}
 	if err := r.end(); err != nil {
 		return fmt.Errorf("envelope: %w", err)
@@ -98,11 +130,39 @@ func decodeEnvelope(b []byte, m *message.Message, withTrace bool) error {
 	return nil
 }
 
+// openEnvelope opens an envelope record of any version.
+func openEnvelope(b []byte) (r fields, version byte, err error) {
+	version = envelopeVersion
+	if len(b) > 0 && b[0] > 0 && b[0] < envelopeVersion {
+		version = b[0]
+	}
+	if r, err = open(b, version); err != nil {
+		err = fmt.Errorf("envelope: %w", err)
+	}
+	return r, version, err
+}
+
+// dsn reads what a record of version 2 ends with. It is nil where nothing was said.
+func (r *fields) dsn(recipients int) *message.DSN {
+	d := message.DSN{Return: message.Return(r.byte()), EnvelopeID: string(r.bytes())}
+	n := r.uvarint()
+	if d.Return > message.ReturnFull || n != 0 && n != uint64(recipients) || n > uint64(len(r.b)) {
+		r.bad = true
+	}
+	if r.bad || d.Return == message.ReturnDefault && d.EnvelopeID == "" && n == 0 {
+		return nil
+	}
+	for range n {
+		d.Originals = append(d.Originals, string(r.bytes()))
+	}
+	return &d
+}
+
 // envelopeTrace is the trace header in an envelope record, a slice of b.
 func envelopeTrace(b []byte) ([]byte, error) {
-	r, err := open(b, envelopeVersion)
+	r, _, err := openEnvelope(b)
 	if err != nil {
-		return nil, fmt.Errorf("envelope: %w", err)
+		return nil, err
 	}
 	r.skip(8 + 8 + 1)
 	r.uvarint()

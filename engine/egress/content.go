@@ -13,16 +13,17 @@ const window = 4
 // delivery is a transaction on its way over the connection.
 type delivery struct {
 	tx      *router.Transaction
-	loaded  []*message.Chunk // the window that was read from the spool; empty when the body is held in memory
-	trace   *message.Chunk   // the trace header where it was read from the spool
-	first   int              // number of the first chunk in loaded
-	next    int              // number of the next chunk to send, from 1
-	bol     bool             // the next octet begins a line
-	rcpts   []string         // the forward-paths of the envelope
-	places  []int            // where each of them stands in tx.Recipients
-	ended   bool             // the end of data is queued
-	refused bool             // MAIL was refused
-	outcome router.Outcome   // why, if it was
+	loaded  []*message.Chunk  // the window that was read from the spool; empty when the body is held in memory
+	trace   *message.Chunk    // the trace header where it was read from the spool
+	first   int               // number of the first chunk in loaded
+	next    int               // number of the next chunk to send, from 1
+	bol     bool              // the next octet begins a line
+	rcpts   []string          // the forward-paths of the envelope
+	params  []smtp.RcptParams // of each of them, empty where no recipient has any
+	places  []int             // where each of them stands in tx.Recipients
+	ended   bool              // the end of data is queued
+	refused bool              // MAIL was refused
+	outcome router.Outcome    // why, if it was
 
 	// rejected are the recipients that were refused. They are settled with the others, at the end of the transaction, so that the sender
 	// gets one DSN for all.
@@ -99,4 +100,27 @@ func (d *delivery) append(iov [][]byte, scratch []byte) (_ [][]byte, _ []byte, d
 		d.next++
 	}
 	return iov, scratch, d.next > m.Chunks
+}
+
+// passOn adds to p and to d.params what the sender said about its notifications: with the message the duty to notify goes to the next host.
+// RFC 3461 §5.2.1
+func (d *delivery) passOn(p *smtp.MailParams) {
+	m := d.tx.Message
+	if m.DSN != nil {
+		p.Return, p.EnvID = m.DSN.Return, smtp.AppendXtext(nil, m.DSN.EnvelopeID)
+	}
+	said := m.DSN != nil && len(m.DSN.Originals) > 0
+	for _, i := range d.tx.Recipients {
+		said = said || m.Recipients[i].Notify != message.NotifyDefault
+	}
+	if !said {
+		return
+	}
+	for _, i := range d.tx.Recipients {
+		r := smtp.RcptParams{Notify: m.Recipients[i].Notify}
+		if original := m.DSN.Original(i); original != "" {
+			r.Original = smtp.AppendOriginal(nil, original)
+		}
+		d.params = append(d.params, r)
+	}
 }

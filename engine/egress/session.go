@@ -119,7 +119,7 @@ func (s *session) finish(ev smtp.ClientEvent) {
 // outcome is the reply at hand, in the terms of the router.
 func (s *session) outcome() *router.Outcome {
 	r := s.smtp.Reply()
-	o := &router.Outcome{Class: router.Deferred, Code: r.Code, Enhanced: string(r.Enhanced), Text: string(r.Text), Remote: true, Source: s.source}
+	o := &router.Outcome{Class: router.Deferred, Code: r.Code, Enhanced: string(r.Enhanced), Text: string(r.Text), Remote: true, Source: s.source, Silent: !s.smtp.Extensions().Has(smtp.ExtDSN)}
 	switch r.Code / 100 {
 	case 2:
 		o.Class = router.Delivered
@@ -168,11 +168,14 @@ func (s *session) begin() {
 	if m.Flags&message.Body8Bit != 0 && s.smtp.Extensions().Has(smtp.Ext8BitMIME) {
 		p.Body = smtp.Body8Bit
 	}
+	if s.smtp.Extensions().Has(smtp.ExtDSN) {
+		d.passOn(&p)
+	}
 	for place, i := range d.tx.Recipients {
 		d.rcpts, d.places = append(d.rcpts, m.Recipients[i].Address), append(d.places, place)
 	}
 	for {
-		err := s.smtp.Begin(m.From, p, d.rcpts)
+		err := s.smtp.Begin(m.From, p, d.rcpts, d.params...)
 		var bad *smtp.AddressError
 		switch {
 		case err == nil:
@@ -182,6 +185,9 @@ func (s *session) begin() {
 			d.rejected = append(d.rejected, rejection{d.places[bad.Index], badEnvelope(err)})
 			d.rcpts = slices.Delete(d.rcpts, bad.Index, bad.Index+1)
 			d.places = slices.Delete(d.places, bad.Index, bad.Index+1)
+			if len(d.params) > 0 {
+				d.params = slices.Delete(d.params, bad.Index, bad.Index+1)
+			}
 		default:
 			s.end(d, badEnvelope(err))
 			return
@@ -224,13 +230,14 @@ func (s *session) newDelivery(tx *router.Transaction) *delivery {
 	if n := len(s.spare); n > 0 {
 		d, s.spare = s.spare[n-1], s.spare[:n-1]
 	}
-	*d = delivery{tx: tx, first: 1, next: 1, rcpts: d.rcpts[:0], places: d.places[:0], rejected: d.rejected[:0]}
+	*d = delivery{tx: tx, first: 1, next: 1, rcpts: d.rcpts[:0], params: d.params[:0], places: d.places[:0], rejected: d.rejected[:0]}
 	return d
 }
 
 func (s *session) recycle(d *delivery) {
 	d.free()
 	clear(d.rcpts)
+	clear(d.params)
 	d.tx = nil
 	s.spare = append(s.spare, d)
 }

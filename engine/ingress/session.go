@@ -162,7 +162,7 @@ func (s *session) rcpt() {
 	if !s.askRecipient() {
 		return
 	}
-	s.tx.addRecipient(s.smtp.Rcpt().Path)
+	s.tx.addRecipient(s.smtp.Rcpt().Path, s.smtp.RcptParams())
 	s.smtp.Accept()
 }
 

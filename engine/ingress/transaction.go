@@ -32,9 +32,11 @@ type transaction struct {
 	id     message.ID
 	began  time.Time
 	arena  []byte
-	from   int   // the reverse-path is arena[:from]
-	ends   []int // where each recipient ends in the arena; the first begins at from
-	size   int64 // as announced with MAIL, 0 if not
+	from   int              // the reverse-path is arena[:from]
+	ends   []int            // where each recipient ends in the arena; the first begins at from
+	notify []message.Notify // of each recipient
+	dsn    *message.DSN     // nil while the client said nothing of it
+	size   int64            // as announced with MAIL, 0 if not
 	flags  message.Flags
 	body   []*message.Chunk
 	hops   int
@@ -50,11 +52,30 @@ func (tx *transaction) begin(now time.Time, p *smtp.MailParams) {
 	if p.SMTPUTF8 {
 		tx.flags |= message.SMTPUTF8
 	}
+	tx.notify, tx.dsn = tx.notify[:0], nil
+	if p.Return != message.ReturnDefault || len(p.EnvID) > 0 {
+		tx.dsn = &message.DSN{Return: p.Return, EnvelopeID: string(smtp.AppendDecodedXtext(nil, p.EnvID))}
+	}
 }
 
-func (tx *transaction) addRecipient(path []byte) {
+func (tx *transaction) addRecipient(path []byte, p *smtp.RcptParams) {
 	tx.arena = append(tx.arena, path...)
 	tx.ends = append(tx.ends, len(tx.arena))
+	tx.notify = append(tx.notify, p.Notify)
+	if len(p.Original) > 0 {
+		if tx.dsn == nil {
+			tx.dsn = new(message.DSN)
+		}
+		tx.padOriginals(len(tx.ends) - 1)
+		tx.dsn.Originals = append(tx.dsn.Originals, string(smtp.AppendDecodedOriginal(nil, p.Original)))
+	}
+}
+
+// padOriginals notes that recipients, up to n of them in all, came without ORCPT.
+func (tx *transaction) padOriginals(n int) {
+	for len(tx.dsn.Originals) < n {
+		tx.dsn.Originals = append(tx.dsn.Originals, "")
+	}
 }
 
 // addContent takes a span of decoded content. Chunks that are full go to the store, so that a long message is never in memory whole.
@@ -97,16 +118,20 @@ func (tx *transaction) commit(leadingDots bool, size int64) {
 	}
 	m := &message.Message{
 		ID: tx.id, Arrived: tx.began.UnixNano(), Flags: tx.flags, Size: size, Chunks: len(tx.body),
-		Client: tx.s.client, Peer: tx.s.remote, Helo: tx.s.helo, Body: tx.body, Stored: tx.sent,
+		Client: tx.s.client, Peer: tx.s.remote, Helo: tx.s.helo, Body: tx.body, Stored: tx.sent, DSN: tx.dsn,
 	}
 	addresses := string(tx.arena)
 	m.From = addresses[:tx.from]
 	m.Recipients = make([]message.Recipient, len(tx.ends))
 	begin := tx.from
 	for i, end := range tx.ends {
-		m.Recipients[i].Address = addresses[begin:end]
+		m.Recipients[i].Address, m.Recipients[i].Notify = addresses[begin:end], tx.notify[i]
 		begin = end
 	}
+	if tx.dsn != nil && len(tx.dsn.Originals) > 0 {
+		tx.padOriginals(len(tx.ends))
+	}
+	tx.dsn = nil
 	m.SetPending(len(m.Recipients))
 	m.Trace = tx.s.trace(m)
 	m.Hold(1)

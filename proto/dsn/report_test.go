@@ -40,13 +40,66 @@ func sample() *Report {
 	}
 }
 
+func successes() []Recipient {
+	return []Recipient{
+		{Address: "old@example.net", Original: "utf-8;\\x{FC}@example.net", Action: Relayed, Status: "2.1.5", RemoteMTA: "mx1.example.net", Reply: "250 2.1.5 Ok"},
+		{Address: "sink@example.com", Action: Delivered, Reason: "discarded"},
+		{Address: "new@example.net", Original: "utf-8;ü@example.net", Action: Relayed},
+	}
+}
+
+// TestReturnedContent: the whole content is returned if it was asked for, with a failure, and can be.
+func TestReturnedContent(t *testing.T) {
+	const header, body = "Subject: x\r\n", "\r\nthe body\r\n"
+	for name, c := range map[string]struct {
+		full    bool
+		action  Action
+		content string
+		want    bool
+	}{
+		"not asked":     {false, Failed, header + body, false},
+		"asked":         {true, Failed, header + body, true},
+		"delivered":     {true, Delivered, header + body, false},
+		"relayed":       {true, Relayed, header + body, false},
+		"at the limit":  {true, Failed, header + body + strings.Repeat("x\r\n", (returnedMax-len(header+body))/3), true},
+		"too long":      {true, Failed, header + body + strings.Repeat("x\r\n", returnedMax/3), false},
+		"long line":     {true, Failed, header + body + strings.Repeat("x", 999) + "\r\n", false},
+		"no line end":   {true, Failed, header + body + "x", false},
+		"bare CR":       {true, Failed, header + body + "a\rb\r\n", false},
+		"NUL":           {true, Failed, header + body + "\x00\r\n", false},
+		"carries a DSN": {true, Failed, header + body + "--=_0PQ55GP300001_0--\r\n", true},
+	} {
+		r := sample()
+		r.Full, r.Content = c.full, []byte(c.content)
+		for i := range r.Recipients {
+			r.Recipients[i].Action = c.action
+		}
+		parts := check(t, r)
+		if got := strings.HasPrefix(parts[2], c.content) && strings.Contains(parts[2], body); got != c.want || !strings.HasPrefix(parts[2], header) {
+			t.Errorf("%s: returned %.200q", name, parts[2])
+		}
+	}
+}
+
 func TestGolden(t *testing.T) {
 	utf8 := sample()
 	utf8.SMTPUTF8 = true
 	utf8.To = "grüße@sender.example"
 	utf8.Recipients = []Recipient{{Address: "用户@例子.example", Status: "5.1.1", RemoteMTA: "mx.example", Reply: "550 5.1.1 unbekannter Empfänger"}}
 	utf8.Content = []byte("From: grüße@sender.example\r\nSubject: übel\r\n\r\n")
-	for file, r := range map[string]*Report{"testdata/report.eml": sample(), "testdata/report-utf8.eml": utf8} {
+	full := sample()
+	full.Full, full.EnvelopeID = true, "job 77 + 1"
+	full.Content = append(full.Content, "Zweite Zeile: sch\xc3\xb6n\r\n.dot\r\n"...)
+	full.Recipients = full.Recipients[:1]
+	full.Recipients[0].Original = "rfc822;Nobody+x@sender.example"
+	mixed := sample()
+	mixed.Recipients = append(mixed.Recipients[:1], successes()...)
+	success := sample()
+	success.Full, success.Recipients = true, successes() // no content without a failure
+	for file, r := range map[string]*Report{
+		"testdata/report.eml": sample(), "testdata/report-utf8.eml": utf8, "testdata/report-full.eml": full, "testdata/report-mixed.eml": mixed,
+		"testdata/report-success.eml": success,
+	} {
 		got, _, err := r.Build()
 		if err != nil {
 			t.Fatal(err)
@@ -117,6 +170,9 @@ func TestStatus(t *testing.T) {
 		{"", false, "5.0.0"}, {"", true, "4.4.7"}, {"2.0.0", false, "5.0.0"}, {"5.1.1 x", false, "5.0.0"}, {"5.1", true, "4.4.7"},
 		{"5.01.1", false, "5.0.0"}, {"5.999.999", false, "5.999.999"}, {"5.1000.1", false, "5.0.0"}, {"5.-1.1", false, "5.0.0"},
 	} {
+		if got := status(&Recipient{Status: c.status, Action: Relayed}); got != "2.0.0" && got != c.status {
+			t.Errorf("%q of a success: %s", c.status, got)
+		}
 		if got := status(&Recipient{Status: c.status, Expired: c.expired}); got != c.want {
 			t.Errorf("%q, expired %v: %s, want %s", c.status, c.expired, got, c.want)
 		}
@@ -140,8 +196,8 @@ func TestHeaderSection(t *testing.T) {
 			t.Errorf("%q: %q, want %q", c.content, got, c.want)
 		}
 	}
-	if n := len(headerSection(bytes.Repeat([]byte("Name: value\r\n"), 10_000))); n > headerMax || n < headerMax-13 {
-		t.Errorf("%d octets, want at most %d", n, headerMax)
+	if n := len(headerSection(bytes.Repeat([]byte("Name: value\r\n"), 10_000))); n > returnedMax || n < returnedMax-13 {
+		t.Errorf("%d octets, want at most %d", n, returnedMax)
 	}
 }
 
@@ -187,7 +243,7 @@ func TestLifetime(t *testing.T) {
 }
 
 // check builds r and reads it back as any mail program would.
-func check(t *testing.T, r *Report) {
+func check(t *testing.T, r *Report) []string {
 	t.Helper()
 	content, flags, err := r.Build()
 	if err != nil {
@@ -199,7 +255,7 @@ func check(t *testing.T, r *Report) {
 		t.Fatalf("%v in\n%s", err, content)
 	}
 	fields := 8
-	if flags&message.SMTPUTF8 != 0 {
+	if flags&message.Body8Bit != 0 {
 		fields++
 	}
 	if len(m.Header) != fields || m.Header.Get("Auto-Submitted") != "auto-replied" {
@@ -229,6 +285,7 @@ func check(t *testing.T, r *Report) {
 		t.Fatalf("%d parts, want 3, in\n%s", len(parts), content)
 	}
 	checkMachine(t, r, parts[1])
+	return parts
 }
 
 // checkWire checks what SMTP asks of content.
@@ -254,17 +311,21 @@ func checkMachine(t *testing.T, r *Report, body string) {
 	t.Helper()
 	tp := textproto.NewReader(bufio.NewReader(strings.NewReader(body + "\r\n\r\n")))
 	head, err := tp.ReadMIMEHeader()
-	if err != nil || len(head) != 3 || !strings.HasPrefix(head.Get("Reporting-MTA"), "dns; ") {
+	fields := 3
+	if r.EnvelopeID != "" {
+		fields++
+	}
+	if err != nil || len(head) != fields || !strings.HasPrefix(head.Get("Reporting-MTA"), "dns; ") {
 		t.Fatalf("%v: %v in\n%s", err, head, body)
 	}
 	for i := range r.Recipients {
 		group, err := tp.ReadMIMEHeader()
-		if err != nil || group.Get("Action") != "failed" || len(group["Final-Recipient"]) != 1 || len(group["Status"]) != 1 {
+		if err != nil || group.Get("Action") != r.Recipients[i].Action.String() || (group.Get("Original-Recipient") != "") != (r.Recipients[i].Original != "") || len(group["Final-Recipient"]) != 1 || len(group["Status"]) != 1 {
 			t.Fatalf("recipient %d: %v: %v in\n%s", i, err, group, body)
 		}
 		for name := range group {
 			switch name {
-			case "Final-Recipient", "Action", "Status", "Remote-Mta", "Diagnostic-Code", "Last-Attempt-Date":
+			case "Final-Recipient", "Original-Recipient", "Action", "Status", "Remote-Mta", "Diagnostic-Code", "Last-Attempt-Date":
 			default:
 				t.Fatalf("recipient %d: field %q slipped in: %v", i, name, group)
 			}
@@ -277,15 +338,16 @@ func checkMachine(t *testing.T, r *Report, body string) {
 
 // FuzzBuild: HOSTILE I9. Whatever a peer says, the notification has the fields and parts that it should, and is fit for the wire.
 func FuzzBuild(f *testing.F) {
-	f.Add("mail.example.com", "a@b.example", "c@d.example", "5.1.1", "mx.example", "550 no\r\nX: y", "why", []byte("A: 1\r\n\r\n"), false, false)
-	f.Add("h", "ü@x", "\r\n\r\n--=_", "4.0.0\r\n", "a) b\x00", strings.Repeat("€", 500), "\x1b[31m", []byte(".a:\r\n \r\xff\r\n\x00:"+strings.Repeat("x", 3000)+"\r\n"), true, true)
-	f.Fuzz(func(t *testing.T, host, to, rcpt, code, mta, reply, reason string, content []byte, utf8, expired bool) {
+	f.Add("mail.example.com", "a@b.example", "c@d.example", "5.1.1", "mx.example", "550 no\r\nX: y", "why", []byte("A: 1\r\n\r\n"), false, false, "", "", uint8(0), false)
+	f.Add("h", "ü@x", "\r\n\r\n--=_", "4.0.0\r\n", "a) b\x00", strings.Repeat("€", 500), "\x1b[31m", []byte(".a:\r\n \r\xff\r\n\x00:"+strings.Repeat("x", 3000)+"\r\n"), true, true, "a\r\nb: c", "rfc822;a\r\n\r\nX: y", uint8(0), true)
+	f.Add("h", "x@x", "a@b", "", "", "", "", []byte("A: 1\r\n\r\n--=_\xff\r\n"), false, false, "\x00", ";\u2028", uint8(2), true)
+	f.Fuzz(func(t *testing.T, host, to, rcpt, code, mta, reply, reason string, content []byte, utf8, expired bool, envelope, original string, action uint8, full bool) {
 		if to == "" {
 			return
 		}
 		check(t, &Report{
-			ReportingMTA: host, To: to, ID: 7, Original: 8, Date: arrived, Arrived: arrived, SMTPUTF8: utf8, Content: content,
-			Recipients: []Recipient{{Address: rcpt, Status: code, RemoteMTA: mta, Reply: reply, Reason: reason, Expired: expired}, {Address: to}},
+			ReportingMTA: host, To: to, ID: 7, Original: 8, Date: arrived, Arrived: arrived, SMTPUTF8: utf8, Content: content, EnvelopeID: envelope, Full: full,
+			Recipients: []Recipient{{Address: rcpt, Status: code, RemoteMTA: mta, Reply: reply, Reason: reason, Expired: expired, Original: original, Action: Action(action % 3)}, {Address: to}},
 		})
 	})
 }

@@ -23,8 +23,9 @@ const (
 
 // writer writes lines. It is the only way for a value into a notification: what comes from outside passes printable, name or headerLine.
 type writer struct {
-	out  []byte
-	utf8 bool // the notification uses the internationalized forms
+	out      []byte
+	utf8     bool // the notification uses the internationalized forms
+	eightBit bool // the content that it returns holds octets above 127
 }
 
 // begin starts a body of its own in out and returns what takes it away again, after the caller returned it.
@@ -130,19 +131,31 @@ func (w *writer) headerLine(line []byte) {
 }
 
 // headerSection is the part of content up to the first line that is neither a header field nor the continuation of one, in whole lines
-// and at most headerMax octets.
+// and at most returnedMax octets.
 func headerSection(content []byte) []byte {
 	end := 0
 	for end < len(content) {
 		line, rest := cutLine(content[end:])
 		next := len(content) - len(rest)
 		folded := end > 0 && len(line) > 0 && (line[0] == ' ' || line[0] == '\t')
-		if next > headerMax || !bytes.HasSuffix(content[:next], []byte("\r\n")) || !folded && !isField(line) {
+		if next > returnedMax || !bytes.HasSuffix(content[:next], []byte("\r\n")) || !folded && !isField(line) {
 			break
 		}
 		end = next
 	}
 	return content[:end]
+}
+
+// wireForm reports whether content is CRLF lines of at most 998 octets without NUL. RFC 5322 §2.1.1
+func wireForm(content []byte) bool {
+	for len(content) > 0 {
+		line, rest, found := bytes.Cut(content, []byte("\r\n"))
+		if !found || len(line) > 998 || bytes.ContainsAny(line, "\r\n\x00") {
+			return false
+		}
+		content = rest
+	}
+	return true
 }
 
 // isField reports whether the line begins with a field name and a colon, RFC 5322 §3.6.8.
@@ -178,13 +191,18 @@ func boundary(id message.ID, parts ...[]byte) string {
 	}
 }
 
-// enhancedCode is a status code of RFC 3463 §2 that tells of a failure.
-var enhancedCode = regexp.MustCompile(`^[45]\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})$`)
+// enhancedCode is a status code of RFC 3463 §2.
+var enhancedCode = regexp.MustCompile(`^[245]\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})$`)
 
 // status is the enhanced status code that a recipient is reported with.
 func status(r *Recipient) string {
-	switch {
-	case enhancedCode.MatchString(r.Status):
+	valid := enhancedCode.MatchString(r.Status)
+	switch success := valid && r.Status[0] == '2'; {
+	case r.Action != Failed && success:
+		return r.Status
+	case r.Action != Failed:
+		return "2.0.0"
+	case valid && !success:
 		if !r.Expired { // the failure was permanent, whatever the text of the reply said
 			return "5" + r.Status[1:]
 		}

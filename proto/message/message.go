@@ -32,9 +32,9 @@ const (
 	Deferred
 	// Delivered: the next hop answered 2xx after the end of data.
 	Delivered
-	// Bounced: failed for good; a DSN is spooled unless the reverse-path is null.
+	// Bounced: failed for good; a DSN is spooled unless the reverse-path is null or the sender does not want to hear of failures.
 	Bounced
-	// Expired: deferred until the message's lifetime ran out; a DSN is spooled unless the reverse-path is null.
+	// Expired: deferred until the message's lifetime ran out; a DSN is spooled as for Bounced.
 	Expired
 )
 
@@ -45,7 +45,7 @@ func (s State) String() string {
 // Settled says that nothing remains to be done for a recipient in this state.
 func (s State) Settled() bool { return s >= Delivered }
 
-// Recipient is one forward-path of a message and how far its delivery is. All but Address belong to the loop that owns the bucket which
+// Recipient is one forward-path of a message and how far its delivery is. All but Address and Notify belong to the loop that owns the bucket which
 // holds the recipient.
 type Recipient struct {
 	Address  string // forward-path without angle brackets
@@ -53,6 +53,7 @@ type Recipient struct {
 	Reply    string // last reply or error, sanitized to one printable line
 	Attempts uint16 // attempts that ended
 	State    State
+	Notify   Notify
 }
 
 // Domain is the part behind the last @ as the client wrote it, or "" where there is none.
@@ -77,6 +78,7 @@ type Message struct {
 	Client     string         // address of the client that handed it in, as in the Received header
 	Peer       netip.AddrPort // the same with its port; not kept in the spool
 	Helo       string         // what that client called itself, sanitized
+	DSN        *DSN           // nil where the sender said nothing
 
 	// Body holds the content in memory, in order, or is empty when it must be read from the spool. Guarded by the holds: it may be read by
 	// a holder until it calls Release.

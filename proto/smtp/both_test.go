@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"mailrace/proto/message"
 )
 
 // TestClientMeetsServer: what our client sends, our server takes as it was meant, dots and all, in whatever pieces it travels.
@@ -15,8 +17,10 @@ func TestClientMeetsServer(t *testing.T) {
 		{from: "ü@a.example", params: MailParams{Size: 20, Body: Body8Bit, SMTPUTF8: true}, rcpts: []string{"b@b.example"}, content: ".\r\n..\r\n\r\n.ü\r\n"},
 		{from: "a@a.example", rcpts: []string{`"b c"@[192.0.2.1]`}, content: "spam\r\n"},
 		{from: "a@a.example", rcpts: []string{"postmaster"}, content: ""},
+		{from: "n@a.example", params: MailParams{Return: message.ReturnFull, EnvID: []byte("a+2Bb")}, rcpts: []string{"c@c", "d@d"},
+			notes: []RcptParams{{Notify: message.NotifyNever}, {Notify: message.NotifySuccess | message.NotifyDelay, Original: []byte("rfc822;x+3Dy@d")}}},
 	}
-	want := []string{`5 dots=false "one\r\n"`, `14 dots=true ".\r\n..\r\n\r\n.ü\r\n"`, `6 dots=false "spam\r\n"`, `0 dots=false ""`}
+	want := []string{`5 dots=false "one\r\n"`, `14 dots=true ".\r\n..\r\n\r\n.ü\r\n"`, `6 dots=false "spam\r\n"`, `0 dots=false ""`, `0 dots=false ""`}
 	for _, cut := range []func(int) int{whole, bytewise, randomly} {
 		r, c := newRemote(t, messages), newSession(t, hostileConfig)
 		toClient, toServer := 0, 0
@@ -37,6 +41,12 @@ func TestClientMeetsServer(t *testing.T) {
 		for _, ev := range c.events {
 			if rest, ok := strings.CutPrefix(ev, "EndOfData size="); ok {
 				got = append(got, rest)
+			}
+		}
+		for _, ev := range []string{`Mail "n@a.example" size=0 8bit=false utf8=false return=2 envid="a+b"`, `Rcpt "c@c" local="c" domain="c" notify=0001 original=""`,
+			`Rcpt "d@d" local="d" domain="d" notify=1010 original="rfc822;x=y@d"`} {
+			if !c.has(ev) {
+				t.Errorf("%s is not among %q", ev, c.events)
 			}
 		}
 		if fmt.Sprint(got) != fmt.Sprint(want) || c.events[len(c.events)-1] != "Quit" || len(r.sending)+len(r.messages) > 0 {

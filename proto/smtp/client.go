@@ -81,8 +81,9 @@ type clientTransaction struct {
 	from        string
 	params      MailParams
 	rcpts       []string
-	answered    int // recipients answered
-	accepted    int // recipients accepted
+	rcptParams  []RcptParams // of each of rcpts, or none
+	answered    int          // recipients answered
+	accepted    int          // recipients accepted
 }
 
 // Client is the client side of one session. With PIPELINING it sends an envelope in one go, and the next envelope behind the content of a
@@ -253,7 +254,7 @@ func (c *Client) afterRecipient(t *clientTransaction) {
 	case t.mailRefused:
 		t.step = stepOver
 	case t.answered < len(t.rcpts):
-		c.queue("RCPT TO:<", t.rcpts[t.answered], ">\r\n")
+		c.queueRcpt(t, t.answered)
 	case t.accepted == 0:
 		t.step, c.resetDue = stepOver, true
 	default:
@@ -280,7 +281,7 @@ func (c *Client) takeData(t *clientTransaction, class int) ClientEvent {
 }
 
 func (c *Client) pop() {
-	c.tx[c.first].rcpts = nil
+	c.tx[c.first].rcpts, c.tx[c.first].rcptParams = nil, nil
 	c.first ^= 1
 	c.count--
 }

@@ -16,6 +16,7 @@ type outgoing struct {
 	params  MailParams
 	rcpts   []string
 	content string
+	notes   []RcptParams
 }
 
 // remote drives a Client as a connection would: it sends its messages one after another as soon as CanBegin allows, then quits, and writes
@@ -77,7 +78,7 @@ func (r *remote) pump() {
 		m := r.messages[0]
 		r.messages = r.messages[1:]
 		before := len(r.c.Pending())
-		if err := r.c.Begin(m.from, m.params, m.rcpts); err != nil {
+		if err := r.c.Begin(m.from, m.params, m.rcpts, m.notes...); err != nil {
 			r.note("Begin: %v", err)
 			if len(r.c.Pending()) != before {
 				r.t.Fatalf("%v, and %q is queued", err, r.c.Pending()[before:])
@@ -149,12 +150,20 @@ func relayAnyhow(t testing.TB, messages []outgoing, input string) *remote {
 	return first
 }
 
-// parseMessage reads "from | rcpt rcpt | parameters | content" of a dialogue.
+// parseMessage reads "from | rcpt rcpt | parameters | content" of a dialogue, behind which the parameters of each recipient may stand, with " | "
+// between.
 func parseMessage(t testing.TB, text string) outgoing {
 	parts := strings.Split(unescape(t, text), " | ")
 	m := outgoing{from: parts[0], rcpts: strings.Split(parts[1], " "), content: parts[3]}
 	if rest := parts[2]; rest != "-" && m.params.parse([]byte(rest)) != "" {
 		t.Fatalf("parameters %q", rest)
+	}
+	for _, rest := range parts[4:] {
+		var p RcptParams
+		if rest != "-" && p.parse([]byte(rest), m.params.SMTPUTF8) != "" {
+			t.Fatalf("parameters %q", rest)
+		}
+		m.notes = append(m.notes, p)
 	}
 	return m
 }
@@ -241,6 +250,19 @@ func upClient(t testing.TB, offers string) *Client {
 // TestI2CommandWriter: no argument can become more than an argument.
 func TestI2CommandWriter(t *testing.T) {
 	c := upClient(t, greetings)
+	for _, evil := range []string{"a\r\nDATA", "a b", "+0D+0A", "a=b", "+", "\xff", strings.Repeat("x", maxEnvelopeID+1)} {
+		if err := c.Begin("a@a", MailParams{EnvID: []byte(evil)}, []string{"b@b"}); err != ErrParameter {
+			t.Errorf("ENVID %q: %v", evil, err)
+		}
+		if err := c.Begin("a@a", MailParams{}, []string{"b@b"}, RcptParams{Original: []byte("rfc822;" + strings.Repeat(evil, 5))}); err != ErrParameter {
+			t.Errorf("ORCPT %q: %v", evil, err)
+		}
+	}
+	for _, p := range [][]RcptParams{{{Notify: 3}}, {{Notify: 16}}, {{}, {}}, {{Original: []byte("utf-8;\xc3\xbc@b")}}, {{Original: []byte("b@b")}}} {
+		if err := c.Begin("a@a", MailParams{}, []string{"b@b"}, p...); err != ErrParameter {
+			t.Errorf("%+v: %v", p, err)
+		}
+	}
 	bad := []string{"a@b\r\nDATA", "a\r@b", "a@b\n", "a\x00@b", "a@b> NOTIFY=NEVER <c@d", "a@b>", "<a@b>", "a b@c", "\"a\r\n\"@b", "@r:a@b", "a", "a@", "ü@b", "a@b\x7f"}
 	for _, addr := range append(bad, "postmaster") {
 		var ae *AddressError

@@ -159,7 +159,7 @@ func (s *Server) sayHello() {
 	if s.cfg.StartTLS && !s.secured {
 		s.say("\r\n250-STARTTLS")
 	}
-	s.say("\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-CHUNKING\r\n250 ENHANCEDSTATUSCODES\r\n")
+	s.say("\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250-CHUNKING\r\n250 ENHANCEDSTATUSCODES\r\n")
 }
 
 // commandMail begins a transaction. RFC 5321 §4.1.1.2.
@@ -196,11 +196,13 @@ func (s *Server) commandRcpt(args []byte) Event {
 	if err == nil && len(path.Path) == 0 {
 		err = ErrNullPath
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		return s.failPath("501 5.1.3 Bad recipient address: ", err)
-	case len(trimSpaces(rest)) > 0:
-		return s.fail(replyUnknownParm)
+	}
+	s.rcptParams = RcptParams{}
+	switch refusal := s.rcptParams.parse(rest, s.tx.smtpUTF8); {
+	case refusal != "":
+		return s.fail(refusal)
 	case path.UTF8 && !s.tx.smtpUTF8:
 		return s.fail(replyNeedsUTF8)
 	case s.tx.recipients >= orDefault(s.cfg.MaxRecipients, DefaultMaxRecipients):

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+
+	"mailrace/proto/message"
 )
 
 // Why Begin refuses an envelope. Nothing of it was queued, and the session is as it was.
@@ -16,6 +18,8 @@ var (
 	ErrNeeds8BitMIME = errors.New("server does not offer 8BITMIME")
 	// ErrTooLarge: over the SIZE that the server offers. 5.3.4, RFC 1870 §6.1.
 	ErrTooLarge = errors.New("message too large for the server")
+	// ErrParameter: a parameter of DSN that is none, or not one for each recipient.
+	ErrParameter = errors.New("bad parameter")
 )
 
 // AddressError is an address that cannot be put into a command.
@@ -43,13 +47,14 @@ func (c *Client) CanBegin() bool {
 }
 
 // Begin queues an envelope: MAIL, a RCPT for each of rcpts and DATA in one go where the server has PIPELINING, else MAIL, and the others as
-// the replies arrive. Of p only Size, Body and SMTPUTF8 count. from and rcpts are addresses without angle brackets, from "" is the null
-// reverse-path; rcpts must not change until the transaction has ended.
+// the replies arrive. Of p only Size, Body, SMTPUTF8, Return and EnvID count; the last two and params, which has an entry for each recipient
+// or is empty, go to servers that offer DSN only. from and rcpts are addresses without angle brackets, from "" is the null reverse-path; rcpts and
+// what p and params point to must not change until the transaction has ended.
 //
 // It is the one place where arguments become commands. What is written is read back by ParsePath, so no address can hold a control
 // character, or end its brackets and go on with parameters, or be 8-bit without SMTPUTF8. The error is an *AddressError or one of those
 // above, and then nothing is queued.
-func (c *Client) Begin(from string, p MailParams, rcpts []string) error {
+func (c *Client) Begin(from string, p MailParams, rcpts []string, params ...RcptParams) error {
 	switch {
 	case !c.CanBegin() || len(rcpts) == 0:
 		return ErrNotReady
@@ -59,10 +64,12 @@ func (c *Client) Begin(from string, p MailParams, rcpts []string) error {
 		return ErrNeeds8BitMIME
 	case c.maxSize > 0 && p.Size > c.maxSize:
 		return ErrTooLarge
+	case !validDSN(&p, rcpts, params):
+		return ErrParameter
 	}
 	start := len(c.out)
 	t := &c.tx[(c.first+c.count)&1]
-	*t = clientTransaction{step: stepMail, from: from, params: p, rcpts: rcpts}
+	*t = clientTransaction{step: stepMail, from: from, params: p, rcpts: rcpts, rcptParams: params}
 	if c.resetDue {
 		t.step = stepReset
 		c.queue("RSET\r\n")
@@ -99,7 +106,7 @@ func (c *Client) queueEnvelope(t *clientTransaction) error {
 	}
 	for i, rcpt := range t.rcpts {
 		at = len(c.out) + len("RCPT TO:")
-		c.queue("RCPT TO:<", rcpt, ">\r\n")
+		c.queueRcpt(t, i)
 		path, _, err := ParsePath(c.out[at:], t.params.SMTPUTF8)
 		switch {
 		case err != nil:
@@ -127,7 +134,53 @@ func (c *Client) queueMail(t *clientTransaction) {
 	if t.params.SMTPUTF8 {
 		c.queue(" SMTPUTF8")
 	}
+	if c.ext.Has(ExtDSN) {
+		switch t.params.Return {
+		case message.ReturnFull:
+			c.queue(" RET=FULL")
+		case message.ReturnHeaders:
+			c.queue(" RET=HDRS")
+		}
+		if len(t.params.EnvID) > 0 {
+			c.queue(" ENVID=")
+			c.out = append(c.out, t.params.EnvID...)
+		}
+	}
 	c.queue("\r\n")
+}
+
+// queueRcpt queues RCPT for recipient i with the parameters that the server offers.
+func (c *Client) queueRcpt(t *clientTransaction, i int) {
+	c.queue("RCPT TO:<", t.rcpts[i], ">")
+	if len(t.rcptParams) > 0 && c.ext.Has(ExtDSN) {
+		p := &t.rcptParams[i]
+		if p.Notify != message.NotifyDefault {
+			c.queue(" NOTIFY=", notifyLists[p.Notify])
+		}
+		if len(p.Original) > 0 {
+			c.queue(" ORCPT=")
+			c.out = append(c.out, p.Original...)
+		}
+	}
+	c.queue("\r\n")
+}
+
+// notifyLists are the values of NOTIFY.
+var notifyLists = [...]string{
+	1: "NEVER", 2: "SUCCESS", 4: "FAILURE", 6: "SUCCESS,FAILURE", 8: "DELAY", 10: "SUCCESS,DELAY", 12: "FAILURE,DELAY", 14: "SUCCESS,FAILURE,DELAY",
+}
+
+// validDSN reports whether the parameters of DSN are such as the server machine lets in: nothing else goes out.
+func validDSN(p *MailParams, rcpts []string, params []RcptParams) bool {
+	if len(params) > 0 && len(params) != len(rcpts) || len(p.EnvID) > maxEnvelopeID || !validXtext(p.EnvID) {
+		return false
+	}
+	for i := range params {
+		if r := &params[i]; !r.Notify.Valid() || len(r.Original) > 0 && !validOriginal(r.Original, p.SMTPUTF8) {
+			return false
+		}
+	}
+	return true
 }
 
 // EndContent says that the content of the transaction that got ClientStart is written, CRLF at its end, and queues the end of data.

@@ -11,6 +11,7 @@ const (
 	Ext8BitMIME                             // RFC 6152
 	ExtSMTPUTF8                             // RFC 6531
 	ExtEnhancedCodes                        // RFC 2034
+	ExtDSN                                  // RFC 3461
 )
 
 // Has reports whether all of want were offered.
@@ -36,6 +37,8 @@ func parseExtensions(text []byte) (ext Extensions, maxSize int64) {
 			ext |= ExtSMTPUTF8
 		case equalFold(keyword, "ENHANCEDSTATUSCODES"):
 			ext |= ExtEnhancedCodes
+		case equalFold(keyword, "DSN"):
+			ext |= ExtDSN
 		}
 	}
 	return ext, maxSize

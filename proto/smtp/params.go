@@ -1,6 +1,10 @@
 package smtp
 
-import "bytes"
+import (
+	"bytes"
+
+	"mailrace/proto/message"
+)
 
 // Control characters of a command line.
 const (
@@ -66,14 +70,13 @@ func (m *MailParams) parse(rest []byte) (refusal string) {
 		size = 1 << iota
 		body
 		utf8
+		ret
+		envid
 	)
 	seen := 0
-	for rest = trimSpaces(rest); len(rest) > 0; rest = trimSpaces(rest) {
-		word := rest
-		if end := bytes.IndexByte(rest, ' '); end >= 0 {
-			word = rest[:end]
-		}
-		rest = rest[len(word):]
+	for rest = trimSpaces(rest); len(rest) > 0; {
+		var word []byte
+		word, rest = cutWord(rest)
 		key, value, hasValue := bytes.Cut(word, equalsSign)
 		param, ok := 0, true
 		switch {
@@ -86,6 +89,12 @@ func (m *MailParams) parse(rest []byte) (refusal string) {
 		case equalFold(key, "SMTPUTF8"): // RFC 6531 §3.4
 			param = utf8
 			m.SMTPUTF8, ok = true, !hasValue
+		case equalFold(key, "RET"): // RFC 3461 §4.3
+			param = ret
+			m.Return, ok = parseReturn(value)
+		case equalFold(key, "ENVID"): // RFC 3461 §4.4
+			param = envid
+			m.EnvID, ok = value, len(value) > 0 && len(value) <= maxEnvelopeID && validXtext(value)
 		default:
 			return replyUnknownParm
 		}
@@ -96,6 +105,76 @@ func (m *MailParams) parse(rest []byte) (refusal string) {
 	}
 	return ""
 }
+
+// cutWord parts parameters, which begin with one, behind the first.
+func cutWord(rest []byte) (word, more []byte) {
+	end := bytes.IndexByte(rest, ' ')
+	if end < 0 {
+		return rest, nil
+	}
+	return rest[:end], trimSpaces(rest[end:])
+}
+
+// parse reads the parameters of RCPT as MailParams.parse does.
+func (r *RcptParams) parse(rest []byte, smtpUTF8 bool) (refusal string) {
+	for rest = trimSpaces(rest); len(rest) > 0; {
+		var word []byte
+		word, rest = cutWord(rest)
+		key, value, _ := bytes.Cut(word, equalsSign)
+		ok := true
+		switch {
+		case equalFold(key, "NOTIFY"): // RFC 3461 §4.1
+			again := r.Notify != 0
+			r.Notify, ok = parseNotify(value)
+			ok = ok && !again
+		case equalFold(key, "ORCPT"): // RFC 3461 §4.2
+			ok = len(r.Original) == 0 && validOriginal(value, smtpUTF8)
+			r.Original = value
+		default:
+			return replyUnknownParm
+		}
+		if !ok {
+			return replyParameter
+		}
+	}
+	return ""
+}
+
+// parseNotify reads NEVER, or a list of the others, each at most once.
+func parseNotify(list []byte) (n message.Notify, ok bool) {
+	for more := true; more; {
+		var word []byte
+		word, list, more = bytes.Cut(list, comma)
+		var flag message.Notify
+		switch {
+		case equalFold(word, "NEVER"):
+			flag = message.NotifyNever
+		case equalFold(word, "SUCCESS"):
+			flag = message.NotifySuccess
+		case equalFold(word, "FAILURE"):
+			flag = message.NotifyFailure
+		case equalFold(word, "DELAY"):
+			flag = message.NotifyDelay
+		}
+		if flag == 0 || n&flag != 0 {
+			return 0, false
+		}
+		n |= flag
+	}
+	return n, n.Valid()
+}
+
+func parseReturn(b []byte) (message.Return, bool) {
+	switch {
+	case equalFold(b, "FULL"):
+		return message.ReturnFull, true
+	case equalFold(b, "HDRS"):
+		return message.ReturnHeaders, true
+	}
+	return message.ReturnDefault, false
+}
+
+var comma = []byte{','}
 
 var equalsSign = []byte{'='}
 

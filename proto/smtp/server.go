@@ -91,11 +91,12 @@ type Server struct {
 	decoder  Decoder
 	chunk    chunk
 
-	hello   []byte
-	mail    MailParams
-	rcpt    Path
-	content []byte
-	out     []byte
+	hello      []byte
+	mail       MailParams
+	rcpt       Path
+	rcptParams RcptParams
+	content    []byte
+	out        []byte
 }
 
 // Init makes s ready for a new session. It queues nothing.
@@ -360,6 +361,9 @@ func (s *Server) Mail() *MailParams { return &s.mail }
 
 // Rcpt returns the forward-path of the RCPT at hand. Its slices hold until the next Feed.
 func (s *Server) Rcpt() *Path { return &s.rcpt }
+
+// RcptParams returns the parameters of the RCPT at hand. Its slices hold until the next Feed.
+func (s *Server) RcptParams() *RcptParams { return &s.rcptParams }
 
 // Recipients is how many recipients of the transaction were accepted.
 func (s *Server) Recipients() int { return s.tx.recipients }

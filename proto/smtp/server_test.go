@@ -76,12 +76,12 @@ func (c *session) record(ev Event) {
 		s.Accept()
 	case Mail:
 		m := s.Mail()
-		c.note("Mail %q size=%d 8bit=%v utf8=%v", m.Path, m.Size, m.Body == Body8Bit, m.SMTPUTF8)
+		c.note("Mail %q size=%d 8bit=%v utf8=%v%s", m.Path, m.Size, m.Body == Body8Bit, m.SMTPUTF8, notedMail(m))
 		if c.answer(m.Path) {
 			c.open = true
 		}
 	case Rcpt:
-		c.note("Rcpt %q local=%q domain=%q", s.Rcpt().Path, s.Rcpt().Local, s.Rcpt().Domain)
+		c.note("Rcpt %q local=%q domain=%q%s", s.Rcpt().Path, s.Rcpt().Local, s.Rcpt().Domain, notedRcpt(s.RcptParams()))
 		c.answer(s.Rcpt().Path)
 	case Data:
 		c.note("Data")
@@ -112,6 +112,21 @@ func (c *session) record(ev Event) {
 			c.t.Fatalf("after %v: %d, %v", ev, n, again)
 		}
 	}
+}
+
+// notedMail and notedRcpt write down what was said about notifications, decoded.
+func notedMail(m *MailParams) string {
+	if m.Return == 0 && len(m.EnvID) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" return=%d envid=%q", m.Return, AppendDecodedXtext(nil, m.EnvID))
+}
+
+func notedRcpt(p *RcptParams) string {
+	if p.Notify == 0 && len(p.Original) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" notify=%04b original=%q", p.Notify, AppendDecodedOriginal(nil, p.Original))
 }
 
 func (c *session) ended(ev Event) {
@@ -285,7 +300,7 @@ func TestPipelinedCommandsHaveOnePending(t *testing.T) {
 		}
 		s.Accept()
 	}
-	want := "250-mx.example.com\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-CHUNKING\r\n250 ENHANCEDSTATUSCODES\r\n" +
+	want := "250-mx.example.com\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250-CHUNKING\r\n250 ENHANCEDSTATUSCODES\r\n" +
 		"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n354 End data with <CR><LF>.<CR><LF>\r\n"
 	if string(s.Pending()) != want || len(p) != 0 {
 		t.Fatalf("%q left, pending %q", p, s.Pending())
@@ -393,7 +408,7 @@ func greetedServer() *Server {
 func TestServerDoesNotAllocate(t *testing.T) {
 	s := greetedServer()
 	message := []byte(messageCommands + "Subject: x\r\n\r\n..\r\n.\r\nRSET\r\nNOOP\r\nVRFY x\r\n")
-	message = append(message, chunkedCommands+"BDAT 3\r\n.\r\nBDAT 0\r\nBDAT 1 LAST\r\nxBDAT 2\r\nxx"...)
+	message = append(message, chunkedCommands+"RSET\r\nMAIL FROM:<a@b> RET=FULL ENVID=a+2Bb\r\nRCPT TO:<c@d> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;c+2Bx@d\r\nRSET\r\n"+chunkedCommands+"BDAT 3\r\n.\r\nBDAT 0\r\nBDAT 1 LAST\r\nxBDAT 2\r\nxx"...)
 	serveMessage(s, message)
 	if n := testing.AllocsPerRun(100, func() { serveMessage(s, message) }); n != 0 {
 		t.Errorf("%v allocations per message", n)
@@ -408,6 +423,10 @@ func BenchmarkServer(b *testing.B) {
 			benchmarkMessage(b, messageCommands+bc.content+".\r\n")
 		})
 	}
+	b.Run("commands-dsn", func(b *testing.B) {
+		benchmarkMessage(b, "MAIL FROM:<bounce-123@news.example.com> RET=HDRS ENVID=campaign+2B77\r\n"+
+			"RCPT TO:<someone@recipient.example.net> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;someone+2Bx@recipient.example.net\r\nDATA\r\n.\r\n")
+	})
 	b.Run("chunk-10KiB", func(b *testing.B) {
 		content := string(lines(10 << 10))
 		benchmarkMessage(b, fmt.Sprintf("%sBDAT %d LAST\r\n%s", chunkedCommands, len(content), content))

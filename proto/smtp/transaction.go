@@ -1,5 +1,7 @@
 package smtp
 
+import "mailrace/proto/message"
+
 // BodyType is the BODY parameter of MAIL. RFC 6152.
 type BodyType uint8
 
@@ -17,6 +19,14 @@ type MailParams struct {
 	Size     int64  // SIZE in octets, 0 when not given. RFC 1870
 	Body     BodyType
 	SMTPUTF8 bool // RFC 6531
+	Return   message.Return
+	EnvID    []byte // ENVID in xtext, see AppendDecodedXtext; empty when not given. RFC 3461
+}
+
+// RcptParams are the parameters of RCPT. RFC 3461
+type RcptParams struct {
+	Notify   message.Notify
+	Original []byte // ORCPT, see AppendDecodedOriginal; empty when not given
 }
 
 // transaction is what the server remembers between MAIL and the end of data. The envelope itself is the caller's.

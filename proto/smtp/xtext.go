@@ -1,0 +1,132 @@
+package smtp
+
+import (
+	"bytes"
+	"unicode/utf8"
+)
+
+// Bounds of DSN parameters, in octets of their encoded form. RFC 3461 §4.2, §4.4
+const (
+	maxEnvelopeID = 100
+	maxOriginal   = 500
+)
+
+// validXtext reports whether b is xtext (RFC 3461 §4) of printable ASCII, spaces included. Encoded control characters are what injects lines into
+// files and headers: they go no further than this.
+func validXtext(b []byte) bool {
+	for i := 0; i < len(b); i++ {
+		c := b[i]
+		switch {
+		case c == '+':
+			if i+2 >= len(b) {
+				return false
+			}
+			high, low := hexDigit(b[i+1]), hexDigit(b[i+2])
+			if high < 0 || low < 0 {
+				return false
+			}
+			if c := high<<4 | low; c < ' ' || c > '~' {
+				return false
+			}
+			i += 2
+		case c <= ' ' || c > '~' || c == '=':
+			return false
+		}
+	}
+	return true
+}
+
+// hexDigit is the value of a hexadecimal digit, or -1.
+func hexDigit(c byte) int {
+	switch {
+	case c >= '0' && c <= '9':
+		return int(c - '0')
+	case c >= 'A' && c <= 'F':
+		return int(c - 'A' + 10)
+	case c >= 'a' && c <= 'f':
+		return int(c - 'a' + 10)
+	}
+	return -1
+}
+
+// AppendDecodedXtext appends what valid xtext stands for, at most as many octets as it has.
+func AppendDecodedXtext(dst, xtext []byte) []byte {
+	for i := 0; i < len(xtext); i++ {
+		c := xtext[i]
+		if c == '+' && i+2 < len(xtext) {
+			c = byte(hexDigit(xtext[i+1])<<4 | hexDigit(xtext[i+2]))
+			i += 2
+		}
+		dst = append(dst, c)
+	}
+	return dst
+}
+
+// AppendXtext appends s as xtext: whatever s holds, no octet of it can end the parameter or the line.
+func AppendXtext(dst []byte, s string) []byte {
+	const hex = "0123456789ABCDEF"
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c > '~' || c == '+' || c == '=' {
+			dst = append(dst, '+', hex[c>>4], hex[c&15])
+		} else {
+			dst = append(dst, c)
+		}
+	}
+	return dst
+}
+
+// typeUTF8 is the address type of RFC 6533 §3, whose addresses have an encoding of their own: \x{FC} in place of xtext's +FC.
+const typeUTF8 = "UTF-8"
+
+var semicolon = []byte{';'}
+
+// validOriginal reports whether b is an ORCPT that may be taken: an address type, ";" and an address in xtext, or in the forms of RFC 6533.
+func validOriginal(b []byte, smtpUTF8 bool) bool {
+	kind, address, ok := bytes.Cut(b, semicolon)
+	if !ok || len(kind) == 0 || len(address) == 0 || len(b) > maxOriginal {
+		return false
+	}
+	for _, c := range kind {
+		if octetClass[c]&classAtext == 0 {
+			return false
+		}
+	}
+	if !equalFold(kind, typeUTF8) {
+		return validXtext(address)
+	}
+	for _, c := range address {
+		if c <= ' ' || c == 0x7f || c == '+' || c == '=' || c > 0x7f && !smtpUTF8 {
+			return false
+		}
+	}
+	return utf8.Valid(address)
+}
+
+// AppendDecodedOriginal appends what a valid ORCPT stands for: address type, ";" and address. The address of the type utf-8 stays as it is.
+func AppendDecodedOriginal(dst, original []byte) []byte {
+	kind, address, found := bytes.Cut(original, semicolon)
+	if !found {
+		return dst
+	}
+	dst = append(append(dst, kind...), ';')
+	if equalFold(kind, typeUTF8) {
+		return append(dst, address...)
+	}
+	return AppendDecodedXtext(dst, address)
+}
+
+// AppendOriginal appends the ORCPT for what AppendDecodedOriginal gave.
+func AppendOriginal(dst []byte, original string) []byte {
+	for i := range len(original) {
+		if original[i] != ';' {
+			continue
+		}
+		kind, address := original[:i], original[i+1:]
+		dst = append(append(dst, kind...), ';')
+		if equalFold([]byte(kind), typeUTF8) {
+			return append(dst, address...)
+		}
+		return AppendXtext(dst, address)
+	}
+	return dst
+}

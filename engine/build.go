@@ -18,7 +18,7 @@ import (
 // openLoops starts the event loops with their listeners.
 func (n *Node) openLoops() (err error) {
 	c := n.cfg
-	server := &smtp.ServerConfig{
+	server := smtp.ServerConfig{
 		Hostname: c.Hostname, MaxSize: c.Limits.MessageSize, MaxRecipients: c.Limits.Recipients,
 		MaxLine: c.Limits.LineLength, MaxErrors: c.Limits.Errors, MaxCommands: c.Limits.Commands,
 	}
@@ -26,13 +26,20 @@ func (n *Node) openLoops() (err error) {
 	clients := ingress.NewClients(ingress.ClientLimits{
 		Client: ingress.Quota(c.Limits.Client), Network: ingress.Quota(c.Limits.Network), Interval: c.Limits.Interval,
 	}, c.Engine.MaxConnections, time.Now())
+	var pairs *certificates
+	if len(c.TLS.Certificates) > 0 {
+		if pairs, err = newCertificates(c.TLS.Certificates, n.log); err != nil {
+			return err
+		}
+	}
 	listeners := make([]loop.Listener, len(c.Listeners))
 	for i, l := range c.Listeners {
+		server := server
 		d := &ingress.Door{
-			SMTP: server, RelayFrom: l.RelayFrom, RelayDomains: ingress.NewDomains(l.RelayDomains), Budget: n.budget, Store: n.store,
+			SMTP: &server, RelayFrom: l.RelayFrom, RelayDomains: ingress.NewDomains(l.RelayDomains), Budget: n.budget, Store: n.store,
 			GreetDelay: l.GreetDelay, ProxyFrom: l.ProxyFrom, Log: n.log, Clients: clients, Exempt: c.Limits.Exempt,
 			Pace: ingress.Pace{
-				Command: c.Limits.CommandTimeout, Data: c.Limits.DataTimeout, MinRate: c.Limits.MinRate, Window: c.Limits.RateWindow,
+				Command: c.Limits.CommandTimeout, Handshake: c.TLS.HandshakeTimeout, Data: c.Limits.DataTimeout, MinRate: c.Limits.MinRate, Window: c.Limits.RateWindow,
 				Session: c.Limits.SessionTime, Messages: c.Limits.SessionMessages,
 			},
 			Accepted: func(l *loop.Loop, m *message.Message) { n.lanes[l.Index()].accepted(m) },
@@ -41,6 +48,12 @@ func (n *Node) openLoops() (err error) {
 		d.OpenRooms(len(n.lanes))
 		n.doors = append(n.doors, d)
 		listeners[i] = loop.Listener{Address: l.Address, New: d.New, Busy: busy}
+		if l.Mode == config.ModeSubmissions {
+			d.TLSFirst, listeners[i].Busy = true, nil // a reply in clear would be noise
+		}
+		if server.StartTLS = pairs != nil && l.StartTLS && !d.TLSFirst; server.StartTLS || d.TLSFirst {
+			d.TLS = pairs.listenerTLS(&c.TLS)
+		}
 	}
 	n.group, err = loop.Start(loop.Options{
 		Loops: len(n.lanes), Listeners: listeners, MaxConnections: c.Engine.MaxConnections, Log: n.log,

@@ -38,7 +38,7 @@ func (a *lane) recordReception(m *message.Message) {
 	now := a.loop.Now().UnixNano()
 	r := event.Record{
 		Time: now, Type: event.Reception, ID: m.ID, Sender: m.From, Recipients: len(m.Recipients),
-		Peer: m.Peer, Size: m.Size, Latency: time.Duration(now - m.Arrived),
+		Peer: m.Peer, TLSVersion: m.TLSVersion, TLSCipher: m.TLSCipher, Size: m.Size, Latency: time.Duration(now - m.Arrived),
 	}
 	if len(m.Recipients) > 0 {
 		r.Recipient = m.Recipients[0].Address

@@ -127,6 +127,7 @@ func (p *process) wait() {
 type node struct {
 	*process
 	smtp, admin string
+	others      []string // listeners behind the first
 }
 
 // serve starts a node with a configuration and waits until it listens.
@@ -144,8 +145,10 @@ func serve(t *testing.T, config string) *node {
 	listening := make(chan struct{})
 	n.process = run(t, func(line string) {
 		for _, word := range strings.Fields(line) {
-			if a, ok := strings.CutPrefix(word, "smtp="); ok {
+			if a, ok := strings.CutPrefix(word, "smtp="); ok && n.smtp == "" {
 				n.smtp = a
+			} else if ok {
+				n.others = append(n.others, a)
 			}
 			if a, ok := strings.CutPrefix(word, "http="); ok {
 				n.admin = a

@@ -15,6 +15,7 @@ type Config struct {
 	Hostname  string // the node's name: banner, EHLO, Received, Reporting-MTA. A domain name with at least two labels
 	Engine    Engine
 	Listeners []Listener // at least one
+	TLS       TLS
 	Spool     Spool
 	Queue     Queue
 	Routes    []Route // the most specific domain wins, whatever the order; none = everything by MX
@@ -39,6 +40,7 @@ type Listener struct {
 	Address   string         // host:port to bind; host may be empty (all addresses), port 0 picks a free one
 	Mode      Mode           // what is spoken there
 	RelayFrom []netip.Prefix // clients that may relay anywhere; nobody by default
+	StartTLS  bool           // offer STARTTLS if there are certificates; set by default in files. Submissions has TLS from the start
 
 	RelayDomains []string       // recipients that anybody may send to: lower-case names, or "*.suffix" (every name below suffix)
 	GreetDelay   time.Duration  // before the greeting, for clients that are not exempt (see Limits); who talks before it is refused
@@ -48,8 +50,27 @@ type Listener struct {
 // Mode is the kind of service a listener gives.
 type Mode string
 
-// ModeMX takes mail from other hosts, on port 25.
-const ModeMX Mode = "mx"
+const (
+	// ModeMX takes mail from other hosts, on port 25.
+	ModeMX Mode = "mx"
+	// ModeSubmission takes mail from users and programs, on port 587. RFC 6409
+	ModeSubmission Mode = "submission"
+	// ModeSubmissions is submission with TLS from the start, on port 465. RFC 8314 §3.3
+	ModeSubmissions Mode = "submissions"
+)
+
+// TLS is how inbound connections are secured. Without certificates they are not.
+type TLS struct {
+	Certificates     []Certificate // the first that fits the client's SNI and algorithms is used, or else the first of all
+	MinVersion       string        // "1.2" or "1.3"
+	HandshakeTimeout time.Duration // for a whole handshake
+}
+
+// Certificate is a pair of PEM files. They are read again when they change.
+type Certificate struct {
+	Chain string // the certificate, followed by those that issued it
+	Key   string
+}
 
 // Spool is where accepted mail is kept.
 type Spool struct {
@@ -174,6 +195,7 @@ type Log struct {
 func Default() *Config {
 	return &Config{
 		Engine: Engine{Memory: 1 << 30, MaxConnections: 20_000, DrainTimeout: 30 * time.Second},
+		TLS:    TLS{MinVersion: "1.2", HandshakeTimeout: 30 * time.Second},
 		Spool:  Spool{Path: "spool", Sync: true},
 		Queue:  Queue{RetryMin: 5 * time.Minute, RetryMax: 4 * time.Hour, Expire: 5 * 24 * time.Hour},
 		Egress: Egress{

@@ -17,7 +17,7 @@ var faults = []struct{ toml, want string }{
 	// unknown keys
 	{"+[engine]\nlops = 1\n", `m.toml:6:1: engine.lops: unknown key: did you mean "loops"?`},
 	{"+[engin]\n", `m.toml:5:2: engin: unknown key: did you mean "engine"?`},
-	{"+somewhere = []\n", `m.toml:5:1: listener.somewhere: unknown key: [listener] has address, mode, relay_from, relay_domains, greet_delay, proxy_from`},
+	{"+somewhere = []\n", `m.toml:5:1: listener.somewhere: unknown key: [listener] has address, mode, relay_from, relay_domains, greet_delay, proxy_from, starttls`},
 	{"+[queue]\nsomething = 1\n", `m.toml:6:1: queue.something: unknown key: [queue] has retry_min, retry_max, expire`},
 	{"+[queue]\n\"\\n\" = 1\n", `m.toml:6:1: queue."\n": unknown key: [queue] has retry_min, retry_max, expire`},
 
@@ -28,7 +28,7 @@ var faults = []struct{ toml, want string }{
 	{"hostname = 'mail.example.com'\n", `m.toml:1:1: listener: missing: want at least one [[listener]] with address = "127.0.0.1:2525"`},
 	{"hostname = 'mail.example.com'\n[[listener]]\n", "" +
 		`m.toml:2:3: listener.address: missing: want host:port to listen at, as in "127.0.0.1:2525"` + "\n" +
-		`m.toml:2:3: listener.mode: missing: want "mx"`},
+		`m.toml:2:3: listener.mode: missing: want "mx", "submission" or "submissions"`},
 	{"+[[route]]\n", "" +
 		`m.toml:5:3: route.domains: missing: want exact names, "*.suffix" or "*", as in ["example.com"]` + "\n" +
 		`m.toml:5:3: route.to: missing: want "mx", "smtp://host:port" or "discard"`},
@@ -54,7 +54,7 @@ var faults = []struct{ toml, want string }{
 	{"+[egress]\nidle = 2026-01-01\nport = []\n", "" +
 		`m.toml:6:8: egress.idle: a date or time is not a duration: want a string as in "5m"` + "\n" +
 		`m.toml:7:1: egress.port: an array is not a whole number: want digits without quotes`},
-	{"+[listener.tls]\n", `m.toml:5:11: listener.tls: unknown key: [listener] has address, mode, relay_from, relay_domains, greet_delay, proxy_from`},
+	{"+[listener.tls]\n", `m.toml:5:11: listener.tls: unknown key: [listener] has address, mode, relay_from, relay_domains, greet_delay, proxy_from, starttls`},
 
 	// host names and addresses
 	{"hostname = 'mail'\n[[listener]]\naddress='1.2.3.4:25'\nmode='mx'", `m.toml:1:12: hostname: "mail" is a short name: want the full one, as in "mail.example.com"`},
@@ -62,15 +62,21 @@ var faults = []struct{ toml, want string }{
 	{"hostname = 'a.example.com.'\n[[listener]]\naddress='1.2.3.4:25'\nmode='mx'", `m.toml:1:12: hostname: "a.example.com." is not a domain name: want the full name of this node, as in "mail.example.com"`},
 	{"hostname = '192.0.2.1'\n[[listener]]\naddress='1.2.3.4:25'\nmode='mx'", `m.toml:1:12: hostname: "192.0.2.1" is an IP address: want the full name of this node, as in "mail.example.com"`},
 	{"hostname = 'post.bücher.example'\n[[listener]]\naddress='1.2.3.4:25'\nmode='mx'", `m.toml:1:12: hostname: "post.b\u00fccher.example" is not in ASCII form: did you mean "post.xn--bcher-kva.example"?`},
-	{"hostname = 'a.b'\n[[listener]]\naddress='127.0.0.1'\nmode='submission'", "" +
-		`m.toml:3:9: listener.address: "127.0.0.1" is not an address: want host:port, as in "127.0.0.1:2525" or "[::1]:2525"` + "\n" +
-		`m.toml:4:6: listener.mode: "submission" is not supported: this version serves "mx" only`},
+	{"hostname = 'a.b'\n[[listener]]\naddress='127.0.0.1'\nmode='submission'",
+		`m.toml:3:9: listener.address: "127.0.0.1" is not an address: want host:port, as in "127.0.0.1:2525" or "[::1]:2525"`},
+	{"+[tls]\ncertificates = [{ chain = '/nowhere/chain.pem', key = 'key.pem' }, { chain = 'c' }, {}]\nmin_version = '1.1'\nhandshake_timeout = '1ms'\n", "" +
+		`m.toml:6:17: tls.certificates: "/nowhere/chain.pem" with "key.pem": open /nowhere/chain.pem: no such file or directory` + "\n" +
+		`m.toml:6:68: tls.certificates.key: missing: want the PEM file of the certificate's private key` + "\n" +
+		`m.toml:6:85: tls.certificates.chain: missing: want a PEM file that begins with the certificate` + "\n" +
+		`m.toml:6:85: tls.certificates.key: missing: want the PEM file of the certificate's private key` + "\n" +
+		`m.toml:7:15: tls.min_version: "1.1" is not known: did you mean "1.2"?` + "\n" +
+		`m.toml:8:21: tls.handshake_timeout: 1ms is out of range: want 1s to 10m`},
 	{"hostname = 'a.b'\n[[listener]]\naddress='127.0.0.1:70000'\nmode='submissions'", "" +
 		`m.toml:3:9: listener.address: "127.0.0.1:70000": "70000" is not a port: want 0 to 65535` + "\n" +
-		`m.toml:4:6: listener.mode: "submissions" is not supported: this version serves "mx" only`},
+		`m.toml:4:6: listener.mode: "submissions" begins with TLS: want certificates in [tls]`},
 	{"hostname = 'a.b'\n[[listener]]\naddress='no_host:25'\nmode='smtp'", "" +
 		`m.toml:3:9: listener.address: "no_host:25": "no_host" is not a domain name: want an IP address or a host name` + "\n" +
-		`m.toml:4:6: listener.mode: "smtp" is not known: want mx`},
+		`m.toml:4:6: listener.mode: "smtp" is not known: want mx, submission, submissions`},
 	{"+[[listener]]\naddress = '127.0.0.1:2525'\nmode = 'mx'\n", `m.toml:6:11: listener.address: "127.0.0.1:2525" is the address of a listener above already: want another`},
 	{"+[admin]\naddress = '127.0.0.1:2525'\n", `m.toml:3:11: listener.address: "127.0.0.1:2525" is the address of [admin] already: want another`},
 	{"+[admin]\naddress = '8025'\n", `m.toml:6:11: admin.address: "8025" is not an address: want host:port, as in "127.0.0.1:2525" or "[::1]:2525"`},

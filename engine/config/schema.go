@@ -22,7 +22,7 @@ func schema(c *Config) []field {
 			{"drain_timeout", duration(&c.Engine.DrainTimeout)},
 		})},
 		{"listener", tables(func() []field {
-			c.Listeners = append(c.Listeners, Listener{})
+			c.Listeners = append(c.Listeners, Listener{StartTLS: true})
 			l := &c.Listeners[len(c.Listeners)-1]
 			return []field{
 				{"address", text(&l.Address)},
@@ -31,7 +31,20 @@ func schema(c *Config) []field {
 				{"relay_domains", list(&l.RelayDomains, lower)},
 				{"greet_delay", duration(&l.GreetDelay)},
 				{"proxy_from", list(&l.ProxyFrom, parsePrefix)},
+				{"starttls", boolean(&l.StartTLS)},
 			}
+		})},
+		{"tls", table([]field{
+			{"certificates", tables(func() []field {
+				c.TLS.Certificates = append(c.TLS.Certificates, Certificate{})
+				pair := &c.TLS.Certificates[len(c.TLS.Certificates)-1]
+				return []field{
+					{"chain", text(&pair.Chain)},
+					{"key", text(&pair.Key)},
+				}
+			})},
+			{"min_version", text(&c.TLS.MinVersion)},
+			{"handshake_timeout", duration(&c.TLS.HandshakeTimeout)},
 		})},
 		{"spool", table([]field{
 			{"path", text(&c.Spool.Path)},

@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"net/netip"
@@ -31,6 +32,7 @@ func (c *Config) problems() Errors {
 	k.within("engine.max_connections", c.Engine.MaxConnections, 1, 1_000_000)
 	k.lasts("engine.drain_timeout", c.Engine.DrainTimeout, 0, time.Hour)
 	k.listeners(c)
+	k.tls(&c.TLS)
 	if c.Spool.Path == "" {
 		k.complain("spool.path", "empty: want a directory")
 	}
@@ -96,15 +98,37 @@ func (k *checker) listeners(c *Config) {
 			}
 		}
 		switch l.Mode {
-		case ModeMX:
 		case "":
-			k.complain(key+".mode", `missing: want "mx"`)
-		case "submission", "submissions":
-			k.complain(key+".mode", `%q is not supported: this version serves "mx" only`, string(l.Mode))
+			k.complain(key+".mode", `missing: want "mx", "submission" or "submissions"`)
+		case ModeSubmissions:
+			if len(c.TLS.Certificates) == 0 {
+				k.complain(key+".mode", `"submissions" begins with TLS: want certificates in [tls]`)
+			}
 		default:
-			k.oneOf(key+".mode", string(l.Mode), string(ModeMX))
+			k.oneOf(key+".mode", string(l.Mode), string(ModeMX), string(ModeSubmission), string(ModeSubmissions))
 		}
 	}
+}
+
+// tls judges [tls], and the files that it names.
+func (k *checker) tls(t *TLS) {
+	for i, c := range t.Certificates {
+		key := fmt.Sprintf("tls.certificates[%d]", i)
+		if c.Chain == "" {
+			k.complain(key+".chain", "missing: want a PEM file that begins with the certificate")
+		}
+		if c.Key == "" {
+			k.complain(key+".key", "missing: want the PEM file of the certificate's private key")
+		}
+		if c.Chain == "" || c.Key == "" {
+			continue
+		}
+		if _, err := tls.LoadX509KeyPair(c.Chain, c.Key); err != nil {
+			k.complain(key, "%s with %s: %v", quote(c.Chain), quote(c.Key), err)
+		}
+	}
+	k.oneOf("tls.min_version", t.MinVersion, "1.2", "1.3")
+	k.lasts("tls.handshake_timeout", t.HandshakeTimeout, time.Second, 10*time.Minute)
 }
 
 func (k *checker) queue(q *Queue) {

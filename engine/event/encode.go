@@ -11,7 +11,8 @@ const (
 	addressMax = 320  // 64 + @ + 255, RFC 5321 §4.5.3.1
 	nameMax    = 512  // queue, site
 	textMax    = 1024 // two reply lines at their longest
-	lineMax    = 6*(2*addressMax+2*nameMax+16+textMax) + 512
+	tlsMax     = 64   // name of a version or a cipher suite
+	lineMax    = 6*(2*addressMax+2*nameMax+2*tlsMax+16+textMax) + 512
 )
 
 // Append appends the record as one line of JSON with its newline to dst. It does not allocate when dst has room. The line is 7-bit:
@@ -41,6 +42,8 @@ func (r *Record) Append(dst []byte) []byte {
 		dst = append(dst, `","peer_port":`...)
 		dst = strconv.AppendUint(dst, uint64(r.Peer.Port()), 10)
 	}
+	dst = appendText(dst, `,"tls_version":`, r.TLSVersion, tlsMax)
+	dst = appendText(dst, `,"tls_cipher":`, r.TLSCipher, tlsMax)
 	dst = appendInt(dst, `,"code":`, int64(r.Code))
 	dst = appendText(dst, `,"enhanced":`, r.Enhanced, len("5.999.999"))
 	dst = appendText(dst, `,"text":`, r.Text, textMax)

@@ -44,6 +44,8 @@ type Record struct {
 	Site       string         // key of the site that the queue's mail goes to
 	Source     netip.Addr     // our address on the connection (egress source)
 	Peer       netip.AddrPort // the other end: the client of a Reception, else the remote server
+	TLSVersion string         // of the connection to Peer, as in "TLS 1.3"
+	TLSCipher  string         // as in "TLS_AES_128_GCM_SHA256"
 	Code       int            // reply code, 0 where no reply came
 	Enhanced   string         // enhanced status code, "5.1.1"
 	Text       string         // text of the reply or of the error, at most textMax bytes are kept

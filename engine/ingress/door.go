@@ -8,6 +8,7 @@
 package ingress
 
 import (
+	"crypto/tls"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -32,6 +33,8 @@ type Store interface {
 // Door is what the sessions of one listener share: its limits, its policy and the way on. It is immutable once the listener is open.
 type Door struct {
 	SMTP         *smtp.ServerConfig
+	TLS          *tls.Config     // of this door alone, as its session tickets are; nil = none. SMTP says whether STARTTLS is offered
+	TLSFirst     bool            // sessions begin with TLS: RFC 8314 §3.3
 	RelayFrom    []netip.Prefix  // clients that may relay anywhere
 	RelayDomains *Domains        // recipients that anybody may send to; nil = none
 	Budget       *message.Budget // content in memory

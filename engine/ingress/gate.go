@@ -52,6 +52,15 @@ func (s *session) judge(proxy bool) {
 		s.end(replyQuota[why])
 		return
 	}
+	if s.door.TLSFirst {
+		s.shake(true)
+		return
+	}
+	s.delay()
+}
+
+// delay lets a stranger wait for the greeting, and greets others.
+func (s *session) delay() {
 	if d := s.door.GreetDelay; d > 0 && !s.trusted {
 		s.gate = gateDelay
 		s.conn.SetDeadline(d)

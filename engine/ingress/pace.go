@@ -8,12 +8,13 @@ import (
 
 // Pace bounds how slowly and for how long a client may use a session. Zero values of MinRate, Session and Messages mean no bound.
 type Pace struct {
-	Command  time.Duration // for a whole command line, from the reply before it on: RFC 5321 §4.5.3.2.7
-	Data     time.Duration // for the next octets of content: RFC 5321 §4.5.3.2.5
-	MinRate  int           // octets of content per second, over Window
-	Window   time.Duration // how far content may fall behind MinRate; also what a client has before its first octets
-	Session  time.Duration // a whole session. One that is over it ends before its next message. Not for trusted clients
-	Messages int           // messages of a session; then 421. Not for trusted clients
+	Command   time.Duration // for a whole command line, from the reply before it on: RFC 5321 §4.5.3.2.7
+	Handshake time.Duration // for a whole TLS handshake
+	Data      time.Duration // for the next octets of content: RFC 5321 §4.5.3.2.5
+	MinRate   int           // octets of content per second, over Window
+	Window    time.Duration // how far content may fall behind MinRate; also what a client has before its first octets
+	Session   time.Duration // a whole session. One that is over it ends before its next message. Not for trusted clients
+	Messages  int           // messages of a session; then 421. Not for trusted clients
 }
 
 // floor is the moment by which more content must have come. It runs like an hourglass: every octet buys its part of a second, and at most
@@ -64,6 +65,8 @@ func (s *session) arm() {
 	now, p := s.conn.Loop().Now(), &s.door.Pace
 	d := p.Command
 	switch {
+	case s.shaking: // it has its deadline
+		return
 	case s.parked, s.choked: // it waits for us
 	case s.smtp.InContent(): // a message that has begun is let come to its end
 		d = s.floor.left(now, p)

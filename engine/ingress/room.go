@@ -45,6 +45,7 @@ func (d *Door) Sessions(l *loop.Loop) int { return len(d.rooms[l.Index()].sessio
 // Stats are the figures of all doors.
 type Stats struct {
 	Connections, Messages, Bytes, NoMemory, NoRelay, StoreErrors *metrics.Counter
+	Handshakes, HandshakesFailed                                 *metrics.Counter           // TLS
 	Timeouts, Slow, OverTime, OverMessages, Unread               *metrics.Counter           // sessions that were ended
 	Early, BadProxy                                              *metrics.Counter           // likewise, before they began
 	Hasty                                                        *metrics.Counter           // sessions of strangers that did not wait for a reply
@@ -54,13 +55,15 @@ type Stats struct {
 // NewStats registers the figures in a set.
 func NewStats(set *metrics.Set) *Stats {
 	s := &Stats{
-		Connections: set.NewCounter("mailrace_ingress_connections_total"),
-		Messages:    set.NewCounter("mailrace_ingress_messages_total"),
-		Bytes:       set.NewCounter("mailrace_ingress_bytes_total"),
-		NoMemory:    set.NewCounter(`mailrace_ingress_refused_total{reason="memory"}`),
-		NoRelay:     set.NewCounter(`mailrace_ingress_refused_total{reason="relay"}`),
-		StoreErrors: set.NewCounter(`mailrace_ingress_refused_total{reason="store"}`),
-		Timeouts:    set.NewCounter("mailrace_ingress_timeouts_total"),
+		Connections:      set.NewCounter("mailrace_ingress_connections_total"),
+		Messages:         set.NewCounter("mailrace_ingress_messages_total"),
+		Bytes:            set.NewCounter("mailrace_ingress_bytes_total"),
+		NoMemory:         set.NewCounter(`mailrace_ingress_refused_total{reason="memory"}`),
+		NoRelay:          set.NewCounter(`mailrace_ingress_refused_total{reason="relay"}`),
+		StoreErrors:      set.NewCounter(`mailrace_ingress_refused_total{reason="store"}`),
+		Handshakes:       set.NewCounter(`mailrace_ingress_tls_handshakes_total{result="ok"}`),
+		HandshakesFailed: set.NewCounter(`mailrace_ingress_tls_handshakes_total{result="failed"}`),
+		Timeouts:         set.NewCounter("mailrace_ingress_timeouts_total"),
 
 		Slow:         set.NewCounter(`mailrace_ingress_ended_total{reason="rate"}`),
 		OverTime:     set.NewCounter(`mailrace_ingress_ended_total{reason="session_time"}`),

@@ -19,16 +19,18 @@ type session struct {
 	remote  netip.AddrPort
 	client  string // its address in text
 	helo    string // as in Received
-	relay   bool   // may send anywhere
-	trusted bool   // may stay as long and send as much as it likes
-	open    bool   // a transaction is under way: MAIL was accepted and the message has not been answered for
-	parked  bool   // waits for the store; the machine has an open question
-	choked  bool   // waits for the store to catch up with the content
-	clogged bool   // waits for the client to read
-	ending  bool   // the last reply is queued
-	gone    bool   // the connection is closed
-	inData  bool   // inside Data, which flushes and resumes by itself
-	hurried bool   // did not wait for a reply
+	tls     security
+	relay   bool // may send anywhere
+	trusted bool // may stay as long and send as much as it likes
+	open    bool // a transaction is under way: MAIL was accepted and the message has not been answered for
+	parked  bool // waits for the store; the machine has an open question
+	choked  bool // waits for the store to catch up with the content
+	clogged bool // waits for the client to read
+	shaking bool // the TLS handshake is under way, or due
+	ending  bool // the last reply is queued
+	gone    bool // the connection is closed
+	inData  bool // inside Data, which flushes and resumes by itself
+	hurried bool // did not wait for a reply
 	gate    gate
 
 	floor    floor     // of the content under way
@@ -63,7 +65,7 @@ func (s *session) Data(c *loop.Conn, p []byte) int {
 		s.early()
 	}
 	s.inData = true
-	for !s.parked && !s.choked && !s.clogged && !s.ending {
+	for !s.parked && !s.choked && !s.clogged && !s.ending && !s.shaking {
 		before := s.smtp.InContent()
 		n, ev := s.smtp.Feed(p[done:])
 		done += n
@@ -98,6 +100,9 @@ func (s *session) Data(c *loop.Conn, p []byte) int {
 		return done
 	}
 	s.flush()
+	if s.shaking && !s.ending {
+		s.shake(false)
+	}
 	return done
 }
 
@@ -118,6 +123,13 @@ func (s *session) handle(ev smtp.Event) {
 		s.choked = s.tx.sent-s.tx.stored >= aheadMax
 	case smtp.EndOfData:
 		s.endOfData()
+	case smtp.StartTLS:
+		if s.room.draining {
+			s.smtp.Refuse(replyDraining)
+			return
+		}
+		s.smtp.Accept()
+		s.shaking = true
 	case smtp.Reset:
 		s.drop()
 	case smtp.Quit, smtp.Close:
@@ -279,6 +291,10 @@ func (s *session) end(r smtp.Reply) {
 	s.drop()
 	s.smtp.Bye(r)
 	s.ending = true
+	if s.shaking || s.door.TLSFirst && s.tls.version == "" { // a reply in clear would be noise
+		s.conn.Close()
+		return
+	}
 	s.flush()
 }
 
@@ -298,6 +314,9 @@ func (s *session) Closed(*loop.Conn, error) {
 	s.gone = true
 	s.room.leave(s)
 	defer s.leave()
+	if s.shaking {
+		s.door.Stats.HandshakesFailed.Inc()
+	}
 	if !s.parked {
 		s.drop()
 	}
@@ -330,6 +349,9 @@ func (s *session) trace(m *message.Message) []byte {
 		t.protocol = "UTF8SMTP"
 	case s.smtp.Extended():
 		t.protocol = "ESMTP"
+	}
+	if t.cipher = s.tls.cipher; t.cipher != "" && t.protocol != "SMTP" { // RFC 3848; there is no SMTPS
+		t.protocol += "S"
 	}
 	if len(m.Recipients) == 1 {
 		t.rcpt = m.Recipients[0].Address

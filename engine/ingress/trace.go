@@ -28,7 +28,8 @@ type trace struct {
 	helo     string // a domain or an address literal
 	client   netip.Addr
 	hostname string
-	protocol string // SMTP, ESMTP, UTF8SMTP …: RFC 3848, RFC 6531 §4.3
+	protocol string // SMTP, ESMTP, UTF8SMTP …, with an S under TLS: RFC 3848, RFC 6531 §4.3
+	cipher   string // of TLS, or ""
 	id       message.ID
 	rcpt     string // the only recipient, or "" where there are several: the others must not be told
 	date     []byte
@@ -50,6 +51,10 @@ func (t *trace) append(dst []byte) []byte {
 		dst = append(dst, "\r\n\tfor <"...)
 		dst = append(dst, t.rcpt...)
 		dst = append(dst, '>')
+	}
+	if t.cipher != "" {
+		dst = append(dst, "\r\n\ttls "...) // RFC 8314 §4.3
+		dst = append(dst, t.cipher...)
 	}
 	dst = append(dst, "; "...)
 	dst = append(dst, t.date...)

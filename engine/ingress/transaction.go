@@ -119,6 +119,7 @@ func (tx *transaction) commit(leadingDots bool, size int64) {
 	m := &message.Message{
 		ID: tx.id, Arrived: tx.began.UnixNano(), Flags: tx.flags, Size: size, Chunks: len(tx.body),
 		Client: tx.s.client, Peer: tx.s.remote, Helo: tx.s.helo, Body: tx.body, Stored: tx.sent, DSN: tx.dsn,
+		TLSVersion: tx.s.tls.version, TLSCipher: tx.s.tls.cipher,
 	}
 	addresses := string(tx.arena)
 	m.From = addresses[:tx.from]

@@ -203,12 +203,8 @@ func (c *Conn) settle() {
 		c.finish()
 		return
 	}
-	if c.Handshaking() {
-		if len(c.keep) > 0 {
-			c.setClosing(ErrClearText)
-			return
-		}
-		c.sec.hand.begin()
+	if c.Handshaking() && c.state == stateOpen {
+		c.startHandshake()
 	}
 	if c.resumed {
 		c.resumed = false

@@ -21,6 +21,7 @@ type secure struct {
 	c             *Conn
 	tls           *tls.Conn
 	up            func()
+	carry         bool       // bytes that were not consumed belong to TLS
 	hand          *handshake // nil once the handshake is done
 	in            []byte     // wire bytes of the running call of open
 	frame         framer
@@ -51,6 +52,30 @@ func (c *Conn) StartTLS(cfg *tls.Config, up func()) {
 	s.hand = newHandshake(s, client)
 	c.sec = s
 	c.loop.unsettle(c)
+}
+
+// StartTLSAtOnce is StartTLS for connections on which nothing but TLS is spoken, behind a header at most that the handler has consumed:
+// the bytes that it has not are the first of TLS.
+func (c *Conn) StartTLSAtOnce(cfg *tls.Config, up func()) {
+	if c.sec == nil {
+		if c.StartTLS(cfg, up); c.sec != nil {
+			c.sec.carry = true
+		}
+	}
+}
+
+// startHandshake begins what StartTLS asked for, when the running callback or task has returned.
+func (c *Conn) startHandshake() {
+	h := c.sec.hand
+	switch {
+	case len(c.keep) == 0:
+		h.begin()
+	case c.sec.carry && !h.begun:
+		h.feed(c.keep)
+		c.releaseKept()
+	default:
+		c.setClosing(ErrClearText)
+	}
 }
 
 // TLS is the state of the TLS session. ok is false without one, and while the handshake lasts.

@@ -79,6 +79,8 @@ type Message struct {
 	Peer       netip.AddrPort // the same with its port; not kept in the spool
 	Helo       string         // what that client called itself, sanitized
 	DSN        *DSN           // nil where the sender said nothing
+	TLSVersion string         // as in "TLS 1.3", of the session that it came by, or ""; not kept in the spool
+	TLSCipher  string         // as in "TLS_AES_128_GCM_SHA256", likewise
 
 	// Body holds the content in memory, in order, or is empty when it must be read from the spool. Guarded by the holds: it may be read by
 	// a holder until it calls Release.

@@ -1,0 +1,37 @@
+package ingress
+
+import "crypto/tls"
+
+// shake begins the TLS handshake of a session. Until secured is called it neither reads nor writes. first is for TLS from the start, where
+// what came behind the header of a proxy belongs to it.
+func (s *session) shake(first bool) {
+	s.shaking = true
+	s.conn.SetDeadline(s.door.Pace.Handshake)
+	if first {
+		s.conn.StartTLSAtOnce(s.door.TLS, s.secured)
+	} else {
+		s.conn.StartTLS(s.door.TLS, s.secured)
+	}
+}
+
+// secured goes on under TLS, with nothing of what was said before. RFC 3207 §4.2
+func (s *session) secured() {
+	s.shaking = false
+	s.door.Stats.Handshakes.Inc()
+	state, _ := s.conn.TLS()
+	s.tls = security{tls.VersionName(state.Version), tls.CipherSuiteName(state.CipherSuite)}
+	s.helo = ""
+	s.smtp.Secured()
+	if s.room.draining {
+		s.end(replyDraining)
+		return
+	}
+	if s.door.TLSFirst {
+		s.delay()
+		return
+	}
+	s.arm()
+}
+
+// security is the TLS of a session; its fields are empty without.
+type security struct{ version, cipher string }

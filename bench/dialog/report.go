@@ -17,6 +17,7 @@ type Report struct {
 	Ok         int           `json:"ok"`
 	Failed     int           `json:"failed"`
 	NotOffered int           `json:"not_offered"`
+	TurnedAway int           `json:"turned_away"`
 	Took       time.Duration `json:"took_ns"`
 	Dialogs    []Result      `json:"dialogs"`
 }
@@ -31,6 +32,8 @@ func newReport(o *Options, s *server, results []Result, took time.Duration) *Rep
 			r.Failed++
 		case NotOffered:
 			r.NotOffered++
+		case TurnedAway:
+			r.TurnedAway++
 		}
 	}
 	return r
@@ -39,8 +42,8 @@ func newReport(o *Options, s *server, results []Result, took time.Duration) *Rep
 // WriteText prints what failed, with its transcript, what was not run, and the sums.
 func (r *Report) WriteText(w io.Writer) error {
 	for _, d := range r.Dialogs {
-		if d.Outcome == NotOffered {
-			fmt.Fprintf(w, "not offered  %s: %s\n", d.Name, d.Reason)
+		if d.Outcome == NotOffered || d.Outcome == TurnedAway {
+			fmt.Fprintf(w, "%s  %s: %s\n", d.Outcome, d.Name, d.Reason)
 		}
 	}
 	for _, d := range r.Dialogs {
@@ -55,7 +58,7 @@ func (r *Report) WriteText(w io.Writer) error {
 			fmt.Fprintf(w, "    %s\n", line)
 		}
 	}
-	_, err := fmt.Fprintf(w, "%s, mode %s, tls %s: %d ok, %d failed, %d not offered, in %s\n", r.Address, r.Mode, r.TLS, r.Ok, r.Failed, r.NotOffered,
-		console.Duration(r.Took))
+	_, err := fmt.Fprintf(w, "%s, mode %s, tls %s: %d ok, %d failed, %d not offered, %d turned away, in %s\n", r.Address, r.Mode, r.TLS, r.Ok, r.Failed,
+		r.NotOffered, r.TurnedAway, console.Duration(r.Took))
 	return err
 }

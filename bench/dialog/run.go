@@ -15,6 +15,7 @@ const (
 	Ok         Outcome = "ok"
 	Failed     Outcome = "failed"
 	NotOffered Outcome = "not offered" // the server does not have what the dialog needs
+	TurnedAway Outcome = "turned away" // the server greeted others, and not this session: it limits its clients
 )
 
 // Result is what became of one dialog.
@@ -75,7 +76,13 @@ type session struct {
 	wire       *wire
 	transcript []string
 	unsent     []byte // texts of steps in a row
+	begun      bool   // something was sent, or a reply taken
 }
+
+// turnedAway is the reply in place of a greeting.
+type turnedAway string
+
+func (t turnedAway) Error() string { return string(t) }
 
 // run has one dialog.
 func (s *server) run(ctx context.Context, d *Dialog) Result {
@@ -94,11 +101,14 @@ func (s *server) run(ctx context.Context, d *Dialog) Result {
 	c := &session{server: s, wire: w}
 	err = c.converse(d, behind)
 	var without missing
+	var away turnedAway
 	switch {
 	case err == nil:
 		r.Outcome = Ok
 	case errors.As(err, &without):
 		r.Reason = err.Error()
+	case errors.As(err, &away):
+		r.Outcome, r.Reason = TurnedAway, away.Error()
 	default:
 		if rest := w.rest(); len(rest) > 0 {
 			c.note("S", rest)
@@ -120,7 +130,7 @@ func (c *session) converse(d *Dialog, behind bool) error {
 	}
 	for stage := first; stage < d.start; stage++ {
 		if err := c.take(prefix[stage]); err != nil {
-			return fmt.Errorf("before the dialog: %w", err)
+			return err
 		}
 	}
 	if err := c.take(d.steps); err != nil {
@@ -160,7 +170,10 @@ func (c *session) take(steps []step) error {
 				err = c.expect(&s.expect, !awaited(steps[i+1:]))
 			}
 		}
-		if err != nil {
+		switch {
+		case err != nil && s.line == 0:
+			return fmt.Errorf("before the dialog: %w", err)
+		case err != nil:
 			return fmt.Errorf("line %d: %w", s.line, err)
 		}
 	}
@@ -189,6 +202,7 @@ func (c *session) flush() error {
 		return err
 	}
 	c.note("C", c.unsent)
+	c.begun = true
 	err := c.wire.send(c.unsent)
 	c.unsent = c.unsent[:0]
 	return err
@@ -207,6 +221,7 @@ func (c *session) expect(e *expect, last bool) error {
 		case err == nil && e.matches(r):
 			c.note("S", []byte(r.text()))
 			c.wire.take(n)
+			c.begun = true
 			if e.count == many {
 				continue
 			}
@@ -218,6 +233,8 @@ func (c *session) expect(e *expect, last bool) error {
 			return nil
 		case e.count != one && (err == nil || errors.Is(err, errTimeout) && last || errors.Is(err, errClosed)):
 			return nil
+		case err == nil && !c.begun && r.code[0] >= '4':
+			return turnedAway(r.text())
 		case err == nil:
 			return fmt.Errorf("want %s, got %q", e.source, r.text())
 		}

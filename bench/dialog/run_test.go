@@ -24,6 +24,7 @@ type peer struct {
 	answers map[string]string
 	t       *testing.T
 	tls     *tls.Config // of STARTTLS
+	once    bool        // says 421 to all but the first connection
 	from    bool        // TLS from the start
 }
 
@@ -48,10 +49,15 @@ func (p *peer) listen() string {
 	}
 	p.t.Cleanup(func() { l.Close() })
 	go func() {
-		for {
+		for first := true; ; first = false {
 			conn, err := l.Accept()
 			if err != nil {
 				return
+			}
+			if p.once && !first {
+				p.say(conn, "421 4.7.0 Too many\r\n")
+				conn.Close()
+				continue
 			}
 			go p.serve(conn)
 		}
@@ -145,7 +151,7 @@ func TestExpectations(t *testing.T) {
 		"several codes":            {map[string]string{"NOOP": "250-Ok\r\n251 Ok\r\n"}, "C: NOOP\nS: 25x", "several codes"},
 		"bare LF":                  {map[string]string{"NOOP": "250 Ok\n"}, "C: NOOP\nS: 250", "does not end in CRLF"},
 		"no reply line":            {map[string]string{"NOOP": "hello\r\n"}, "C: NOOP\nS: 250", "hello is no reply line"},
-		"refused before it begins": {map[string]string{"MAIL": "550 No\r\n"}, "start: mail\nC: NOOP\nS: 250", `before the dialog: line 0: want 250, got "550 No"`},
+		"refused before it begins": {map[string]string{"MAIL": "550 No\r\n"}, "start: mail\nC: NOOP\nS: 250", `before the dialog: want 250, got "550 No"`},
 	} {
 		for _, mode := range []Mode{Whole, Bytes, Segments} {
 			t.Run(name+"/"+string(mode), func(t *testing.T) {
@@ -280,6 +286,25 @@ func TestGullible(t *testing.T) {
 	for _, id := range []string{"S1", "S5", "S7"} {
 		if !caught[id] {
 			t.Errorf("%s is not caught", id)
+		}
+	}
+}
+
+// TestTurnedAway: a server that has enough of a client is no server that answers wrongly.
+func TestTurnedAway(t *testing.T) {
+	dialogs, err := Parse("t/t", "== hello\nC: NOOP\nS: 250\n== connect\nstart: connect\nS: 220\n== content\nstart: connect\nS: 220 421")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &peer{answers: good(nil), t: t, once: true}
+	var text, errs bytes.Buffer
+	err = Command(t.Context(), Options{Address: p.listen(), Dialogs: dialogs}, console.Output{Stdout: &text, Stderr: &errs})
+	if err == nil || !strings.HasPrefix(err.Error(), "2 of 3 dialogs were turned away") {
+		t.Error(err)
+	}
+	for _, want := range []string{"turned away  t/t/hello: 421 4.7.0 Too many\n", "1 ok, 0 failed, 0 not offered, 2 turned away"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("%s does not hold %q", text.String(), want)
 		}
 	}
 }

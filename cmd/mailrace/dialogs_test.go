@@ -8,26 +8,39 @@ import (
 	"mailrace/bench/dialog"
 )
 
-// TestDialogs has all dialogs of the suite with a node, however they are cut into writes. A node that relays for the client fails none.
+// TestDialogs has all dialogs of the suite with nodes, however they are cut into writes: as a client that may relay, and as a stranger.
 func TestDialogs(t *testing.T) {
-	n := serve(t, configOf(t.TempDir(), "127.0.0.1:0", "discard", "[limits]\nmessage_size = 100000\n"))
-	for _, mode := range []dialog.Mode{dialog.Whole, dialog.Segments, dialog.Bytes} {
-		t.Run(string(mode), func(t *testing.T) {
-			r, err := dialog.Run(t.Context(), dialog.Options{Address: n.smtp, Mode: mode, Timeout: patience})
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, d := range r.Dialogs {
-				if d.Outcome == dialog.Failed {
-					t.Errorf("%s: %s\n    %s", d.Name, d.Reason, strings.Join(d.Transcript, "\n    "))
-				}
-				if d.Outcome == dialog.NotOffered && strings.Contains(d.Reason, "refused") {
-					t.Errorf("%s: %s", d.Name, d.Reason)
-				}
-			}
-		})
+	own := configOf(t.TempDir(), "127.0.0.1:0", "discard", "[limits]\nmessage_size = 100000\n")
+	strange := configOf(t.TempDir(), "127.0.0.1:0", "discard", "[limits]\nmessage_size = 100000\n[limits.client]\nconnections = 0\n"+
+		"connection_rate = 0\nmessages = 0\nrecipients = 0\nerrors = 0\n[limits.network]\nconnections = 0\nconnection_rate = 0\nmessages = 0\nrecipients = 0\n")
+	strange = strings.Replace(strange, `relay_from = ["127.0.0.0/8"]`, "relay_domains = [\"bench.mailrace\", \"mta.test.example\"]\ngreet_delay = \"50ms\"", 1)
+	for client, config := range map[string]string{"own": own, "stranger": strange} {
+		n := serve(t, config)
+		for _, mode := range []dialog.Mode{dialog.Whole, dialog.Segments, dialog.Bytes} {
+			t.Run(client+"/"+string(mode), func(t *testing.T) {
+				allWell(t, dialog.Options{Address: n.smtp, Mode: mode})
+			})
+		}
+		n.stop()
 	}
-	n.stop()
+}
+
+// allWell has the dialogs, of which none may fail.
+func allWell(t *testing.T, o dialog.Options) {
+	t.Helper()
+	o.Timeout = patience
+	r, err := dialog.Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range r.Dialogs {
+		if d.Outcome == dialog.Failed || d.Outcome == dialog.TurnedAway {
+			t.Errorf("%s: %s\n    %s", d.Name, d.Reason, strings.Join(d.Transcript, "\n    "))
+		}
+		if d.Outcome == dialog.NotOffered && strings.Contains(d.Reason, "refused") {
+			t.Errorf("%s: %s", d.Name, d.Reason)
+		}
+	}
 }
 
 // TestDialogsCommand runs them as a program.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -23,6 +24,23 @@ func TestDialogs(t *testing.T) {
 		}
 		n.stop()
 	}
+}
+
+// TestDialogsUnderTLS has them after STARTTLS, on a port that begins with TLS, and in clear where STARTTLS is offered.
+func TestDialogsUnderTLS(t *testing.T) {
+	dir := t.TempDir()
+	chain, key := certificate(t, dir)
+	n := serve(t, configOf(dir, "127.0.0.1:0", "discard", fmt.Sprintf("[tls]\ncertificates = [{ chain = %q, key = %q }]\n[limits]\nmessage_size = 100000\n"+
+		"[[listener]]\naddress = \"127.0.0.1:0\"\nmode = \"submissions\"\nrelay_from = [\"127.0.0.0/8\"]\n", chain, key)))
+	addresses := map[string]string{"off": n.smtp, "starttls": n.smtp, "implicit": n.others[0]}
+	for secure, address := range addresses {
+		for _, mode := range []dialog.Mode{dialog.Whole, dialog.Segments, dialog.Bytes} {
+			t.Run(secure+"/"+string(mode), func(t *testing.T) {
+				allWell(t, dialog.Options{Address: address, Mode: mode, TLS: secure})
+			})
+		}
+	}
+	n.stop()
 }
 
 // allWell has the dialogs, of which none may fail.

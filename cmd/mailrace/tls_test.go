@@ -17,14 +17,21 @@ import (
 var secureTraceHeader = regexp.MustCompile(`\AReceived: from \S+ \(\[127\.0\.0\.1\]\)\r?\n\tby mta\.test\.example with ESMTPS id [0-9A-Z]{13}\r?\n` +
 	`\tfor <[^>\r\n]+>\r?\n\ttls TLS_[A-Z0-9_]+; [^\r\n]+\r?\n`)
 
-// TestSecureClients sends under TLS with programs that people use, by STARTTLS and to a port that begins with TLS.
-func TestSecureClients(t *testing.T) {
-	dir := t.TempDir()
-	chain, key := filepath.Join(dir, "chain.pem"), filepath.Join(dir, "key.pem")
+// certificate makes one for this machine, in two files of dir.
+func certificate(t *testing.T, dir string) (chain, key string) {
+	t.Helper()
+	chain, key = filepath.Join(dir, "chain.pem"), filepath.Join(dir, "key.pem")
 	if out, err := exec.Command("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
 		"-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", chain).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	return chain, key
+}
+
+// TestSecureClients sends under TLS with programs that people use, by STARTTLS and to a port that begins with TLS.
+func TestSecureClients(t *testing.T) {
+	dir := t.TempDir()
+	chain, key := certificate(t, dir)
 	far := receiver(t, sink.Options{Store: filepath.Join(dir, "store")})
 	more := fmt.Sprintf("[tls]\ncertificates = [{ chain = %q, key = %q }]\n[[listener]]\naddress = %q\nmode = \"submissions\"\nrelay_from = [\"127.0.0.0/8\"]\n",
 		chain, key, "127.0.0.1:0")

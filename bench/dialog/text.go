@@ -3,6 +3,7 @@ package dialog
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -108,7 +109,7 @@ func parsePiece(s string, cases text, depth int) (piece, string, error) {
 		p.count = n
 	case name == "case" && cases != nil && s[end] == '}':
 		p.repeat = cases
-	case known(name):
+	case slices.Contains(variables, name):
 		p.variable = name
 	default:
 		return piece{}, "", fmt.Errorf("{%s: no such variable or count", name)
@@ -125,15 +126,6 @@ func parsePiece(s string, cases text, depth int) (piece, string, error) {
 	}
 	p.repeat = repeat
 	return p, rest[1:], nil
-}
-
-func known(name string) bool {
-	for _, v := range variables {
-		if v == name {
-			return true
-		}
-	}
-	return false
 }
 
 var errTooLong = errors.New("the text is too long")

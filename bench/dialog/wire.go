@@ -123,10 +123,10 @@ func (w *wire) rest() []byte {
 // send writes p in the pieces of the mode. A connection that the server has closed takes it without an error: what the server said before that
 // is what counts.
 func (w *wire) send(p []byte) error {
-	if err := w.conn.SetWriteDeadline(time.Now().Add(w.timeout)); err != nil {
-		return nil
-	}
 	for done := 0; done < len(p); {
+		if err := w.conn.SetWriteDeadline(time.Now().Add(w.timeout)); err != nil {
+			return nil
+		}
 		n := w.piece(p, done)
 		_, err := w.conn.Write(p[done : done+n])
 		switch {
@@ -142,9 +142,6 @@ func (w *wire) send(p []byte) error {
 			time.Sleep(pieceGap)
 		default:
 			runtime.Gosched()
-		}
-		if w.mode != Whole && done%fineEdge == 0 {
-			w.conn.SetWriteDeadline(time.Now().Add(w.timeout))
 		}
 	}
 	return nil

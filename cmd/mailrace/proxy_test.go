@@ -64,3 +64,25 @@ func TestProxyClients(t *testing.T) {
 		t.Errorf("the trace headers tell of %v", told)
 	}
 }
+
+// TestXClientClients sends with swaks, which tells by XCLIENT for whom it speaks.
+func TestXClientClients(t *testing.T) {
+	dir := t.TempDir()
+	far := receiver(t, sink.Options{Store: filepath.Join(dir, "store")})
+	text := strings.Replace(configOf(dir, "127.0.0.1:0", "smtp://"+far.Addr(), ""),
+		`relay_from = ["127.0.0.0/8"]`, `relay_from = ["192.0.2.7"]`+"\n"+`xclient_from = ["127.0.0.0/8"]`, 1)
+	n := serve(t, text)
+	host, port, _ := strings.Cut(n.smtp, ":")
+	for address, ok := range map[string]bool{"192.0.2.7": true, "192.0.2.8": false} {
+		out, err := exec.Command("swaks", "--server", host, "--port", port, "--from", "s@example.com", "--to", "r@example.net", "--xclient-addr", address,
+			"--xclient-name", "client.example", "--xclient-delim", "--xclient-port", "1234", "--xclient-helo", "client.example").CombinedOutput()
+		if (err == nil) != ok {
+			t.Errorf("%s: %v\n%s", address, err, out)
+		}
+	}
+	n.awaitEmpty()
+	n.stop()
+	if got := stored(t, filepath.Join(dir, "store")); len(got) != 1 || !strings.Contains(got[0], "([192.0.2.7])") {
+		t.Errorf("%q", got)
+	}
+}

@@ -45,6 +45,7 @@ type Listener struct {
 	RelayDomains []string       // recipients that anybody may send to: lower-case names, or "*.suffix" (every name below suffix)
 	GreetDelay   time.Duration  // before the greeting, for clients that are not exempt (see Limits); who talks before it is refused
 	ProxyFrom    []netip.Prefix // proxies, whose connections begin with a PROXY header (version 1 or 2) that tells the client's address
+	XClientFrom  []netip.Prefix // clients that may tell by XCLIENT for whom they speak
 }
 
 // Mode is the kind of service a listener gives.

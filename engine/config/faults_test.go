@@ -17,7 +17,7 @@ var faults = []struct{ toml, want string }{
 	// unknown keys
 	{"+[engine]\nlops = 1\n", `m.toml:6:1: engine.lops: unknown key: did you mean "loops"?`},
 	{"+[engin]\n", `m.toml:5:2: engin: unknown key: did you mean "engine"?`},
-	{"+somewhere = []\n", `m.toml:5:1: listener.somewhere: unknown key: [listener] has address, mode, relay_from, relay_domains, greet_delay, proxy_from, starttls`},
+	{"+somewhere = []\n", `m.toml:5:1: listener.somewhere: unknown key: [listener] has address, mode, relay_from, relay_domains, greet_delay, proxy_from, xclient_from, starttls`},
 	{"+[queue]\nsomething = 1\n", `m.toml:6:1: queue.something: unknown key: [queue] has retry_min, retry_max, expire`},
 	{"+[queue]\n\"\\n\" = 1\n", `m.toml:6:1: queue."\n": unknown key: [queue] has retry_min, retry_max, expire`},
 
@@ -54,7 +54,7 @@ var faults = []struct{ toml, want string }{
 	{"+[egress]\nidle = 2026-01-01\nport = []\n", "" +
 		`m.toml:6:8: egress.idle: a date or time is not a duration: want a string as in "5m"` + "\n" +
 		`m.toml:7:1: egress.port: an array is not a whole number: want digits without quotes`},
-	{"+[listener.tls]\n", `m.toml:5:11: listener.tls: unknown key: [listener] has address, mode, relay_from, relay_domains, greet_delay, proxy_from, starttls`},
+	{"+[listener.tls]\n", `m.toml:5:11: listener.tls: unknown key: [listener] has address, mode, relay_from, relay_domains, greet_delay, proxy_from, xclient_from, starttls`},
 
 	// host names and addresses
 	{"hostname = 'mail'\n[[listener]]\naddress='1.2.3.4:25'\nmode='mx'", `m.toml:1:12: hostname: "mail" is a short name: want the full one, as in "mail.example.com"`},

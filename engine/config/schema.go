@@ -31,6 +31,7 @@ func schema(c *Config) []field {
 				{"relay_domains", list(&l.RelayDomains, lower)},
 				{"greet_delay", duration(&l.GreetDelay)},
 				{"proxy_from", list(&l.ProxyFrom, parsePrefix)},
+				{"xclient_from", list(&l.XClientFrom, parsePrefix)},
 				{"starttls", boolean(&l.StartTLS)},
 			}
 		})},

@@ -42,6 +42,7 @@ type Door struct {
 	Pace         Pace
 	GreetDelay   time.Duration  // before the greeting, for clients that are not trusted
 	ProxyFrom    []netip.Prefix // proxies that begin with a PROXY header, and whose word about the client's address is taken
+	XClientFrom  []netip.Prefix // clients that may tell by XCLIENT for whom they speak
 	Clients      *Clients       // what strangers have done lately, at all doors; nil = not counted
 	Exempt       []netip.Prefix // clients that are neither counted nor bound to Pace.Session and Pace.Messages, as those that may relay
 

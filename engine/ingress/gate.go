@@ -38,17 +38,13 @@ func (s *session) Open(c *loop.Conn) {
 // itself may stay, and relays nothing: who stands behind it is not known.
 func (s *session) judge(proxy bool) {
 	s.gate = gateOpen
-	client, now := s.remote.Addr(), s.conn.Loop().Now()
-	s.client, s.relay = client.String(), within(client, s.door.RelayFrom) && !proxy
-	s.trusted = s.relay || proxy || within(client, s.door.Exempt)
-	if p := &s.door.Pace; p.Session > 0 && !s.trusted {
-		s.ends = now.Add(p.Session)
-	}
-	if s.room.draining {
+	why := s.assess(proxy)
+	s.smtp.AllowXClient(!proxy && within(s.remote.Addr(), s.door.XClientFrom))
+	switch {
+	case s.room.draining:
 		s.end(replyDraining)
 		return
-	}
-	if why := s.enter(); why != admitted {
+	case why != admitted:
 		s.end(replyQuota[why])
 		return
 	}
@@ -57,6 +53,39 @@ func (s *session) judge(proxy bool) {
 		return
 	}
 	s.delay()
+}
+
+// assess looks up what the client may do, and has it counted. One that is hidden behind somebody we trust may stay, and relays nothing.
+func (s *session) assess(hidden bool) verdict {
+	client := s.remote.Addr()
+	s.client, s.relay = client.String(), within(client, s.door.RelayFrom) && !hidden
+	s.trusted = s.relay || hidden || within(client, s.door.Exempt)
+	if s.ends = (time.Time{}); s.door.Pace.Session > 0 && !s.trusted {
+		s.ends = s.conn.Loop().Now().Add(s.door.Pace.Session)
+	}
+	return s.enter()
+}
+
+// become makes the session that of the client that XCLIENT tells of.
+func (s *session) become() {
+	x := s.smtp.XClient()
+	why := admitted
+	switch {
+	case x.Addr.IsValid() || x.Unknown:
+		s.leave()
+		if s.remote = netip.AddrPortFrom(s.remote.Addr(), x.Port); !x.Unknown {
+			s.remote = netip.AddrPortFrom(x.Addr, x.Port)
+		}
+		why = s.assess(x.Unknown)
+	case x.HasPort:
+		s.remote = netip.AddrPortFrom(s.remote.Addr(), x.Port)
+	}
+	if why != admitted {
+		s.smtp.Refuse(replyQuota[why])
+		return
+	}
+	s.smtp.Accept()
+	s.helo = s.heloText()
 }
 
 // delay lets a stranger wait for the greeting, and greets others.

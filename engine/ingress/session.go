@@ -123,6 +123,8 @@ func (s *session) handle(ev smtp.Event) {
 		s.choked = s.tx.sent-s.tx.stored >= aheadMax
 	case smtp.EndOfData:
 		s.endOfData()
+	case smtp.XClient:
+		s.become()
 	case smtp.StartTLS:
 		if s.room.draining {
 			s.smtp.Refuse(replyDraining)

@@ -4,17 +4,18 @@ import "strconv"
 
 // Replies that more than one place gives.
 const (
-	replyOk          = "250 2.0.0 Ok\r\n"
-	replyBareLF      = "500 5.5.2 Line ends in bare <LF>\r\n"
-	replyTooLarge    = "552 5.3.4 Message too large\r\n"
-	replyNotServed   = "502 5.5.1 Command not implemented\r\n"
-	replyNotNow      = "503 5.5.1 Bad sequence of commands\r\n"
-	replyNoArgument  = "501 5.5.4 No argument allowed\r\n"
-	replyArgument    = "501 5.5.4 Argument needed\r\n"
-	replyParameter   = "501 5.5.4 Bad or repeated parameter\r\n"
-	replyUnknownParm = "555 5.5.4 Unsupported parameter\r\n"
-	replyErrors      = "421 4.7.0 Too many errors\r\n"
-	replyNeedsUTF8   = "553 5.6.7 Address needs SMTPUTF8\r\n"
+	replyOk            = "250 2.0.0 Ok\r\n"
+	replyBareLF        = "500 5.5.2 Line ends in bare <LF>\r\n"
+	replyTooLarge      = "552 5.3.4 Message too large\r\n"
+	replyNotServed     = "502 5.5.1 Command not implemented\r\n"
+	replyNotNow        = "503 5.5.1 Bad sequence of commands\r\n"
+	replyNoArgument    = "501 5.5.4 No argument allowed\r\n"
+	replyArgument      = "501 5.5.4 Argument needed\r\n"
+	replyParameter     = "501 5.5.4 Bad or repeated parameter\r\n"
+	replyUnknownParm   = "555 5.5.4 Unsupported parameter\r\n"
+	replyNotAuthorized = "550 5.7.0 Not authorized\r\n"
+	replyErrors        = "421 4.7.0 Too many errors\r\n"
+	replyNeedsUTF8     = "553 5.6.7 Address needs SMTPUTF8\r\n"
 )
 
 // again is given by a command that ended the transaction and must be read a second time, now without one.
@@ -44,17 +45,18 @@ func cutVerb(line []byte) (v verb, args []byte) {
 }
 
 const (
-	verbMAIL = 'M'<<24 | 'A'<<16 | 'I'<<8 | 'L'
-	verbRCPT = 'R'<<24 | 'C'<<16 | 'P'<<8 | 'T'
-	verbDATA = 'D'<<24 | 'A'<<16 | 'T'<<8 | 'A'
-	verbBDAT = 'B'<<24 | 'D'<<16 | 'A'<<8 | 'T'
-	verbEHLO = 'E'<<24 | 'H'<<16 | 'L'<<8 | 'O'
-	verbHELO = 'H'<<24 | 'E'<<16 | 'L'<<8 | 'O'
-	verbRSET = 'R'<<24 | 'S'<<16 | 'E'<<8 | 'T'
-	verbNOOP = 'N'<<24 | 'O'<<16 | 'O'<<8 | 'P'
-	verbVRFY = 'V'<<24 | 'R'<<16 | 'F'<<8 | 'Y'
-	verbHELP = 'H'<<24 | 'E'<<16 | 'L'<<8 | 'P'
-	verbQUIT = 'Q'<<24 | 'U'<<16 | 'I'<<8 | 'T'
+	verbMAIL    = 'M'<<24 | 'A'<<16 | 'I'<<8 | 'L'
+	verbRCPT    = 'R'<<24 | 'C'<<16 | 'P'<<8 | 'T'
+	verbDATA    = 'D'<<24 | 'A'<<16 | 'T'<<8 | 'A'
+	verbBDAT    = 'B'<<24 | 'D'<<16 | 'A'<<8 | 'T'
+	verbEHLO    = 'E'<<24 | 'H'<<16 | 'L'<<8 | 'O'
+	verbHELO    = 'H'<<24 | 'E'<<16 | 'L'<<8 | 'O'
+	verbRSET    = 'R'<<24 | 'S'<<16 | 'E'<<8 | 'T'
+	verbNOOP    = 'N'<<24 | 'O'<<16 | 'O'<<8 | 'P'
+	verbVRFY    = 'V'<<24 | 'R'<<16 | 'F'<<8 | 'Y'
+	verbHELP    = 'H'<<24 | 'E'<<16 | 'L'<<8 | 'P'
+	verbXCLIENT = 'X'<<48 | 'C'<<40 | 'L'<<32 | 'I'<<24 | 'E'<<16 | 'N'<<8 | 'T'
+	verbQUIT    = 'Q'<<24 | 'U'<<16 | 'I'<<8 | 'T'
 
 	verbSTARTTLS = ('S'<<24|'T'<<16|'A'<<8|'R')<<32 | 'T'<<24 | 'T'<<16 | 'L'<<8 | 'S'
 )
@@ -65,8 +67,8 @@ var unserved = func() map[verb]string {
 	for _, name := range []string{"EXPN", "ETRN", "TURN", "ATRN", "AUTH", "SEND", "SOML", "SAML"} {
 		replies[verbOf(name)] = replyNotServed
 	}
-	for _, name := range []string{"XCLIENT", "XFORWARD", "PROXY"} {
-		replies[verbOf(name)] = "550 5.7.0 Not authorized\r\n"
+	for _, name := range []string{"XFORWARD", "PROXY"} {
+		replies[verbOf(name)] = replyNotAuthorized
 	}
 	return replies
 }()
@@ -107,6 +109,8 @@ func (s *Server) command(line []byte) Event {
 		return s.aside("252 2.1.5 Cannot VRFY user, send mail and see\r\n") // RFC 5321 §7.3
 	case verbSTARTTLS:
 		return s.commandStartTLS(args)
+	case verbXCLIENT:
+		return s.commandXClient(args)
 	case verbQUIT:
 		s.last = Quit
 		return s.abort("221 2.0.0 Bye\r\n")
@@ -158,6 +162,9 @@ func (s *Server) sayHello() {
 	s.out = strconv.AppendInt(s.out, s.maxSize(), 10)
 	if s.cfg.StartTLS && !s.secured {
 		s.say("\r\n250-STARTTLS")
+	}
+	if s.speaker.allowed {
+		s.say("\r\n", announcedFacts)
 	}
 	s.say("\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250-CHUNKING\r\n250 ENHANCEDSTATUSCODES\r\n")
 }

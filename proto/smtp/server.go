@@ -40,6 +40,8 @@ const (
 	// StartTLS asks about STARTTLS. When it is accepted, Pending must be written and nothing fed until Secured was called; refuse it with
 	// 454 4.7.0.
 	StartTLS
+	// XClient asks about XCLIENT: see Server.XClient. When it is accepted, the session begins anew for another client.
+	XClient
 	// Reset: the transaction is gone (RSET, EHLO, no valid recipients, content too large or not acceptable, the session ends). The caller
 	// drops what it holds of it. The machine has seen to the reply.
 	Reset
@@ -50,7 +52,7 @@ const (
 )
 
 func (e Event) String() string {
-	return [...]string{"NeedInput", "Hello", "Mail", "Rcpt", "Data", "Content", "EndOfData", "StartTLS", "Reset", "Quit", "Close"}[e]
+	return [...]string{"NeedInput", "Hello", "Mail", "Rcpt", "Data", "Content", "EndOfData", "StartTLS", "XClient", "Reset", "Quit", "Close"}[e]
 }
 
 // phase is what the next octets of a session are. Some phases only discard.
@@ -90,6 +92,7 @@ type Server struct {
 	tx       transaction
 	decoder  Decoder
 	chunk    chunk
+	speaker  speaker
 
 	hello      []byte
 	mail       MailParams
@@ -249,6 +252,8 @@ func (s *Server) Accept() {
 	case Hello:
 		s.greeted = true
 		s.sayHello()
+	case XClient:
+		s.acceptXClient()
 	case StartTLS:
 		s.phase = phaseHandshake
 		s.say("220 2.0.0 Go ahead\r\n")
@@ -375,7 +380,7 @@ func (s *Server) InTransaction() bool { return s.tx.open }
 func (s *Server) Chunked() bool { return s.tx.chunks > 0 }
 
 // InContent reports whether the next octets are content of a message, kept or not, rather than commands.
-func (s *Server) InContent() bool { return s.phase >= phaseContent && s.phase < phaseClosed }
+func (s *Server) InContent() bool { return s.phase >= phaseContent && s.phase <= phaseRefusedChunk }
 
 // Content is the span of the Content event: a slice of what was fed, dots removed, or a line end of ours. Holds until the next Feed. Not to be changed.
 func (s *Server) Content() []byte { return s.content }

@@ -155,3 +155,21 @@ func TestStartTLSRefused(t *testing.T) {
 		t.Error(ev)
 	}
 }
+
+// TestHandshakeIsNoContent: what is awaited after STARTTLS has the deadline of a handshake, not that of content.
+func TestHandshakeIsNoContent(t *testing.T) {
+	t.Parallel()
+	s := &Server{}
+	s.Init(&ServerConfig{Hostname: "mx.example.com", StartTLS: true})
+	s.Greet()
+	for p := []byte("EHLO c.example\r\nSTARTTLS\r\n"); ; {
+		n, ev := s.Feed(p)
+		if p = p[n:]; ev == NeedInput {
+			break
+		}
+		s.Accept()
+	}
+	if s.InContent() || s.phase != phaseHandshake {
+		t.Errorf("phase %d, in content %v", s.phase, s.InContent())
+	}
+}

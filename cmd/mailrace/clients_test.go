@@ -27,12 +27,11 @@ func TestClients(t *testing.T) {
 	if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	script, nodeScript := filepath.Join(dir, "client.py"), filepath.Join(dir, "client.js")
-	if err := os.WriteFile(script, []byte(pythonClient), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(nodeScript, []byte(nodeClient), 0o644); err != nil {
-		t.Fatal(err)
+	script, chunks, nodeScript := filepath.Join(dir, "client.py"), filepath.Join(dir, "chunks.py"), filepath.Join(dir, "client.js")
+	for name, text := range map[string]string{script: pythonClient, chunks: pythonChunks, nodeScript: nodeClient} {
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
 	clients := [][]string{
 		{"swaks", "--server", host, "--port", port, "--from", "s@example.com", "--to", "r@example.net", "--data", "@" + file, "--suppress-data"},
@@ -42,6 +41,7 @@ func TestClients(t *testing.T) {
 			"--suppress-data"},
 		{"curl", "--silent", "--show-error", "smtp://" + n.smtp, "--mail-from", "s@example.com", "--mail-rcpt", "r@example.net", "--upload-file", file},
 		{"python3", script, host, port, file},
+		{"python3", chunks, host, port, file},
 		{"sh", "-c", `exec msmtp --host=$0 --port=$1 --from=s@example.com --set-date-header=off --set-msgid-header=off -- r@example.net <"$2"`, host, port, file},
 		{"env", "NODE_PATH=" + nodeModules(), "node", nodeScript, host, port, file},
 	}
@@ -74,7 +74,7 @@ const pythonClient = `
 import smtplib, sys
 with smtplib.SMTP(sys.argv[1], int(sys.argv[2])) as s:
     s.ehlo("client.example")
-    for ext in ("pipelining", "size", "8bitmime", "smtputf8", "enhancedstatuscodes"):
+    for ext in ("pipelining", "size", "8bitmime", "smtputf8", "enhancedstatuscodes", "dsn", "chunking"):
         assert s.has_extn(ext), ext
     assert s.verify("someone@example.net")[0] == 252
     assert s.noop()[0] == 250
@@ -83,8 +83,26 @@ with smtplib.SMTP(sys.argv[1], int(sys.argv[2])) as s:
     assert s.docmd("EXPN", "list")[0] == 502
     assert s.docmd("HELP")[0] == 214
     assert s.docmd("RCPT", "TO:<r@example.net>")[0] == 503
-    refused = s.sendmail("s@example.com", ["r@example.net"], open(sys.argv[3], "rb").read(), mail_options=["BODY=8BITMIME"])
+    refused = s.sendmail("s@example.com", ["r@example.net"], open(sys.argv[3], "rb").read(), mail_options=["BODY=8BITMIME", "RET=HDRS", "ENVID=job+2B1"], rcpt_options=["NOTIFY=FAILURE,DELAY", "ORCPT=rfc822;r@example.net"])
     assert not refused, refused
+`
+
+// pythonChunks sends a file in chunks of all sizes, with the standard library as far as that goes.
+const pythonChunks = `
+import smtplib, sys
+content = open(sys.argv[3], "rb").read()
+with smtplib.SMTP(sys.argv[1], int(sys.argv[2])) as s:
+    s.ehlo("client.example")
+    assert s.mail("s@example.com", ["RET=FULL"])[0] == 250
+    assert s.rcpt("r@example.net", ["NOTIFY=NEVER"])[0] == 250
+    for size in range(100):
+        chunk, content = content[:size], content[size:]
+        last = b"" if content else b" LAST"
+        s.send(b"BDAT %d%s\r\n" % (len(chunk), last) + chunk)
+        code, text = s.getreply()
+        assert code == 250 and (b"queued as" in text) == bool(last), text
+        if last:
+            break
 `
 
 // nodeModules is where .ci/deps puts nodemailer.
@@ -97,7 +115,8 @@ const nodeClient = `
 const [host, port, file] = process.argv.slice(2);
 const transport = require("nodemailer").createTransport({host, port: Number(port), ignoreTLS: true, name: "client.example"});
 transport.verify()
-  .then(() => transport.sendMail({envelope: {from: "s@example.com", to: ["r@example.net"]}, raw: require("fs").readFileSync(file)}))
+  .then(() => transport.sendMail({envelope: {from: "s@example.com", to: ["r@example.net"]}, raw: require("fs").readFileSync(file),
+    dsn: {id: "a + b", return: "headers", notify: ["failure", "delay"], recipient: "r@example.net"}}))
   .then((info) => { if (info.accepted.length !== 1 || !/queued as/.test(info.response)) throw new Error(JSON.stringify(info)); })
   .catch((err) => { console.error(err); process.exitCode = 1; });
 `
@@ -128,10 +147,12 @@ func goClient(address, content string) error {
 	if err := c.Mail("s@example.com", &gosmtp.MailOptions{Size: int64(size) + 1}); err == nil {
 		return fmt.Errorf("a message over %d octets is not refused", size)
 	}
-	if err := c.Mail("s@example.com", &gosmtp.MailOptions{Size: int64(len(content)), Body: gosmtp.Body8BitMIME, UTF8: true}); err != nil {
+	if err := c.Mail("s@example.com", &gosmtp.MailOptions{Size: int64(len(content)), Body: gosmtp.Body8BitMIME, UTF8: true, Return: gosmtp.DSNReturnFull, EnvelopeID: "a+b = c"}); err != nil {
 		return err
 	}
-	if err := c.Rcpt("r@example.net", nil); err != nil {
+	if err := c.Rcpt("r@example.net", &gosmtp.RcptOptions{
+		Notify: []gosmtp.DSNNotify{gosmtp.DSNNotifyFailure}, OriginalRecipientType: gosmtp.DSNAddressTypeRFC822, OriginalRecipient: "a+b@example.net",
+	}); err != nil {
 		return err
 	}
 	w, err := c.Data()

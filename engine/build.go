@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"time"
@@ -52,7 +53,9 @@ func (n *Node) openLoops() (err error) {
 			d.TLSFirst, listeners[i].Busy = true, nil // a reply in clear would be noise
 		}
 		if server.StartTLS = pairs != nil && l.StartTLS && !d.TLSFirst; server.StartTLS || d.TLSFirst {
-			d.TLS = pairs.listenerTLS(&c.TLS)
+			if d.TLS, err = n.doorTLS(d, pairs, l.RelayCertificates); err != nil {
+				return err
+			}
 		}
 	}
 	n.group, err = loop.Start(loop.Options{
@@ -63,6 +66,19 @@ func (n *Node) openLoops() (err error) {
 		return fmt.Errorf("listening: %w", err)
 	}
 	return nil
+}
+
+// doorTLS makes the TLS of a door. Client certificates are asked for only where their names count.
+func (n *Node) doorTLS(d *ingress.Door, pairs *certificates, names []string) (*tls.Config, error) {
+	if len(names) == 0 {
+		return pairs.listenerTLS(&n.cfg.TLS, nil), nil
+	}
+	clients, err := n.cfg.TLS.ClientCAs()
+	if err != nil {
+		return nil, fmt.Errorf("client certificates: %w", err)
+	}
+	d.RelayCertificates = ingress.NewDomains(names)
+	return pairs.listenerTLS(&n.cfg.TLS, clients), nil
 }
 
 // env is the world of this lane's scheduler.

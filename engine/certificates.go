@@ -2,6 +2,7 @@ package engine
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"os"
@@ -118,11 +119,15 @@ var suites = []uint16{
 
 // listenerTLS is the TLS of one listener. Each has its own, so that it has session ticket keys of its own, which crypto/tls makes and
 // changes daily: a ticket of one listener is worth nothing at another.
-func (c *certificates) listenerTLS(o *config.TLS) *tls.Config {
+// With clients, client certificates are asked for, and those that nobody of them issued are refused.
+func (c *certificates) listenerTLS(o *config.TLS, clients *x509.CertPool) *tls.Config {
 	t := &tls.Config{
 		GetCertificate: c.get, MinVersion: tls.VersionTLS12, CipherSuites: suites,
 		NextProtos:                  []string{"smtp"}, // no other protocol can be led here: ALPACA
 		DynamicRecordSizingDisabled: true,             // replies fit into one record anyhow
+	}
+	if clients != nil {
+		t.ClientAuth, t.ClientCAs = tls.VerifyClientCertIfGiven, clients
 	}
 	if o.MinVersion == "1.3" {
 		t.MinVersion = tls.VersionTLS13

@@ -223,7 +223,7 @@ func TestCertificates(t *testing.T) {
 		defer server.Close()
 		defer client.Close()
 		served := make(chan error, 1)
-		go func() { served <- tls.Server(server, cs.listenerTLS(&config.TLS{MinVersion: "1.2"})).Handshake() }()
+		go func() { served <- tls.Server(server, cs.listenerTLS(&config.TLS{MinVersion: "1.2"}, nil)).Handshake() }()
 		c := tls.Client(client, insecure(name))
 		if err := c.Handshake(); err != nil {
 			t.Fatal(err)

@@ -3,8 +3,11 @@
 package config
 
 import (
+	"crypto/x509"
+	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"time"
 )
@@ -42,10 +45,11 @@ type Listener struct {
 	RelayFrom []netip.Prefix // clients that may relay anywhere; nobody by default
 	StartTLS  bool           // offer STARTTLS if there are certificates; set by default in files. Submissions has TLS from the start
 
-	RelayDomains []string       // recipients that anybody may send to: lower-case names, or "*.suffix" (every name below suffix)
-	GreetDelay   time.Duration  // before the greeting, for clients that are not exempt (see Limits); who talks before it is refused
-	ProxyFrom    []netip.Prefix // proxies, whose connections begin with a PROXY header (version 1 or 2) that tells the client's address
-	XClientFrom  []netip.Prefix // clients that may tell by XCLIENT for whom they speak
+	RelayDomains      []string       // recipients that anybody may send to: lower-case names, or "*.suffix" (every name below suffix)
+	GreetDelay        time.Duration  // before the greeting, for clients that are not exempt (see Limits); who talks before it is refused
+	ProxyFrom         []netip.Prefix // proxies, whose connections begin with a PROXY header (version 1 or 2) that tells the client's address
+	XClientFrom       []netip.Prefix // clients that may tell by XCLIENT for whom they speak
+	RelayCertificates []string       // names in client certificates whose holders may relay anywhere: lower-case DNS names, or "*.suffix"
 }
 
 // Mode is the kind of service a listener gives.
@@ -65,6 +69,20 @@ type TLS struct {
 	Certificates     []Certificate // the first that fits the client's SNI and algorithms is used, or else the first of all
 	MinVersion       string        // "1.2" or "1.3"
 	HandshakeTimeout time.Duration // for a whole handshake
+	ClientCA         string        // PEM file: who issues the client certificates of Listener.RelayCertificates; "" = nobody. Read at start
+}
+
+// ClientCAs reads ClientCA.
+func (t *TLS) ClientCAs() (*x509.CertPool, error) {
+	data, err := os.ReadFile(t.ClientCA)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(data) {
+		return nil, fmt.Errorf("%s holds no certificate in PEM form", quote(t.ClientCA))
+	}
+	return pool, nil
 }
 
 // Certificate is a pair of PEM files. They are read again when they change.

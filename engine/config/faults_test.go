@@ -17,7 +17,7 @@ var faults = []struct{ toml, want string }{
 	// unknown keys
 	{"+[engine]\nlops = 1\n", `m.toml:6:1: engine.lops: unknown key: did you mean "loops"?`},
 	{"+[engin]\n", `m.toml:5:2: engin: unknown key: did you mean "engine"?`},
-	{"+somewhere = []\n", `m.toml:5:1: listener.somewhere: unknown key: [listener] has address, mode, relay_from, relay_domains, greet_delay, proxy_from, xclient_from, starttls`},
+	{"+somewhere = []\n", `m.toml:5:1: listener.somewhere: unknown key: [listener] has address, mode, relay_from, relay_domains, greet_delay, proxy_from, xclient_from, relay_certificates, starttls`},
 	{"+[queue]\nsomething = 1\n", `m.toml:6:1: queue.something: unknown key: [queue] has retry_min, retry_max, expire`},
 	{"+[queue]\n\"\\n\" = 1\n", `m.toml:6:1: queue."\n": unknown key: [queue] has retry_min, retry_max, expire`},
 
@@ -54,7 +54,7 @@ var faults = []struct{ toml, want string }{
 	{"+[egress]\nidle = 2026-01-01\nport = []\n", "" +
 		`m.toml:6:8: egress.idle: a date or time is not a duration: want a string as in "5m"` + "\n" +
 		`m.toml:7:1: egress.port: an array is not a whole number: want digits without quotes`},
-	{"+[listener.tls]\n", `m.toml:5:11: listener.tls: unknown key: [listener] has address, mode, relay_from, relay_domains, greet_delay, proxy_from, xclient_from, starttls`},
+	{"+[listener.tls]\n", `m.toml:5:11: listener.tls: unknown key: [listener] has address, mode, relay_from, relay_domains, greet_delay, proxy_from, xclient_from, relay_certificates, starttls`},
 
 	// host names and addresses
 	{"hostname = 'mail'\n[[listener]]\naddress='1.2.3.4:25'\nmode='mx'", `m.toml:1:12: hostname: "mail" is a short name: want the full one, as in "mail.example.com"`},
@@ -62,6 +62,12 @@ var faults = []struct{ toml, want string }{
 	{"hostname = 'a.example.com.'\n[[listener]]\naddress='1.2.3.4:25'\nmode='mx'", `m.toml:1:12: hostname: "a.example.com." is not a domain name: want the full name of this node, as in "mail.example.com"`},
 	{"hostname = '192.0.2.1'\n[[listener]]\naddress='1.2.3.4:25'\nmode='mx'", `m.toml:1:12: hostname: "192.0.2.1" is an IP address: want the full name of this node, as in "mail.example.com"`},
 	{"hostname = 'post.bücher.example'\n[[listener]]\naddress='1.2.3.4:25'\nmode='mx'", `m.toml:1:12: hostname: "post.b\u00fccher.example" is not in ASCII form: did you mean "post.xn--bcher-kva.example"?`},
+	{"+relay_certificates = ['*', 'a_b']\nstarttls = false\n[tls]\nclient_ca = '/nowhere/ca.pem'\n", "" +
+		`m.toml:5:1: listener.relay_certificates: there is no TLS here: want certificates in [tls], and starttls = true` + "\n" +
+		`m.toml:5:23: listener.relay_certificates: "*" is no name: want those in the certificates, or "*.suffix"` + "\n" +
+		`m.toml:5:28: listener.relay_certificates: "a_b" is not a domain name: want an exact name or "*.suffix"` + "\n" +
+		`m.toml:8:13: tls.client_ca: open /nowhere/ca.pem: no such file or directory`},
+	{"+relay_certificates = ['a.example']\n", `m.toml:5:1: listener.relay_certificates: nobody issues such certificates: want client_ca in [tls]`},
 	{"hostname = 'a.b'\n[[listener]]\naddress='127.0.0.1'\nmode='submission'",
 		`m.toml:3:9: listener.address: "127.0.0.1" is not an address: want host:port, as in "127.0.0.1:2525" or "[::1]:2525"`},
 	{"+[tls]\ncertificates = [{ chain = '/nowhere/chain.pem', key = 'key.pem' }, { chain = 'c' }, {}]\nmin_version = '1.1'\nhandshake_timeout = '1ms'\n", "" +

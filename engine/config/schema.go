@@ -32,6 +32,7 @@ func schema(c *Config) []field {
 				{"greet_delay", duration(&l.GreetDelay)},
 				{"proxy_from", list(&l.ProxyFrom, parsePrefix)},
 				{"xclient_from", list(&l.XClientFrom, parsePrefix)},
+				{"relay_certificates", list(&l.RelayCertificates, lower)},
 				{"starttls", boolean(&l.StartTLS)},
 			}
 		})},
@@ -45,6 +46,7 @@ func schema(c *Config) []field {
 				}
 			})},
 			{"min_version", text(&c.TLS.MinVersion)},
+			{"client_ca", text(&c.TLS.ClientCA)},
 			{"handshake_timeout", duration(&c.TLS.HandshakeTimeout)},
 		})},
 		{"spool", table([]field{

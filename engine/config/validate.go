@@ -97,6 +97,7 @@ func (k *checker) listeners(c *Config) {
 				k.complain(at, "%s", fault)
 			}
 		}
+		k.relayCertificates(key+".relay_certificates", &l, &c.TLS)
 		switch l.Mode {
 		case "":
 			k.complain(key+".mode", `missing: want "mx", "submission" or "submissions"`)
@@ -107,6 +108,25 @@ func (k *checker) listeners(c *Config) {
 		default:
 			k.oneOf(key+".mode", string(l.Mode), string(ModeMX), string(ModeSubmission), string(ModeSubmissions))
 		}
+	}
+}
+
+// relayCertificates judges the policy of a listener about client certificates, which must be able to work.
+func (k *checker) relayCertificates(key string, l *Listener, t *TLS) {
+	for i, name := range l.RelayCertificates {
+		at := fmt.Sprintf("%s[%d]", key, i)
+		if name == "*" {
+			k.complain(at, `"*" is no name: want those in the certificates, or "*.suffix"`)
+		} else if fault := patternFault(name, `an exact name or "*.suffix"`); fault != "" {
+			k.complain(at, "%s", fault)
+		}
+	}
+	switch {
+	case len(l.RelayCertificates) == 0:
+	case t.ClientCA == "":
+		k.complain(key, "nobody issues such certificates: want client_ca in [tls]")
+	case len(t.Certificates) == 0 || l.Mode != ModeSubmissions && !l.StartTLS:
+		k.complain(key, "there is no TLS here: want certificates in [tls], and starttls = true")
 	}
 }
 
@@ -125,6 +145,11 @@ func (k *checker) tls(t *TLS) {
 		}
 		if _, err := tls.LoadX509KeyPair(c.Chain, c.Key); err != nil {
 			k.complain(key, "%s with %s: %v", quote(c.Chain), quote(c.Key), err)
+		}
+	}
+	if t.ClientCA != "" {
+		if _, err := t.ClientCAs(); err != nil {
+			k.complain("tls.client_ca", "%v", err)
 		}
 	}
 	k.oneOf("tls.min_version", t.MinVersion, "1.2", "1.3")

@@ -32,19 +32,20 @@ type Store interface {
 
 // Door is what the sessions of one listener share: its limits, its policy and the way on. It is immutable once the listener is open.
 type Door struct {
-	SMTP         *smtp.ServerConfig
-	TLS          *tls.Config     // of this door alone, as its session tickets are; nil = none. SMTP says whether STARTTLS is offered
-	TLSFirst     bool            // sessions begin with TLS: RFC 8314 §3.3
-	RelayFrom    []netip.Prefix  // clients that may relay anywhere
-	RelayDomains *Domains        // recipients that anybody may send to; nil = none
-	Budget       *message.Budget // content in memory
-	Store        Store
-	Pace         Pace
-	GreetDelay   time.Duration  // before the greeting, for clients that are not trusted
-	ProxyFrom    []netip.Prefix // proxies that begin with a PROXY header, and whose word about the client's address is taken
-	XClientFrom  []netip.Prefix // clients that may tell by XCLIENT for whom they speak
-	Clients      *Clients       // what strangers have done lately, at all doors; nil = not counted
-	Exempt       []netip.Prefix // clients that are neither counted nor bound to Pace.Session and Pace.Messages, as those that may relay
+	SMTP              *smtp.ServerConfig
+	TLS               *tls.Config     // of this door alone, as its session tickets are; nil = none. SMTP says whether STARTTLS is offered
+	TLSFirst          bool            // sessions begin with TLS: RFC 8314 §3.3
+	RelayFrom         []netip.Prefix  // clients that may relay anywhere
+	RelayDomains      *Domains        // recipients that anybody may send to; nil = none
+	Budget            *message.Budget // content in memory
+	Store             Store
+	Pace              Pace
+	GreetDelay        time.Duration  // before the greeting, for clients that are not trusted
+	ProxyFrom         []netip.Prefix // proxies that begin with a PROXY header, and whose word about the client's address is taken
+	XClientFrom       []netip.Prefix // clients that may tell by XCLIENT for whom they speak
+	Clients           *Clients       // what strangers have done lately, at all doors; nil = not counted
+	Exempt            []netip.Prefix // clients that are neither counted nor bound to Pace.Session and Pace.Messages, as those that may relay
+	RelayCertificates *Domains       // names in client certificates that TLS has verified, whose holders may relay anywhere; nil = none
 
 	// Accepted takes over a message that is durable, with one hold on its Body. It is called on the session's loop, after the 250 was queued.
 	Accepted func(l *loop.Loop, m *message.Message)

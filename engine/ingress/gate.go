@@ -73,6 +73,7 @@ func (s *session) become() {
 	switch {
 	case x.Addr.IsValid() || x.Unknown:
 		s.leave()
+		s.hearsay = true
 		if s.remote = netip.AddrPortFrom(s.remote.Addr(), x.Port); !x.Unknown {
 			s.remote = netip.AddrPortFrom(x.Addr, x.Port)
 		}

@@ -26,6 +26,7 @@ type session struct {
 	parked  bool // waits for the store; the machine has an open question
 	choked  bool // waits for the store to catch up with the content
 	clogged bool // waits for the client to read
+	hearsay bool // the client is one that XCLIENT told of
 	shaking bool // the TLS handshake is under way, or due
 	ending  bool // the last reply is queued
 	gone    bool // the connection is closed

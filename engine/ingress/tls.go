@@ -1,6 +1,9 @@
 package ingress
 
-import "crypto/tls"
+import (
+	"crypto/tls"
+	"time"
+)
 
 // shake begins the TLS handshake of a session. Until secured is called it neither reads nor writes. first is for TLS from the start, where
 // what came behind the header of a proxy belongs to it.
@@ -21,6 +24,10 @@ func (s *session) secured() {
 	state, _ := s.conn.TLS()
 	s.tls = security{tls.VersionName(state.Version), tls.CipherSuiteName(state.CipherSuite)}
 	s.helo = ""
+	if s.vouched(&state) {
+		s.relay, s.trusted, s.ends = true, true, time.Time{}
+		s.leave() // it is counted no longer
+	}
 	s.smtp.Secured()
 	if s.room.draining {
 		s.end(replyDraining)
@@ -31,6 +38,20 @@ func (s *session) secured() {
 		return
 	}
 	s.arm()
+}
+
+// vouched says whether the client has proved with a certificate that it may relay. The certificate of one that speaks for others proves
+// nothing about them.
+func (s *session) vouched(state *tls.ConnectionState) bool {
+	if s.door.RelayCertificates == nil || len(state.VerifiedChains) == 0 || s.hearsay {
+		return false
+	}
+	for _, name := range state.VerifiedChains[0][0].DNSNames {
+		if s.door.RelayCertificates.Has([]byte(name)) {
+			return true
+		}
+	}
+	return false
 }
 
 // security is the TLS of a session; its fields are empty without.

@@ -20,7 +20,7 @@ func secure(d *Door, _ *shelf) {
 	if err != nil {
 		panic(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"app.example"}, NotAfter: time.Now().Add(time.Hour)}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		panic(err)
@@ -289,6 +289,43 @@ func TestTLSFirst(t *testing.T) {
 	late.send(header)
 	if reply, err := late.reply(); err == nil || reply != "" {
 		t.Errorf("%q, %v", reply, err)
+	}
+	r.awaitQuiet()
+}
+
+// TestCertificateOfASpeaker: a client that proves its name may relay, but not for others that it speaks for by XCLIENT.
+func TestCertificateOfASpeaker(t *testing.T) {
+	t.Parallel()
+	r := open(t, func(d *Door, s *shelf) {
+		secure(d, s)
+		own := &d.TLS.Certificates[0]
+		leaf, err := x509.ParseCertificate(own.Certificate[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.TLS.ClientAuth, d.TLS.ClientCAs = tls.VerifyClientCertIfGiven, x509.NewCertPool()
+		d.TLS.ClientCAs.AddCert(leaf)
+		d.XClientFrom, d.RelayFrom, d.RelayCertificates = d.RelayFrom, nil, NewDomains([]string{"app.example"})
+	})
+	for _, hearsay := range []bool{false, true} {
+		c := r.greet()
+		want := 250
+		if hearsay {
+			c.say("XCLIENT ADDR=192.0.2.7", 220)
+			c.say("EHLO client.example", 250)
+			want = 550
+		}
+		c.say("STARTTLS", 220)
+		u := &under{c, tls.Client(c.TCPConn, &tls.Config{InsecureSkipVerify: true, Certificates: r.door.TLS.Certificates})}
+		if err := u.tls.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		c.r = bufio.NewReader(u.tls)
+		u.say("EHLO client.example", 250)
+		u.say("MAIL FROM:<s@sender.example>", 250)
+		u.say("RCPT TO:<a@far.example>", want)
+		u.say("QUIT", 221)
+		u.end()
 	}
 	r.awaitQuiet()
 }

@@ -123,7 +123,8 @@ func (s *secure) open(p []byte) {
 			s.end(err)
 		}
 	}
-	s.in, c.unread = nil, true
+	c.unread = c.unread || len(s.in) > 0
+	s.in = nil
 }
 
 // fill reads plaintext into buf until it is full or the wire bytes are used up, which is errWait.

@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -23,7 +24,13 @@ const (
 // BenchmarkAccept counts what an accepted message allocates, from the socket to the removal from the spool: it goes to nowhere. The client
 // allocates nothing.
 func BenchmarkAccept(b *testing.B) {
-	benchmarkNode(b, config.Target{Kind: config.ToDiscard}, nil)
+	benchmarkNode(b, config.Target{Kind: config.ToDiscard}, nil, config.ModeMX)
+}
+
+// BenchmarkAcceptTLS is BenchmarkAccept over long-lived connections under TLS 1.3. It includes the client's share of the cryptography, and its
+// allocations.
+func BenchmarkAcceptTLS(b *testing.B) {
+	benchmarkNode(b, config.Target{Kind: config.ToDiscard}, nil, config.ModeSubmissions)
 }
 
 // BenchmarkRelay counts what a relayed message allocates, from one socket to the other. Neither client nor server allocates anything.
@@ -44,7 +51,7 @@ func BenchmarkRelay(b *testing.B) {
 		}
 	}()
 	a := l.Addr().(*net.TCPAddr).AddrPort()
-	benchmarkNode(b, config.Target{Kind: config.ToHost, Host: a.Addr().String(), Port: a.Port()}, &arrived)
+	benchmarkNode(b, config.Target{Kind: config.ToHost, Host: a.Addr().String(), Port: a.Port()}, &arrived, config.ModeMX)
 }
 
 // swallow is an SMTP server that accepts everything.
@@ -86,11 +93,12 @@ func swallow(c net.Conn, arrived *atomic.Int64) {
 }
 
 // benchmarkNode sends b.N messages through a node of its own, and waits until all have arrived, if arrived is given.
-func benchmarkNode(b *testing.B, to config.Target, arrived *atomic.Int64) {
+func benchmarkNode(b *testing.B, to config.Target, arrived *atomic.Int64, mode config.Mode) {
 	dir := b.TempDir()
 	cfg := config.Default()
 	cfg.Hostname = "mta.test.example"
-	cfg.Listeners = []config.Listener{{Address: "127.0.0.1:0", Mode: config.ModeMX, RelayFrom: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}}
+	cfg.TLS.Certificates = []config.Certificate{issue(b, dir, "mta.test.example")}
+	cfg.Listeners = []config.Listener{{Address: "127.0.0.1:0", Mode: mode, RelayFrom: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}}
 	cfg.Spool.Path = filepath.Join(dir, "spool")
 	cfg.Events.Path = filepath.Join(dir, "events.jsonl")
 	cfg.Routes = []config.Route{{Domains: []string{"*"}, To: to}}
@@ -113,7 +121,7 @@ func benchmarkNode(b *testing.B, to config.Target, arrived *atomic.Int64) {
 
 	clients := make([]*benchClient, benchConnections)
 	for i := range clients {
-		clients[i] = newBenchClient(b, n.Addr(0).String())
+		clients[i] = newBenchClient(b, n.Addr(0).String(), mode)
 		clients[i].send(b) // warms up the pools on both sides
 	}
 	var left atomic.Int64
@@ -145,12 +153,15 @@ type benchClient struct {
 
 var benchEnvelope = []byte("MAIL FROM:<sender@example.com>\r\nRCPT TO:<rcpt@example.net>\r\nDATA\r\n")
 
-func newBenchClient(b *testing.B, address string) *benchClient {
+func newBenchClient(b *testing.B, address string, mode config.Mode) *benchClient {
 	conn, err := net.Dial("tcp", address)
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { conn.Close() })
+	if mode == config.ModeSubmissions {
+		conn = tls.Client(conn, insecure("mta.test.example"))
+	}
 	c := &benchClient{conn: conn, replies: make([]byte, 4096)}
 	line := append(bytes.Repeat([]byte("x"), 76), "\r\n"...)
 	c.body = append(bytes.Repeat(line, benchOctets/len(line)), ".\r\n"...)

@@ -23,7 +23,7 @@ import (
 )
 
 // issue writes a certificate for names, signed by itself, and its key to files in dir.
-func issue(t *testing.T, dir string, names ...string) config.Certificate {
+func issue(t testing.TB, dir string, names ...string) config.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

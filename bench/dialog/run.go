@@ -198,8 +198,10 @@ func (c *session) flush() error {
 	if len(c.unsent) == 0 {
 		return nil
 	}
-	if err := c.unasked(); err != nil {
-		return err
+	if c.begun { // the greeting comes unasked, and may come before the first word of an early talker
+		if err := c.unasked(); err != nil {
+			return err
+		}
 	}
 	c.note("C", c.unsent)
 	c.begun = true

@@ -29,6 +29,7 @@ type session struct {
 	hearsay bool // the client is one that XCLIENT told of
 	shaking bool // the TLS handshake is under way, or due
 	ending  bool // the last reply is queued
+	cut     bool // in the middle of what the client says, who may go on
 	gone    bool // the connection is closed
 	inData  bool // inside Data, which flushes and resumes by itself
 	hurried bool // did not wait for a reply
@@ -137,7 +138,7 @@ func (s *session) handle(ev smtp.Event) {
 		s.drop()
 	case smtp.Quit, smtp.Close:
 		s.drop()
-		s.ending = true
+		s.ending, s.cut = true, ev == smtp.Close
 	}
 }
 
@@ -282,11 +283,14 @@ func (s *session) flush() {
 			s.conn.Pause()
 		}
 	}
-	if s.ending {
+	switch {
+	case s.cut:
+		s.conn.LingerAfterFlush()
+	case s.ending:
 		s.conn.CloseAfterFlush()
-		return
+	default:
+		s.arm()
 	}
-	s.arm()
 }
 
 // end answers with a 421 and closes.

@@ -162,7 +162,13 @@ func (c *Conn) setClosing(err error) {
 // the sending direction is shut down and input discarded for up to two seconds: closing at once would make the kernel reset the
 // connection, and the peer could lose the last reply. A deadline that is set, or else 30 s, bounds the wait for a peer that does not read.
 // Closed follows with a nil error.
-func (c *Conn) CloseAfterFlush() {
+func (c *Conn) CloseAfterFlush() { c.closeAfterFlush(false) }
+
+// LingerAfterFlush is CloseAfterFlush for a peer that is sending still: though nothing of it is unread now, what comes next would make the
+// kernel reset the connection, too. So input is discarded until the peer closes, for two seconds at most.
+func (c *Conn) LingerAfterFlush() { c.closeAfterFlush(true) }
+
+func (c *Conn) closeAfterFlush(linger bool) {
 	if c.state != stateOpen {
 		return
 	}
@@ -176,7 +182,7 @@ func (c *Conn) CloseAfterFlush() {
 		}
 	}
 	c.state = stateFlushing
-	c.unread = c.unread || len(c.keep) > 0 || c.readOff
+	c.unread = c.unread || linger || len(c.keep) > 0 || c.readOff
 	if c.deadline == 0 {
 		c.bound(flushLimit)
 	}

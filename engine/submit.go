@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"mailrace/engine/ingress"
 	"mailrace/engine/loop"
 	"mailrace/proto/message"
 	"mailrace/proto/smtp"
@@ -20,7 +21,7 @@ func (a *lane) compose(op *spool.Op, id message.ID, from string, to []string, fl
 		m.Recipients = append(m.Recipients, message.Recipient{Address: address})
 	}
 	m.SetPending(len(to))
-	m.Trace = fmt.Appendf(nil, "Received: by %s id %v; %s\r\n", a.node.cfg.Hostname, id, now.Format("Mon, 02 Jan 2006 15:04:05 -0700"))
+	m.Trace = fmt.Appendf(nil, "Received: by %s id %v; %s\r\n", a.node.cfg.Hostname, id, now.Format(ingress.DateLayout))
 	m.Body = a.node.budget.AppendContent(nil, content, int64(len(content)))
 	m.Chunks = len(m.Body)
 	m.Hold(1)

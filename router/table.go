@@ -1,6 +1,7 @@
 package router
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -70,9 +71,9 @@ func (r *Route) complete() error {
 	}
 	switch r.Kind {
 	case MX:
-		r.Name = firstOf(r.Name, "mx")
+		r.Name = cmp.Or(r.Name, "mx")
 	case Discard:
-		r.Name = firstOf(r.Name, "discard")
+		r.Name = cmp.Or(r.Name, "discard")
 	case Host:
 		name := strings.TrimSuffix(strings.TrimPrefix(r.Host, "["), "]")
 		if addr, err := netip.ParseAddr(name); err == nil {
@@ -82,18 +83,11 @@ func (r *Route) complete() error {
 		}
 		r.query = mx.Query{Kind: mx.Addresses, Name: name}
 		r.Host = name
-		r.Name = firstOf(r.Name, net.JoinHostPort(name, strconv.Itoa(int(r.Port))))
+		r.Name = cmp.Or(r.Name, net.JoinHostPort(name, strconv.Itoa(int(r.Port))))
 	default:
 		return fmt.Errorf("kind %d is none of MX, Host, Discard", r.Kind)
 	}
 	return nil
-}
-
-func firstOf(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }
 
 func (t *Table) add(domain string, r *Route) error {

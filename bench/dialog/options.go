@@ -1,6 +1,7 @@
 package dialog
 
 import (
+	"cmp"
 	"crypto/tls"
 	"flag"
 	"fmt"
@@ -62,15 +63,15 @@ func (m Mode) check() error {
 }
 
 func (o Options) withDefaults() Options {
-	o.Address = orElse(o.Address, "127.0.0.1:2525")
-	o.Mode = orElse(o.Mode, Whole)
-	o.TLS = orElse(o.TLS, "off")
-	o.From = orElse(o.From, "sender@bench.mailrace")
-	o.To = orElse(o.To, "recipient@bench.mailrace")
-	o.Hello = orElse(o.Hello, "client.bench.mailrace")
-	o.Timeout = orElse(o.Timeout, defaultTimeout)
-	o.Quiet = orElse(o.Quiet, defaultQuiet)
-	o.Parallel = orElse(o.Parallel, defaultParallel)
+	o.Address = cmp.Or(o.Address, "127.0.0.1:2525")
+	o.Mode = cmp.Or(o.Mode, Whole)
+	o.TLS = cmp.Or(o.TLS, "off")
+	o.From = cmp.Or(o.From, "sender@bench.mailrace")
+	o.To = cmp.Or(o.To, "recipient@bench.mailrace")
+	o.Hello = cmp.Or(o.Hello, "client.bench.mailrace")
+	o.Timeout = cmp.Or(o.Timeout, defaultTimeout)
+	o.Quiet = cmp.Or(o.Quiet, defaultQuiet)
+	o.Parallel = cmp.Or(o.Parallel, defaultParallel)
 	if o.Config == nil {
 		// Whose server this is does not matter to what it says.
 		o.Config = &tls.Config{InsecureSkipVerify: true}
@@ -117,13 +118,4 @@ func (o *Options) values() map[string]string {
 	_, home, _ := strings.Cut(o.From, "@")
 	_, domain, _ := strings.Cut(o.To, "@")
 	return map[string]string{"client": o.Hello, "from": o.From, "to": o.To, "home": home, "domain": domain}
-}
-
-// orElse returns value, or otherwise when value is not set.
-func orElse[T comparable](value, otherwise T) T {
-	var zero T
-	if value == zero {
-		return otherwise
-	}
-	return value
 }

@@ -191,7 +191,7 @@ func parseStep(line string, cases text) (s step, err error) {
 	case "X":
 		s.action = actionHalfClose
 		if value != "half" {
-			err = errors.New("X: half")
+			err = errors.New("want X: half")
 		}
 	default:
 		s.action = actionExpect
@@ -204,7 +204,7 @@ func parseStep(line string, cases text) (s step, err error) {
 			s.expect.count = many
 		}
 		if s.expect.nothing && key != "S" || s.expect.close && key == "S*" {
-			err = errors.New("S: close, S?: close, S: nothing")
+			err = errors.New("want S: close, S?: close or S: nothing")
 		}
 	}
 	return s, err

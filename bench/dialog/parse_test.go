@@ -151,9 +151,9 @@ func TestParseFaults(t *testing.T) {
 		"== a\nS: close /x/":          "2: a regular expression needs",
 		"== a\nS: 250 /x":             "2: regular expression without",
 		"== a\nS: 250 /(/":            "2: error parsing regexp",
-		"== a\nS*: close":             "2: S: close",
-		"== a\nS?: nothing":           "2: S: close",
-		"== a\nX: all":                "2: X: half",
+		"== a\nS*: close":             "2: want S: close",
+		"== a\nS?: nothing":           "2: want S: close",
+		"== a\nX: all":                "2: want X: half",
 	} {
 		if _, err := Parse("f", text); err == nil || !strings.HasPrefix(err.Error(), "f.txt:"+want) {
 			t.Errorf("%q: %v, want %s", text, err, want)

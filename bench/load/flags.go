@@ -1,6 +1,7 @@
 package load
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"strconv"
@@ -15,29 +16,29 @@ import (
 //	--timeout d              --grace d                --run id               --first n         --record file
 //	--gauge file             --window n               --interval d
 func BindFlags(fs *flag.FlagSet, o *Options) {
-	fs.StringVar(&o.Address, "address", orElse(o.Address, "127.0.0.1:2525"), "`host:port` of the SMTP server")
-	fs.IntVar(&o.Connections, "connections", orElse(o.Connections, 50), "connections held open at once")
+	fs.StringVar(&o.Address, "address", cmp.Or(o.Address, "127.0.0.1:2525"), "`host:port` of the SMTP server")
+	fs.IntVar(&o.Connections, "connections", cmp.Or(o.Connections, 50), "connections held open at once")
 	fs.IntVar(&o.PerConnection, "per-connection", o.PerConnection, "messages sent over a connection before QUIT and the next one, 0 = unlimited")
 	fs.Uint64Var(&o.Messages, "messages", o.Messages, "messages to send, 0 = unlimited")
 	fs.DurationVar(&o.Duration, "duration", o.Duration, "how long to send, 0 = unlimited")
 	fs.Float64Var(&o.Rate, "rate", o.Rate, "messages per second, due at fixed times whatever the server does; 0 = as fast as it replies")
 	fs.Var(&o.Sizes, "size", "octets of a message, or a `mix` such as 4KiB:70,30KiB:25,1MiB:5 (default 10KiB)")
-	fs.IntVar(&o.Recipients, "recipients", orElse(o.Recipients, 1), "recipients of each message")
+	fs.IntVar(&o.Recipients, "recipients", cmp.Or(o.Recipients, 1), "recipients of each message")
 	fs.Var(&o.Domains, "domains", "recipient domains that take turns: a `list`, or a number of made-up ones (default one)")
-	fs.StringVar(&o.Sender, "sender", orElse(o.Sender, "sender@bench.mailrace"), "reverse-`path`, \"\" for the null one")
-	fs.StringVar(&o.Hello, "hello", orElse(o.Hello, "load.bench.mailrace"), "`name` given with EHLO")
+	fs.StringVar(&o.Sender, "sender", cmp.Or(o.Sender, "sender@bench.mailrace"), "reverse-`path`, \"\" for the null one")
+	fs.StringVar(&o.Hello, "hello", cmp.Or(o.Hello, "load.bench.mailrace"), "`name` given with EHLO")
 	fs.BoolVar(&o.LockStep, "lockstep", o.LockStep, "one command at a time although the server offers PIPELINING")
 	fs.BoolVar(&o.Dots, "dots", o.Dots, "let lines of the body begin with dots")
 	fs.BoolVar(&o.Reconnect, "reconnect", o.Reconnect, "open a lost connection again")
-	fs.IntVar(&o.Loops, "loops", orElse(o.Loops, 1), "event loops")
-	fs.DurationVar(&o.Timeout, "timeout", orElse(o.Timeout, defaultTimeout), "how long to wait for each reply")
-	fs.DurationVar(&o.Grace, "grace", orElse(o.Grace, defaultGrace), "how long transactions under way may take to end")
+	fs.IntVar(&o.Loops, "loops", cmp.Or(o.Loops, 1), "event loops")
+	fs.DurationVar(&o.Timeout, "timeout", cmp.Or(o.Timeout, defaultTimeout), "how long to wait for each reply")
+	fs.DurationVar(&o.Grace, "grace", cmp.Or(o.Grace, defaultGrace), "how long transactions under way may take to end")
 	fs.TextVar(&o.Run, "run", o.Run, "`id` of the run in every Message-ID, 16 hexadecimal digits (default random)")
 	fs.Uint64Var(&o.First, "first", o.First, "`number` of the first message")
 	fs.StringVar(&o.Gauge, "gauge", o.Gauge, "`file` in which a sink counts what arrives")
 	fs.Uint64Var(&o.Window, "window", o.Window, "most messages under way by the gauge (default 10000)")
 	fs.StringVar(&o.Record, "record", o.Record, "`file` that the acknowledged messages are recorded in")
-	fs.DurationVar(&o.Interval, "interval", orElse(o.Interval, defaultInterval), "time between progress reports")
+	fs.DurationVar(&o.Interval, "interval", cmp.Or(o.Interval, defaultInterval), "time between progress reports")
 }
 
 // Args writes the options as BindFlags reads them.

@@ -1,6 +1,7 @@
 package load
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -49,15 +50,15 @@ type Options struct {
 
 // withDefaults checks the options and fills in what is not set.
 func (o Options) withDefaults() (Options, error) {
-	o.Connections = orElse(o.Connections, 50)
-	o.Recipients = orElse(o.Recipients, 1)
-	o.Hello = orElse(o.Hello, "load.bench.mailrace")
-	o.Loops = orElse(o.Loops, 1)
-	o.Timeout = orElse(o.Timeout, defaultTimeout)
-	o.Grace = orElse(o.Grace, defaultGrace)
-	o.Interval = orElse(o.Interval, defaultInterval)
+	o.Connections = cmp.Or(o.Connections, 50)
+	o.Recipients = cmp.Or(o.Recipients, 1)
+	o.Hello = cmp.Or(o.Hello, "load.bench.mailrace")
+	o.Loops = cmp.Or(o.Loops, 1)
+	o.Timeout = cmp.Or(o.Timeout, defaultTimeout)
+	o.Grace = cmp.Or(o.Grace, defaultGrace)
+	o.Interval = cmp.Or(o.Interval, defaultInterval)
 	if o.Gauge != "" {
-		o.Window = orElse(o.Window, defaultWindow)
+		o.Window = cmp.Or(o.Window, defaultWindow)
 	}
 	if o.Run == 0 {
 		o.Run = ledger.NewRunID()
@@ -91,13 +92,4 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	o.Loops = min(o.Loops, o.Connections)
 	return o, nil
-}
-
-// orElse returns value, or otherwise when value is not set.
-func orElse[T comparable](value, otherwise T) T {
-	var zero T
-	if value == zero {
-		return otherwise
-	}
-	return value
 }

@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -68,22 +69,22 @@ const (
 //	--drain d        --backlog octets --no-verify      --keep           --address a      --pid n          --metrics url
 //	--sink-address a
 func BindFlags(fs *flag.FlagSet, o *Options) {
-	fs.IntVar(&o.Rounds, "rounds", orElse(o.Rounds, defaultRounds), "rounds; each measures the null ceiling and the MTA")
-	fs.DurationVar(&o.Duration, "duration", orElse(o.Duration, defaultDuration), "load in a round")
-	fs.DurationVar(&o.Warmup, "warmup", orElse(o.Warmup, defaultWarmup), "load before it that is not measured")
-	fs.IntVar(&o.Connections, "connections", orElse(o.Connections, defaultConnections), "connections of the generator")
+	fs.IntVar(&o.Rounds, "rounds", cmp.Or(o.Rounds, defaultRounds), "rounds; each measures the null ceiling and the MTA")
+	fs.DurationVar(&o.Duration, "duration", cmp.Or(o.Duration, defaultDuration), "load in a round")
+	fs.DurationVar(&o.Warmup, "warmup", cmp.Or(o.Warmup, defaultWarmup), "load before it that is not measured")
+	fs.IntVar(&o.Connections, "connections", cmp.Or(o.Connections, defaultConnections), "connections of the generator")
 	fs.BoolVar(&o.LockStep, "lockstep", o.LockStep, "the generator sends one command at a time")
 	fs.Var(&o.Sizes, "size", "octets of a message, or a `mix` such as 4KiB:70,30KiB:25 (default 10KiB)")
-	fs.IntVar(&o.Recipients, "recipients", orElse(o.Recipients, 1), "recipients of each message")
+	fs.IntVar(&o.Recipients, "recipients", cmp.Or(o.Recipients, 1), "recipients of each message")
 	fs.IntVar(&o.Loops, "loops", o.Loops, "event loops of the MTA, 0 = its default")
 	fs.IntVar(&o.Shards, "shards", o.Shards, "spool shards of the MTA, 0 = its default")
 	fs.IntVar(&o.Egress, "egress", o.Egress, "most connections of the MTA to the sink, 0 = its default")
 	fs.StringVar(&o.Memory, "memory", o.Memory, "memory budget of the MTA such as 1GiB, empty = its default")
 	fs.BoolVar(&o.NoSync, "no-sync", o.NoSync, "the MTA does not wait for the disk")
 	fs.BoolVar(&o.Events, "events", o.Events, "the MTA writes its event log")
-	fs.StringVar(&o.Dir, "dir", orElse(o.Dir, "."), "`directory` that the spool is made in, and removed from")
-	fs.DurationVar(&o.Drain, "drain", orElse(o.Drain, defaultDrain), "how long nothing may arrive before what is missing counts as lost")
-	fs.IntVar(&o.Backlog, "backlog", orElse(o.Backlog, defaultBacklog), "relay: octets accepted and not relayed beyond which the generator waits, -1 = no limit")
+	fs.StringVar(&o.Dir, "dir", cmp.Or(o.Dir, "."), "`directory` that the spool is made in, and removed from")
+	fs.DurationVar(&o.Drain, "drain", cmp.Or(o.Drain, defaultDrain), "how long nothing may arrive before what is missing counts as lost")
+	fs.IntVar(&o.Backlog, "backlog", cmp.Or(o.Backlog, defaultBacklog), "relay: octets accepted and not relayed beyond which the generator waits, -1 = no limit")
 	fs.BoolVar(&o.NoVerify, "no-verify", o.NoVerify, "the sink trusts the octets of messages")
 	fs.BoolVar(&o.Keep, "keep", o.Keep, "leave configuration, logs and spool behind")
 	fs.StringVar(&o.Address, "address", o.Address, "measure another MTA that runs already, at this `host:port`")
@@ -94,15 +95,15 @@ func BindFlags(fs *flag.FlagSet, o *Options) {
 
 // withDefaults checks the options and fills in what is not set.
 func (o Options) withDefaults() (Options, error) {
-	o.Rounds = orElse(o.Rounds, defaultRounds)
-	o.Duration = orElse(o.Duration, defaultDuration)
-	o.Warmup = orElse(o.Warmup, defaultWarmup)
-	o.Connections = orElse(o.Connections, defaultConnections)
-	o.Recipients = orElse(o.Recipients, 1)
-	o.Dir = orElse(o.Dir, ".")
-	o.Drain = orElse(o.Drain, defaultDrain)
-	o.Backlog = orElse(o.Backlog, defaultBacklog)
-	o.SinkAddress = orElse(o.SinkAddress, "127.0.0.1:0")
+	o.Rounds = cmp.Or(o.Rounds, defaultRounds)
+	o.Duration = cmp.Or(o.Duration, defaultDuration)
+	o.Warmup = cmp.Or(o.Warmup, defaultWarmup)
+	o.Connections = cmp.Or(o.Connections, defaultConnections)
+	o.Recipients = cmp.Or(o.Recipients, 1)
+	o.Dir = cmp.Or(o.Dir, ".")
+	o.Drain = cmp.Or(o.Drain, defaultDrain)
+	o.Backlog = cmp.Or(o.Backlog, defaultBacklog)
+	o.SinkAddress = cmp.Or(o.SinkAddress, "127.0.0.1:0")
 	if len(o.Sizes) == 0 {
 		o.Sizes = load.Sizes{{Octets: 10 << 10, Weight: 1}}
 	}
@@ -118,13 +119,4 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("a process id and metrics are of another MTA, whose address is missing")
 	}
 	return o, nil
-}
-
-// orElse returns value, or otherwise when value is not set.
-func orElse[T comparable](value, otherwise T) T {
-	var zero T
-	if value == zero {
-		return otherwise
-	}
-	return value
 }

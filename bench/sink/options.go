@@ -1,6 +1,7 @@
 package sink
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -46,9 +47,9 @@ const (
 //	--store dir          --record file        --gauge file         --max-size octets    --timeout d
 //	--interval d
 func BindFlags(fs *flag.FlagSet, o *Options) {
-	fs.StringVar(&o.Address, "address", orElse(o.Address, "127.0.0.1:2526"), "`host:port` to listen on")
-	fs.StringVar(&o.Hostname, "hostname", orElse(o.Hostname, defaultHostname), "`name` in the banner")
-	fs.IntVar(&o.Loops, "loops", orElse(o.Loops, 1), "event loops")
+	fs.StringVar(&o.Address, "address", cmp.Or(o.Address, "127.0.0.1:2526"), "`host:port` to listen on")
+	fs.StringVar(&o.Hostname, "hostname", cmp.Or(o.Hostname, defaultHostname), "`name` in the banner")
+	fs.IntVar(&o.Loops, "loops", cmp.Or(o.Loops, 1), "event loops")
 	fs.Var(&o.Delay, "delay", "hold replies back: `verb=time,…`, verbs connect, hello, mail, rcpt, data, dot")
 	fs.Var(&o.Tempfail, "tempfail", "answer 4xx: `verb=share,…`, shares of 0 to 1")
 	fs.Var(&o.Permfail, "permfail", "answer 5xx: `verb=share,…`")
@@ -59,9 +60,9 @@ func BindFlags(fs *flag.FlagSet, o *Options) {
 	fs.StringVar(&o.Store, "store", o.Store, "`directory` that every accepted message is written to")
 	fs.StringVar(&o.Record, "record", o.Record, "`file` that the arrived messages are recorded in")
 	fs.StringVar(&o.Gauge, "gauge", o.Gauge, "`file` in which what arrives is counted, for a generator")
-	fs.Int64Var(&o.MaxSize, "max-size", orElse(o.MaxSize, defaultMaxSize), "most octets of a message")
-	fs.DurationVar(&o.Timeout, "timeout", orElse(o.Timeout, defaultTimeout), "how long a client may be silent")
-	fs.DurationVar(&o.Interval, "interval", orElse(o.Interval, defaultInterval), "time between progress reports")
+	fs.Int64Var(&o.MaxSize, "max-size", cmp.Or(o.MaxSize, defaultMaxSize), "most octets of a message")
+	fs.DurationVar(&o.Timeout, "timeout", cmp.Or(o.Timeout, defaultTimeout), "how long a client may be silent")
+	fs.DurationVar(&o.Interval, "interval", cmp.Or(o.Interval, defaultInterval), "time between progress reports")
 }
 
 // Args writes the options as BindFlags reads them.
@@ -93,11 +94,11 @@ func (o Options) Args() []string {
 
 // withDefaults checks the options and fills in what is not set.
 func (o Options) withDefaults() (Options, error) {
-	o.Hostname = orElse(o.Hostname, defaultHostname)
-	o.Loops = orElse(o.Loops, 1)
-	o.MaxSize = orElse(o.MaxSize, defaultMaxSize)
-	o.Timeout = orElse(o.Timeout, defaultTimeout)
-	o.Interval = orElse(o.Interval, defaultInterval)
+	o.Hostname = cmp.Or(o.Hostname, defaultHostname)
+	o.Loops = cmp.Or(o.Loops, 1)
+	o.MaxSize = cmp.Or(o.MaxSize, defaultMaxSize)
+	o.Timeout = cmp.Or(o.Timeout, defaultTimeout)
+	o.Interval = cmp.Or(o.Interval, defaultInterval)
 	if _, _, err := net.SplitHostPort(o.Address); err != nil {
 		return o, fmt.Errorf("address: %w", err)
 	}
@@ -110,13 +111,4 @@ func (o Options) withDefaults() (Options, error) {
 		}
 	}
 	return o, nil
-}
-
-// orElse returns value, or otherwise when value is not set.
-func orElse[T comparable](value, otherwise T) T {
-	var zero T
-	if value == zero {
-		return otherwise
-	}
-	return value
 }

@@ -7,8 +7,8 @@ import (
 	"mailrace/proto/message"
 )
 
-// dateLayout is the date-time of RFC 5322 §3.3.
-const dateLayout = "Mon, 02 Jan 2006 15:04:05 -0700"
+// DateLayout is the date-time of RFC 5322 §3.3.
+const DateLayout = "Mon, 02 Jan 2006 15:04:05 -0700"
 
 // dateCache spares a formatted date per message: all that arrive within one second share it. One a loop.
 type dateCache struct {
@@ -18,7 +18,7 @@ type dateCache struct {
 
 func (d *dateCache) at(now time.Time) []byte {
 	if s := now.Unix(); s != d.second || d.text == nil {
-		d.second, d.text = s, now.AppendFormat(d.text[:0], dateLayout)
+		d.second, d.text = s, now.AppendFormat(d.text[:0], DateLayout)
 	}
 	return d.text
 }

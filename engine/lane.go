@@ -39,6 +39,7 @@ func (a *lane) recordReception(m *message.Message) {
 	r := event.Record{
 		Time: now, Type: event.Reception, ID: m.ID, Sender: m.From, Recipients: len(m.Recipients),
 		Peer: m.Peer, TLSVersion: m.TLSVersion, TLSCipher: m.TLSCipher, Size: m.Size, Latency: time.Duration(now - m.Arrived),
+		User: m.User, Tenant: m.Tenant, Campaign: m.Campaign,
 	}
 	if len(m.Recipients) > 0 {
 		r.Recipient = m.Recipients[0].Address
@@ -58,7 +59,7 @@ func (a *lane) settle(m *message.Message, i int, o *router.Outcome) {
 	a.events.Record(&event.Record{
 		Time: o.Ended, Type: eventTypes[o.State], ID: m.ID, Sender: m.From, Recipient: rcpt.Address, Queue: rcpt.Domain(),
 		Site: o.Site, Source: o.Source, Peer: o.Addr, Code: o.Code, Enhanced: o.Enhanced, Text: o.Text,
-		Attempt: o.Attempt, Size: m.Size, Latency: time.Duration(o.Ended - m.Arrived),
+		Attempt: o.Attempt, Size: m.Size, Latency: time.Duration(o.Ended - m.Arrived), Tenant: m.Tenant, Campaign: m.Campaign,
 	})
 	switch {
 	case o.State == message.Deferred:

@@ -16,9 +16,10 @@ import (
 //
 // Envelope, version 1: id:8 arrived:8 flags:1 size chunks from client helo trace count (address)*
 // Envelope, version 2: the same, with (address notify:1)*, then return:1 envelopeID count (original)*
+// Envelope, version 3: the same, then user tenant campaign wished:1, and where wished is 1: release:8 deadline:8 mode:1 trace:1 priority:1
 // Recipient, version 1: id:8 index state:1 attempts due:8 reply
 const (
-	envelopeVersion  = 2
+	envelopeVersion  = 3
 	recipientVersion = 1
 
 	recordHeader = 1 + 4
@@ -45,8 +46,15 @@ func envelopeSize(m *message.Message) int {
 	for _, original := range dsn.Originals {
 		n += stringLen(len(original))
 	}
+	n += stringLen(len(m.User)) + stringLen(len(m.Tenant)) + stringLen(len(m.Campaign)) + 1
+	if m.Wishes != nil {
+		n += wishesSize
+	}
 	return n
 }
+
+// wishesSize is the length of the wishes in an envelope record.
+const wishesSize = 8 + 8 + 1 + 1 + 1
 
 var noDSN message.DSN
 
@@ -83,8 +91,26 @@ func appendEnvelope(dst []byte, m *message.Message) []byte {
 	for _, original := range dsn.Originals {
 		dst = appendString(dst, original)
 	}
+	dst = appendString(dst, m.User)
+	dst = appendString(dst, m.Tenant)
+	dst = appendString(dst, m.Campaign)
+	dst = appendWishes(dst, m.Wishes)
 	seal(dst[start:])
 	return dst
+}
+
+func appendWishes(dst []byte, w *message.Wishes) []byte {
+	if w == nil {
+		return append(dst, 0)
+	}
+	dst = append(dst, 1)
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(w.Release))
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(w.Deadline))
+	trace := byte(0)
+	if w.ByTrace {
+		trace = 1
+	}
+	return append(dst, byte(w.ByMode), trace, byte(w.Priority))
 }
 
 // decodeEnvelope reads an envelope record into m, which keeps nothing of b. withTrace copies the trace header too.
@@ -121,6 +147,11 @@ func decodeEnvelope(b []byte, m *message.Message, withTrace bool) error {
 	if version >= 2 {
 		m.DSN = r.dsn(len(m.Recipients))
 	}
+	m.User, m.Tenant, m.Campaign, m.Wishes = "", "", "", nil
+	if version >= 3 {
+		m.User, m.Tenant, m.Campaign = string(r.bytes()), string(r.bytes()), string(r.bytes())
+		m.Wishes = r.wishes()
+	}
 	if err := r.end(); err != nil {
 		return fmt.Errorf("envelope: %w", err)
 	}
@@ -142,7 +173,26 @@ func openEnvelope(b []byte) (r fields, version byte, err error) {
 	return r, version, err
 }
 
-// dsn reads what a record of version 2 ends with. It is nil where nothing was said.
+// wishes reads what the sender asked for; nil where nothing.
+func (r *fields) wishes() *message.Wishes {
+	switch wished := r.byte(); {
+	case wished > 1:
+		r.bad = true
+		return nil
+	case wished == 0:
+		return nil
+	}
+	w := message.Wishes{Release: int64(r.uint64()), Deadline: int64(r.uint64()), ByMode: message.ByMode(r.byte())}
+	trace := r.byte()
+	w.ByTrace, w.Priority = trace == 1, int8(r.byte())
+	if w.ByMode > message.ByNotify || trace > 1 || w.Priority < -message.PriorityMax || w.Priority > message.PriorityMax {
+		r.bad = true
+		return nil
+	}
+	return &w
+}
+
+// dsn reads what a record of version 2 adds. It is nil where nothing was said.
 func (r *fields) dsn(recipients int) *message.DSN {
 	d := message.DSN{Return: message.Return(r.byte()), EnvelopeID: string(r.bytes())}
 	n := r.uvarint()

@@ -21,13 +21,22 @@ func goldenMessage() *message.Message {
 		Recipients: []message.Recipient{{Address: "a@example.net", Notify: message.NotifySuccess | message.NotifyDelay}, {Address: "\"quoted @\"@example.org", Notify: message.NotifyNever}, {Address: "пример@example.net"}},
 		Flags:      message.Body8Bit | message.SMTPUTF8 | message.LeadingDots, Size: 70_000, Chunks: 2,
 		Trace: []byte("Received: from client ([192.0.2.1]) by mx;\r\n\tFri, 2 Jan 2026 03:04:05 +0000\r\n"), Client: "192.0.2.1:25000", Helo: "[192.0.2.1]",
-		DSN: &message.DSN{Return: message.ReturnFull, EnvelopeID: "job 77 +=", Originals: []string{"rfc822;a+b@example.net", "", "utf-8;\\x{43F}@example.net"}},
+		DSN:  &message.DSN{Return: message.ReturnFull, EnvelopeID: "job 77 +=", Originals: []string{"rfc822;a+b@example.net", "", "utf-8;\\x{43F}@example.net"}},
+		User: "app@example.com", Tenant: "shop", Campaign: "spring sale",
+		Wishes: &message.Wishes{Release: 1767326645000000000, Deadline: 1767330245000000000, ByMode: message.ByNotify, ByTrace: true, Priority: -3},
 	}
+}
+
+// goldenUnlabelled is goldenMessage as far as records of version 2 hold it.
+func goldenUnlabelled() *message.Message {
+	m := goldenMessage()
+	m.User, m.Tenant, m.Campaign, m.Wishes = "", "", "", nil
+	return m
 }
 
 // goldenPlain is goldenMessage as far as records of version 1 hold it.
 func goldenPlain() *message.Message {
-	m := goldenMessage()
+	m := goldenUnlabelled()
 	m.DSN = nil
 	for i := range m.Recipients {
 		m.Recipients[i].Notify = message.NotifyDefault
@@ -72,7 +81,7 @@ func golden(t *testing.T, name string, record []byte) []byte {
 
 func TestGoldenEnvelope(t *testing.T) {
 	want := goldenMessage()
-	record := golden(t, "envelope.v2", appendEnvelope(nil, want))
+	record := golden(t, "envelope.v3", appendEnvelope(nil, want))
 	checkEnvelope(t, record, want)
 	if n := envelopeSize(want); n != len(record) {
 		t.Errorf("size %d announced, is %d", n, len(record))
@@ -82,11 +91,12 @@ func TestGoldenEnvelope(t *testing.T) {
 // TestOldGoldenEnvelope reads what earlier versions wrote.
 func TestOldGoldenEnvelope(t *testing.T) {
 	checkEnvelope(t, golden(t, "envelope.v1", nil), goldenPlain())
+	checkEnvelope(t, golden(t, "envelope.v2", nil), goldenUnlabelled())
 }
 
 func checkEnvelope(t *testing.T, record []byte, want *message.Message) {
 	t.Helper()
-	got := message.Message{DSN: new(message.DSN)}
+	got := message.Message{DSN: new(message.DSN), Wishes: new(message.Wishes), Tenant: "left"}
 	if err := decodeEnvelope(record, &got, true); err != nil {
 		t.Fatal(err)
 	}

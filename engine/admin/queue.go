@@ -37,6 +37,9 @@ type Message struct {
 	Arrived    time.Time   `json:"arrived"`
 	Sender     string      `json:"sender"` // "" = null reverse-path
 	Size       int64       `json:"size"`   // octets of content
+	User       string      `json:"user,omitempty"`
+	Tenant     string      `json:"tenant,omitempty"`
+	Campaign   string      `json:"campaign,omitempty"`
 	Recipients []Recipient `json:"recipients"`
 }
 
@@ -65,6 +68,7 @@ func List(f Filter, scan func(fn func(*message.Message) bool) error) (Queue, err
 		recipients += len(rs)
 		q.Messages = append(q.Messages, Message{
 			ID: m.ID.String(), Arrived: m.Arrival().UTC(), Sender: m.From, Size: m.Size, Recipients: rs,
+			User: m.User, Tenant: m.Tenant, Campaign: m.Campaign,
 		})
 		return true
 	})

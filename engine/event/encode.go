@@ -11,8 +11,9 @@ const (
 	addressMax = 320  // 64 + @ + 255, RFC 5321 §4.5.3.1
 	nameMax    = 512  // queue, site
 	textMax    = 1024 // two reply lines at their longest
+	labelMax   = 255  // user, tenant, campaign
 	tlsMax     = 64   // name of a version or a cipher suite
-	lineMax    = 6*(2*addressMax+2*nameMax+2*tlsMax+16+textMax) + 512
+	lineMax    = 6*(2*addressMax+2*nameMax+2*tlsMax+3*labelMax+16+textMax) + 512
 )
 
 // Append appends the record as one line of JSON with its newline to dst. It does not allocate when dst has room. The line is 7-bit:
@@ -49,6 +50,9 @@ func (r *Record) Append(dst []byte) []byte {
 	dst = appendText(dst, `,"text":`, r.Text, textMax)
 	dst = appendInt(dst, `,"attempt":`, int64(r.Attempt))
 	dst = appendInt(dst, `,"size":`, r.Size)
+	dst = appendText(dst, `,"user":`, r.User, labelMax)
+	dst = appendText(dst, `,"tenant":`, r.Tenant, labelMax)
+	dst = appendText(dst, `,"campaign":`, r.Campaign, labelMax)
 	if r.Latency != 0 {
 		dst = append(dst, `,"latency":`...)
 		dst = appendSeconds(dst, r.Latency)

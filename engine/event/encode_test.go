@@ -18,7 +18,7 @@ var (
 		Sender: "news@sender.example", Recipient: "user@example.com", Queue: "example.com", Site: "mx1.example.com",
 		Source: netip.MustParseAddr("192.0.2.1"), Peer: netip.MustParseAddrPort("198.51.100.7:25"),
 		Code: 451, Enhanced: "4.7.1", Text: "Greylisted, please try again in 300 seconds",
-		Attempt: 2, Size: 10240, Latency: 1234567 * time.Microsecond,
+		Attempt: 2, Size: 10240, User: "app@sender.example", Tenant: "shop", Campaign: "spring \"26\"", Latency: 1234567 * time.Microsecond,
 	}
 )
 
@@ -28,7 +28,7 @@ func TestLine(t *testing.T) {
 		r    Record
 		want string
 	}{
-		{"all", sample, `{"time":"2026-03-04T05:06:07.000089Z","type":"deferral","id":"` + sample.ID.String() + `","sender":"news@sender.example","recipient":"user@example.com","queue":"example.com","site":"mx1.example.com","source":"192.0.2.1","peer":"198.51.100.7","peer_port":25,"code":451,"enhanced":"4.7.1","text":"Greylisted, please try again in 300 seconds","attempt":2,"size":10240,"latency":1.234567}` + "\n"},
+		{"all", sample, `{"time":"2026-03-04T05:06:07.000089Z","type":"deferral","id":"` + sample.ID.String() + `","sender":"news@sender.example","recipient":"user@example.com","queue":"example.com","site":"mx1.example.com","source":"192.0.2.1","peer":"198.51.100.7","peer_port":25,"code":451,"enhanced":"4.7.1","text":"Greylisted, please try again in 300 seconds","attempt":2,"size":10240,"user":"app@sender.example","tenant":"shop","campaign":"spring \"26\"","latency":1.234567}` + "\n"},
 		{"none", Record{Time: at.UnixNano()}, `{"time":"2026-03-04T05:06:07.000089Z","type":"reception","id":"0000000000000","sender":""}` + "\n"},
 		{"many", Record{Time: at.UnixNano(), Recipient: "a@b.c", Recipients: 50, Peer: netip.MustParseAddrPort("[2001:db8::1%eth0]:9")},
 			`{"time":"2026-03-04T05:06:07.000089Z","type":"reception","id":"0000000000000","sender":"","recipient":"a@b.c","recipients":50,"peer":"2001:db8::1","peer_port":9}` + "\n"},
@@ -48,7 +48,7 @@ func TestLineMax(t *testing.T) {
 	r := Record{
 		Time: at.UnixNano(), Type: Reception, ID: ^message.ID(0), Sender: long, Recipient: long, Recipients: -1 << 63, Queue: long, Site: long,
 		Source: netip.MustParseAddr("2001:db8:1111:2222:3333:4444:5555:6666"), Peer: netip.MustParseAddrPort("[2001:db8:1111:2222:3333:4444:5555:6666]:65535"),
-		Code: -1 << 63, Enhanced: long, Text: long, Attempt: -1 << 63, Size: -1 << 63, Latency: -1 << 63,
+		Code: -1 << 63, Enhanced: long, Text: long, User: long, Tenant: long, Campaign: long, Attempt: -1 << 63, Size: -1 << 63, Latency: -1 << 63,
 	}
 	if n := len(r.Append(nil)); n > lineMax {
 		t.Errorf("%d bytes, want at most %d", n, lineMax)

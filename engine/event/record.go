@@ -51,5 +51,8 @@ type Record struct {
 	Text       string         // text of the reply or of the error, at most textMax bytes are kept
 	Attempt    int            // number of the attempt, from 1
 	Size       int64          // octets of content
-	Latency    time.Duration  // since arrival; of a Reception: from MAIL to the commit
+	User       string         // who authenticated to hand it in
+	Tenant     string         // labels of the message
+	Campaign   string
+	Latency    time.Duration // since arrival; of a Reception: from MAIL to the commit
 }

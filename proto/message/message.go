@@ -20,6 +20,10 @@ const (
 	// LeadingDots: at least one line of the content begins with a dot, so DATA must stuff it (RFC 5321 §4.5.2). Nearly no message has
 	// one, and all others are sent as they are stored.
 	LeadingDots
+	// Binary: BODY=BINARYMIME was declared. The content may hold any octets and lines of any length, and goes on by BDAT only (RFC 3030).
+	Binary
+	// RequireTLS was declared with MAIL: every hop goes under TLS, to a host whose name is verified and that says REQUIRETLS too (RFC 8689).
+	RequireTLS
 )
 
 // State is where a recipient stands. Every accepted recipient is in exactly one of them at any time.
@@ -79,6 +83,10 @@ type Message struct {
 	Peer       netip.AddrPort // the same with its port; not kept in the spool
 	Helo       string         // what that client called itself, sanitized
 	DSN        *DSN           // nil where the sender said nothing
+	Wishes     *Wishes        // likewise
+	User       string         // who authenticated, or ""
+	Tenant     string         // whose mail it is: label for scheduling, limits, control and logs; "" = nobody's in particular
+	Campaign   string         // label for what mail it is, within the tenant
 	TLSVersion string         // as in "TLS 1.3", of the session that it came by, or ""; not kept in the spool
 	TLSCipher  string         // as in "TLS_AES_128_GCM_SHA256", likewise
 

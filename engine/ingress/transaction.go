@@ -43,6 +43,10 @@ type transaction struct {
 	sent   int  // chunks handed to the store
 	stored int  // chunks the store has answered for
 	drop   bool // stored chunks do not stay in memory
+
+	// Labels, at most 255 octets each; see message.Message.
+	tenant, campaign string
+	key              string // makes a repeated injection known as such, within the tenant; "" = none. At most 255 octets
 }
 
 func (tx *transaction) begin(now time.Time, p *smtp.MailParams) {
@@ -53,6 +57,7 @@ func (tx *transaction) begin(now time.Time, p *smtp.MailParams) {
 		tx.flags |= message.SMTPUTF8
 	}
 	tx.notify, tx.dsn = tx.notify[:0], nil
+	tx.tenant, tx.campaign, tx.key = "", "", ""
 	if p.Return != message.ReturnDefault || len(p.EnvID) > 0 {
 		tx.dsn = &message.DSN{Return: p.Return, EnvelopeID: string(smtp.AppendDecodedXtext(nil, p.EnvID))}
 	}
@@ -119,7 +124,7 @@ func (tx *transaction) commit(leadingDots bool, size int64) {
 	m := &message.Message{
 		ID: tx.id, Arrived: tx.began.UnixNano(), Flags: tx.flags, Size: size, Chunks: len(tx.body),
 		Client: tx.s.client, Peer: tx.s.remote, Helo: tx.s.helo, Body: tx.body, Stored: tx.sent, DSN: tx.dsn,
-		TLSVersion: tx.s.tls.version, TLSCipher: tx.s.tls.cipher,
+		TLSVersion: tx.s.tls.version, TLSCipher: tx.s.tls.cipher, Tenant: tx.tenant, Campaign: tx.campaign,
 	}
 	addresses := string(tx.arena)
 	m.From = addresses[:tx.from]

@@ -10,7 +10,16 @@ const (
 	Body7Bit BodyType = iota
 	// Body8Bit is BODY=8BITMIME.
 	Body8Bit
+	// BodyBinary is BODY=BINARYMIME: any octets and lines of any length, by BDAT only. RFC 3030
+	BodyBinary
 )
+
+// DeliverBy is the BY parameter of MAIL. RFC 2852 §3
+type DeliverBy struct {
+	Seconds int64 // from now, of at most nine digits; with ByNotify it may be 0 or negative: the time has passed
+	Mode    message.ByMode
+	Trace   bool // T: each hop reports that it relayed the message
+}
 
 // MailParams are the arguments of MAIL.
 type MailParams struct {
@@ -21,6 +30,10 @@ type MailParams struct {
 	SMTPUTF8 bool // RFC 6531
 	Return   message.Return
 	EnvID    []byte // ENVID in xtext, see AppendDecodedXtext; empty when not given. RFC 3461
+
+	RequireTLS bool      // RFC 8689
+	By         DeliverBy // Mode is ByNone when not given
+	Priority   int8      // MT-PRIORITY, -9 to 9; 0 when not given. RFC 6710
 }
 
 // RcptParams are the parameters of RCPT. RFC 3461

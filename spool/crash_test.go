@@ -29,6 +29,7 @@ type fate struct {
 	aborted          bool
 	insteadOf        message.ID // removed by the Op that appended this one
 	history          [][]Update // by recipient, as asked for; the state before any is implied
+	claim            Claim      // asked for with the Append
 }
 
 // world is the model of a spool that crashes.
@@ -41,6 +42,10 @@ type world struct {
 	fates  map[message.ID]*fate
 	ids    []message.ID
 	flying map[chan *Op]message.ID // of Appends
+
+	began   int64 // before all claims expire, Unix nanoseconds
+	clock   int64 // moments since then
+	expired int64 // claims that expire before it may be gone
 }
 
 // TestCrash runs random operations and takes the disk away at a random moment, with any share of what was not synced lost. What a 250 was
@@ -53,6 +58,7 @@ func TestCrash(t *testing.T) {
 	t.Logf("to run it again: -crash.seed=%d", seed)
 	w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 0)), disk: vfs.NewCrashableMem(), fates: map[message.ID]*fate{}}
 	w.shards = 1 + w.rng.IntN(3)
+	w.began = time.Now().Add(time.Hour).UnixNano()
 	w.open()
 	total := 0
 	for range *crashRounds {
@@ -79,7 +85,11 @@ func (w *world) open() {
 
 // step does one random thing.
 func (w *world) step() {
+	w.clock++
 	switch n := w.rng.IntN(20); {
+	case n < 9 && w.rng.IntN(40) == 0:
+		w.expired = w.began + w.clock
+		w.spool.Expire(w.expired)
 	case n < 9:
 		w.append(0)
 	case n < 11:
@@ -125,9 +135,14 @@ func (w *world) note(m *message.Message) *fate {
 	return f
 }
 
+// enqueue asks for a message, half of the time with a claim.
 func (w *world) enqueue(op *Op) {
 	id := op.Append.ID
 	w.fates[id].asked = true
+	if w.rng.IntN(2) == 0 {
+		op.Claim = Claim{Key: NewClaimKey("", id.String()), ID: id, Expires: w.began + w.clock + w.rng.Int64N(200)}
+		w.fates[id].claim = op.Claim
+	}
 	w.flying[begin(w.spool, op)] = id
 }
 
@@ -265,6 +280,7 @@ func (w *world) check() int {
 			w.t.Errorf("%v is gone without %v that should stand for it", f.insteadOf, id)
 		}
 	}
+	records += w.checkClaims(found)
 	if n := countKeys(w.t, w.spool); n != records {
 		w.t.Errorf("%d records, the messages have %d", n, records)
 	}
@@ -277,6 +293,26 @@ func (w *world) check() int {
 		}
 	}
 	return len(found)
+}
+
+// checkClaims holds the claims against their messages: one is there without the other only where the message was removed, or the claim
+// expired. It returns how many there are.
+func (w *world) checkClaims(found map[message.ID]*message.Message) int {
+	claims := claimsOf(w.t, w.spool)
+	for id, f := range w.fates {
+		c, there := claims[id]
+		switch {
+		case there && c != f.claim:
+			w.t.Errorf("%v: claim %+v, asked for was %+v", id, c, f.claim)
+		case there && !f.acked && found[id] == nil:
+			w.t.Errorf("%v was not stored, and its claim was", id)
+		case !there && f.claim.Expires > w.expired && (f.acked || found[id] != nil):
+			w.t.Errorf("%v was stored without its claim", id)
+		case !there && f.claim.Expires != 0 && !f.acked && found[id] == nil:
+			f.claim = Claim{} // never came, and never will
+		}
+	}
+	return len(claims)
 }
 
 // checkStates compares the states of m's recipients with those that were asked for, and returns how many have a record.

@@ -6,19 +6,21 @@ import (
 	"mailrace/proto/message"
 )
 
-// The key space of a shard. Each kind of record is a range of its own, ordered by message, so that a walk over the envelopes reads no
-// content.
+// The key space of a shard. Each kind of record is a range of its own, ordered by message (claims: by expiry), so that a walk over the
+// envelopes reads no content.
 //
 //	c <id:8> <index:4>   chunk of content, 1 and up: its octets, nothing else
 //	e <id:8>             envelope record: the message exists
+//	i <expires:8> <key:16>   claim record: an idempotency key belongs to a message
 //	r <id:8> <index:4>   recipient record: the state of a recipient that is no longer what it was at arrival
 //	x <key>              a record that could not be read, moved aside with its bytes
 //
 // Numbers are big-endian. Chunks and envelopes are written once and removed by SingleDelete, which leaves nothing behind when both meet in
-// a memtable; so an id must never be used again. Recipient records are overwritten and removed by Delete.
+// a memtable; so an id must never be used again. Recipient records are overwritten and removed by Delete, claims by DeleteRange.
 const (
 	kindChunk     = 'c'
 	kindEnvelope  = 'e'
+	kindClaim     = 'i'
 	kindRecipient = 'r'
 	kindCorrupt   = 'x'
 )

@@ -18,6 +18,13 @@ type Op struct {
 	// completion. Recipients are pending at first: their states are for Updates. A message exists from the sync of its Append on.
 	Append *message.Message
 
+	// Claim notes to which idempotency key the message of Append belongs. Its ID is that message's, whatever stands here.
+	Claim Claim
+
+	// Expire drops the claims of the shard that expire before: Unix nanoseconds, 0 = none. Such an Op belongs to whatever shard it is
+	// enqueued on, if it has no other part.
+	Expire int64
+
 	// Chunk stores one chunk of a message ahead of its Append. It is not synced, and gone after a crash unless the Append was.
 	Chunk Chunk
 

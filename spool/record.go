@@ -18,6 +18,7 @@ import (
 // Envelope, version 2: the same, with (address notify:1)*, then return:1 envelopeID count (original)*
 // Envelope, version 3: the same, then user tenant campaign wished:1, and where wished is 1: release:8 deadline:8 mode:1 trace:1 priority:1
 // Recipient, version 1: id:8 index state:1 attempts due:8 reply
+// Claim, version 1: id:8 expires:8 key:16
 const (
 	envelopeVersion  = 3
 	recipientVersion = 1

@@ -120,7 +120,7 @@ func (sh *Shard) NewID() message.ID {
 // them. An Op that must be synced, or that holds a chunk, is committed as soon as the batch before it is done; all others wait up to 5 ms
 // for such a one.
 func (sh *Shard) Enqueue(op *Op) {
-	if sh.spool.ShardOf(op.id()) != sh || op.Remove.ID != 0 && sh.spool.ShardOf(op.Remove.ID) != sh {
+	if id := op.id(); id != 0 && sh.spool.ShardOf(id) != sh || op.Remove.ID != 0 && sh.spool.ShardOf(op.Remove.ID) != sh {
 		panic(fmt.Sprintf("BUG: message %v, removal of %v, enqueued on shard %d", op.id(), op.Remove.ID, sh.index))
 	}
 	op.next, op.Err = nil, nil

@@ -50,6 +50,7 @@ const (
 	verbDATA    = 'D'<<24 | 'A'<<16 | 'T'<<8 | 'A'
 	verbBDAT    = 'B'<<24 | 'D'<<16 | 'A'<<8 | 'T'
 	verbEHLO    = 'E'<<24 | 'H'<<16 | 'L'<<8 | 'O'
+	verbAUTH    = 'A'<<24 | 'U'<<16 | 'T'<<8 | 'H'
 	verbHELO    = 'H'<<24 | 'E'<<16 | 'L'<<8 | 'O'
 	verbRSET    = 'R'<<24 | 'S'<<16 | 'E'<<8 | 'T'
 	verbNOOP    = 'N'<<24 | 'O'<<16 | 'O'<<8 | 'P'
@@ -64,7 +65,7 @@ const (
 // unserved are verbs of the field that this server knows and does not serve, and what they are told. An unknown verb gets 500.
 var unserved = func() map[verb]string {
 	replies := make(map[verb]string)
-	for _, name := range []string{"EXPN", "ETRN", "TURN", "ATRN", "AUTH", "SEND", "SOML", "SAML"} {
+	for _, name := range []string{"EXPN", "ETRN", "TURN", "ATRN", "SEND", "SOML", "SAML"} {
 		replies[verbOf(name)] = replyNotServed
 	}
 	for _, name := range []string{"XFORWARD", "PROXY"} {
@@ -109,6 +110,8 @@ func (s *Server) command(line []byte) Event {
 		return s.aside("252 2.1.5 Cannot VRFY user, send mail and see\r\n") // RFC 5321 §7.3
 	case verbSTARTTLS:
 		return s.commandStartTLS(args)
+	case verbAUTH:
+		return s.commandAuth(args)
 	case verbXCLIENT:
 		return s.commandXClient(args)
 	case verbQUIT:
@@ -163,8 +166,12 @@ func (s *Server) sayHello() {
 	if s.cfg.StartTLS && !s.secured {
 		s.say("\r\n250-STARTTLS")
 	}
+	s.sayMechanisms()
 	if s.speaker.allowed {
 		s.say("\r\n", announcedFacts)
+		if s.servesAuth() {
+			s.say(" LOGIN")
+		}
 	}
 	s.say("\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250-CHUNKING\r\n250 ENHANCEDSTATUSCODES\r\n")
 }

@@ -9,6 +9,9 @@ const (
 	DefaultMaxCommands   = 100      // commands that carry no mail (NOOP, RSET, EHLO …) since the last accepted message
 )
 
+// maxAuthLine is the most octets of a line of AUTH, the command or a response, with its CRLF. RFC 4954 §4.5
+const maxAuthLine = 12288
+
 // recipientOvershoot is how many recipients over the limit are refused before each further one counts as a protocol error.
 const recipientOvershoot = 1000
 

@@ -16,6 +16,9 @@ type ServerConfig struct {
 	MaxErrors     int    // protocol errors since the last accepted message; then 421 4.7.0 and Close
 	StartTLS      bool   // offer STARTTLS where the session is not under TLS
 	MaxCommands   int    // commands without mail since the last accepted message; then 421 4.7.0 and Close
+
+	Auth      []string // mechanisms of AUTH under TLS, in capitals and in the order of EHLO; none = AUTH is not served there
+	AuthClear []string // mechanisms of AUTH in clear, which should be none: who listens learns the password
 }
 
 // Event is what Server.Feed has to tell.
@@ -40,6 +43,9 @@ const (
 	// StartTLS asks about STARTTLS. When it is accepted, Pending must be written and nothing fed until Secured was called; refuse it with
 	// 454 4.7.0.
 	StartTLS
+	// Auth asks about a step of AUTH: see AuthMechanism, AuthBegins, AuthResponse. Accept it and the user is authenticated; Challenge goes on;
+	// refuse it with 535 5.7.8, or 454 4.7.0 if it cannot be told.
+	Auth
 	// XClient asks about XCLIENT: see Server.XClient. When it is accepted, the session begins anew for another client.
 	XClient
 	// Reset: the transaction is gone (RSET, EHLO, no valid recipients, content too large or not acceptable, the session ends). The caller
@@ -52,7 +58,7 @@ const (
 )
 
 func (e Event) String() string {
-	return [...]string{"NeedInput", "Hello", "Mail", "Rcpt", "Data", "Content", "EndOfData", "StartTLS", "XClient", "Reset", "Quit", "Close"}[e]
+	return [...]string{"NeedInput", "Hello", "Mail", "Rcpt", "Data", "Content", "EndOfData", "StartTLS", "Auth", "XClient", "Reset", "Quit", "Close"}[e]
 }
 
 // phase is what the next octets of a session are. Some phases only discard.
@@ -67,6 +73,7 @@ const (
 	phaseChunk                     // octets of a chunk
 	phaseRefusedChunk              // octets of a chunk that is not kept
 	phaseHandshake                 // TLS begins: nothing in clear may come
+	phaseAuth                      // a response of the client to a challenge
 	phaseClosed                    // nothing any more
 )
 
@@ -93,6 +100,7 @@ type Server struct {
 	decoder  Decoder
 	chunk    chunk
 	speaker  speaker
+	auth     authentication
 
 	hello      []byte
 	mail       MailParams
@@ -144,6 +152,8 @@ func (s *Server) Feed(p []byte) (n int, ev Event) {
 				return n, Reset
 			}
 			return len(p), s.last
+		case phaseAuth:
+			used, ev = s.readResponse(p[n:])
 		case phaseHandshake:
 			if len(p) == 0 {
 				return 0, NeedInput
@@ -164,7 +174,7 @@ func (s *Server) Feed(p []byte) (n int, ev Event) {
 
 // readLine reads one command line.
 func (s *Server) readLine(p []byte) (int, Event) {
-	limit, presented := orDefault(s.cfg.MaxLine, DefaultMaxLine), len(p)
+	limit, presented := s.longLine(p, orDefault(s.cfg.MaxLine, DefaultMaxLine)), len(p)
 	if len(p) > limit {
 		p = p[:limit]
 	}
@@ -254,6 +264,10 @@ func (s *Server) Accept() {
 		s.sayHello()
 	case XClient:
 		s.acceptXClient()
+	case Auth:
+		s.auth.end()
+		s.auth.done = true
+		s.say("235 2.7.0 Authentication successful\r\n")
 	case StartTLS:
 		s.phase = phaseHandshake
 		s.say("220 2.0.0 Go ahead\r\n")
@@ -293,8 +307,8 @@ func (s *Server) endMessage() {
 	s.errors, s.idle = 0, 0
 }
 
-// Refuse answers the question at hand with r, a 4xx or 5xx reply. A 421 ends the session: Close follows. A 5xx to MAIL or RCPT counts as an
-// error, so that nobody goes through a list of addresses. Without a question it does nothing.
+// Refuse answers the question at hand with r, a 4xx or 5xx reply. A 421 ends the session: Close follows. A 5xx to MAIL, RCPT or AUTH counts as
+// an error, so that nobody goes through a list of addresses or passwords. Without a question it does nothing.
 func (s *Server) Refuse(r Reply) {
 	question := s.question
 	if question == NeedInput {
@@ -308,6 +322,9 @@ func (s *Server) Refuse(r Reply) {
 		return
 	}
 	s.out = AppendReply(s.out, r)
+	if question == Auth {
+		s.auth.end()
+	}
 	if question == Data || question == EndOfData {
 		s.phase = phaseCommand
 		s.tx.reset()
@@ -315,7 +332,7 @@ func (s *Server) Refuse(r Reply) {
 	if r.Code == 421 {
 		s.phase = phaseClosed
 	}
-	if r.Code >= 500 && (question == Mail || question == Rcpt) {
+	if r.Code >= 500 && (question == Mail || question == Rcpt || question == Auth) {
 		s.faults++
 		if s.errors++; s.errors >= orDefault(s.cfg.MaxErrors, DefaultMaxErrors) {
 			s.say(replyErrors)

@@ -22,7 +22,8 @@ type session struct {
 	events  []string // without NeedInput; content stands with its EndOfData
 	replies []byte
 	content []byte
-	open    bool // a transaction was begun and has not ended
+	login   []string // responses of the AUTH under way
+	open    bool     // a transaction was begun and has not ended
 	over    bool
 }
 
@@ -57,7 +58,11 @@ func (c *session) feed(p string) {
 			presented[i] = '#' // nothing may point there any more
 		}
 	}
-	if limit := orDefault(c.s.cfg.MaxLine, DefaultMaxLine); !c.over && len(c.held) >= limit {
+	limit := orDefault(c.s.cfg.MaxLine, DefaultMaxLine)
+	if c.s.servesAuth() {
+		limit = max(limit, maxAuthLine)
+	}
+	if !c.over && len(c.held) >= limit {
 		c.t.Fatalf("%d octets left over", len(c.held))
 	}
 	c.flush()
@@ -86,6 +91,8 @@ func (c *session) record(ev Event) {
 	case Data:
 		c.note("Data")
 		s.Accept()
+	case Auth:
+		c.authenticate()
 	case Content:
 		c.content = append(c.content, s.Content()...)
 	case EndOfData:
@@ -228,6 +235,9 @@ func setLimit(t testing.TB, cfg *ServerConfig, text string) {
 		t.Fatal(err)
 	}
 	switch name {
+	case "Auth": // 1: offered in clear, 0: under TLS only
+		cfg.Auth = []string{"PLAIN", "LOGIN"}
+		cfg.AuthClear = cfg.Auth[:n*2]
 	case "MaxSize":
 		cfg.MaxSize = int64(n)
 	default:

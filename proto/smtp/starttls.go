@@ -22,10 +22,12 @@ func (s *Server) commandStartTLS(args []byte) Event {
 }
 
 // Secured says that the session is under TLS now: after StartTLS was accepted and the handshake is done, or before Greet where TLS comes
-// first. The client must say EHLO again: nothing that it said in clear counts. Limits of errors and commands go on. RFC 3207 §4.2
+// first. The client must say EHLO again, and AUTH: nothing that it said in clear counts. Limits of errors and commands go on. RFC 3207 §4.2
 func (s *Server) Secured() {
 	s.secured = true
 	s.greeted, s.extended, s.hello = false, false, nil
+	s.auth.end()
+	s.auth.done = false
 	if s.phase == phaseHandshake {
 		s.phase = phaseCommand
 	}

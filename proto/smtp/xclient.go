@@ -7,12 +7,13 @@ import (
 )
 
 // ClientFacts are what XCLIENT says about the client that its sender stands for. What is not said stays as it was. The extension is Postfix's
-// (XCLIENT_README); of its attributes NAME, ADDR, PORT, PROTO and HELO are taken, as EHLO announces.
+// (XCLIENT_README); of its attributes NAME, ADDR, PORT, PROTO and HELO are taken, and LOGIN where AUTH is served, as EHLO announces.
 type ClientFacts struct {
 	Addr    netip.Addr // valid if it was given
 	Port    uint16     // with HasPort
 	HasPort bool
-	Unknown bool // ADDR is not known to the sender
+	Unknown bool   // ADDR is not known to the sender
+	Login   string // the user whom the sender has authenticated, or ""
 }
 
 // fact is an attribute of XCLIENT.
@@ -24,12 +25,13 @@ const (
 	factPort
 	factProto
 	factHelo
+	factLogin
 )
 
 var factNames = []struct {
 	name string
 	fact fact
-}{{"NAME", factName}, {"ADDR", factAddr}, {"PORT", factPort}, {"PROTO", factProto}, {"HELO", factHelo}}
+}{{"NAME", factName}, {"ADDR", factAddr}, {"PORT", factPort}, {"PROTO", factProto}, {"HELO", factHelo}, {"LOGIN", factLogin}}
 
 // announcedFacts is the line of EHLO.
 const announcedFacts = "250-XCLIENT NAME ADDR PORT PROTO HELO"
@@ -70,6 +72,9 @@ func (s *Server) commandXClient(args []byte) Event {
 			return s.fail(replyParameter)
 		}
 		args = trimSpaces(args)
+	}
+	if s.speaker.facts.Login != "" && !s.servesAuth() {
+		return s.fail(replyParameter)
 	}
 	return s.ask(XClient)
 }
@@ -117,6 +122,9 @@ func (x *speaker) set(f fact, value []byte) bool {
 		a, err := netip.ParseAddr(string(text))
 		x.facts.Addr = a.Unmap()
 		return err == nil && a.Zone() == ""
+	case factLogin:
+		x.facts.Login = string(value)
+		return true
 	case factPort:
 		n, err := strconv.ParseUint(string(value), 10, 16)
 		x.facts.Port, x.facts.HasPort = uint16(n), true
@@ -137,7 +145,7 @@ func cutPrefixFold(b []byte, prefix string) ([]byte, bool) {
 	return b[len(prefix):], true
 }
 
-// acceptXClient begins the session anew, for the client that was told of. With HELO it is past its greeting already.
+// acceptXClient begins the session anew, for the client that was told of. With HELO it is past its greeting already, with LOGIN past AUTH.
 func (s *Server) acceptXClient() {
 	x := &s.speaker
 	s.greeted, s.hello = x.given&factHelo != 0, nil
@@ -147,5 +155,7 @@ func (s *Server) acceptXClient() {
 	if x.given&factProto != 0 {
 		s.extended = x.extended
 	}
+	s.auth.end()
+	s.auth.done = x.facts.Login != ""
 	s.say("220 ", s.cfg.Hostname, " ESMTP Mailrace\r\n")
 }

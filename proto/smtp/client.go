@@ -13,8 +13,12 @@ type ClientEvent uint8
 const (
 	// ClientNeedInput: nothing more can be done with the bytes presented. Write what is Pending, keep the bytes that are left, wait for more.
 	ClientNeedInput ClientEvent = iota
-	// ClientReady: the server took our EHLO or HELO, or answered a RSET of ours. See Extensions, MaxSize.
+	// ClientReady: the server took our EHLO or HELO, or answered a RSET of ours. See Extensions, MaxSize, Limits.
 	ClientReady
+	// ClientHandshake: the server took STARTTLS. Make the TLS handshake, feed nothing meanwhile, then call Secured.
+	ClientHandshake
+	// ClientTLSRefused: the server refused STARTTLS. The session goes on in clear as it was.
+	ClientTLSRefused
 	// ClientRefused: the greeting or the answer to EHLO and HELO is 4xx or 5xx. Nothing but Quit is of use now.
 	ClientRefused
 	// ClientMail: the answer to MAIL. If it is not 2xx, no recipient was accepted, no ClientRcpt follows, and ClientDataRefused ends the
@@ -22,8 +26,8 @@ const (
 	ClientMail
 	// ClientRcpt: the answer to the RCPT of RcptIndex.
 	ClientRcpt
-	// ClientStart: the server waits for the content, and accepted at least one recipient. Write the content, dots stuffed, CRLF at its end,
-	// then call EndContent.
+	// ClientStart: the server waits for the content, and accepted at least one recipient. Write the content, then call EndContent: by DATA
+	// dots stuffed and CRLF at its end, by BDAT as it is.
 	ClientStart
 	// ClientDataRefused: the transaction is over and nothing was delivered: DATA got 4xx or 5xx, or there was nobody left to send it for.
 	// Reply is the answer for those recipients that were accepted.
@@ -38,7 +42,7 @@ const (
 )
 
 func (e ClientEvent) String() string {
-	return [...]string{"NeedInput", "Ready", "Refused", "Mail", "Rcpt", "Start", "DataRefused", "Done", "Gone", "Failed"}[e]
+	return [...]string{"NeedInput", "Ready", "Handshake", "TLSRefused", "Refused", "Mail", "Rcpt", "Start", "DataRefused", "Done", "Gone", "Failed"}[e]
 }
 
 // What Client gives up on, beside the errors of ReplyParser.
@@ -53,12 +57,14 @@ var (
 type clientPhase uint8
 
 const (
-	clientBanner  clientPhase = iota // waits for the greeting
-	clientEHLO                       // waits for the answer to EHLO
-	clientHELO                       // waits for the answer to HELO
-	clientUp                         // transactions
-	clientRefused                    // not welcome
-	clientOver                       // nothing more is read
+	clientBanner    clientPhase = iota // waits for the greeting
+	clientEHLO                         // waits for the answer to EHLO
+	clientHELO                         // waits for the answer to HELO
+	clientUp                           // transactions
+	clientStartTLS                     // waits for the answer to STARTTLS
+	clientHandshake                    // TLS begins: nothing in clear may come
+	clientRefused                      // not welcome
+	clientOver                         // nothing more is read
 )
 
 // clientStep is the reply that a transaction waits for.
@@ -69,6 +75,7 @@ const (
 	stepMail                      // to MAIL
 	stepRcpt                      // to the RCPT of clientTransaction.answered
 	stepData                      // to DATA
+	stepStart                     // none: that the content may go is to be told
 	stepContent                   // none: the content is under way
 	stepFinal                     // to the content
 	stepOver                      // none: the end is to be told
@@ -78,6 +85,8 @@ const (
 type clientTransaction struct {
 	step        clientStep
 	mailRefused bool
+	chunked     bool // by BDAT
+	written     bool // all of the content is
 	from        string
 	params      MailParams
 	rcpts       []string
@@ -90,12 +99,15 @@ type clientTransaction struct {
 // transaction, so that at most two transactions are under way; without, it goes step by step. Arguments go to the wire only through
 // Begin, which lets nothing pass that the address grammar refuses.
 //
+// Content goes by DATA; content that may be binary goes by BDAT, in one chunk behind its envelope.
+//
 // The zero Client is of no use before Init. It may be used for one session after another. It belongs to one goroutine at a time.
 type Client struct {
 	cfg       *ClientConfig
 	phase     clientPhase
-	ext       Extensions
-	maxSize   int64
+	offer          // what the server offers
+	secured   bool // under TLS
+	behind    bool // octets were presented behind the reply at hand
 	resetting bool // waits for the answer to a RSET of the caller
 	quitting  bool // QUIT is queued
 	resetDue  bool // the server may hold an envelope open that was given up
@@ -117,10 +129,18 @@ func (c *Client) Init(cfg *ClientConfig) {
 // Feed reads replies from p. It returns how many octets of p are used up and what there is to tell. The caller calls it again with p[n:]
 // (even when that is empty) until the event is ClientNeedInput, ClientGone or ClientFailed.
 func (c *Client) Feed(p []byte) (n int, ev ClientEvent) {
-	if c.count > 0 && c.tx[c.first].step == stepOver {
+	switch t := &c.tx[c.first]; {
+	case c.count > 0 && t.step == stepOver:
 		c.parser.view = ReplyView{}
 		c.pop()
 		return 0, ClientDataRefused
+	case c.count > 0 && t.step == stepStart:
+		t.step, c.parser.view = stepContent, ReplyView{}
+		return 0, ClientStart
+	case c.phase == clientHandshake && len(p) > 0:
+		return 0, c.fail(ErrClearText)
+	case c.phase == clientHandshake:
+		return 0, ClientNeedInput
 	}
 	for c.phase != clientOver {
 		used, done, err := c.parser.Parse(p[n:])
@@ -131,6 +151,7 @@ func (c *Client) Feed(p []byte) (n int, ev ClientEvent) {
 		case !done:
 			return n, ClientNeedInput
 		}
+		c.behind = n < len(p)
 		if ev := c.take(c.parser.Reply()); ev != ClientNeedInput {
 			return n, ev
 		}
@@ -145,6 +166,8 @@ func (c *Client) take(r *ReplyView) ClientEvent {
 		return c.takeBanner(r)
 	case c.phase == clientEHLO, c.phase == clientHELO:
 		return c.takeHello(r)
+	case c.phase == clientStartTLS:
+		return c.takeStartTLS(r)
 	case c.resetting && r.Code == 250:
 		c.resetting = false
 		return ClientReady
@@ -176,7 +199,7 @@ func (c *Client) takeHello(r *ReplyView) ClientEvent {
 	switch {
 	case r.Code == 250:
 		if c.phase == clientEHLO {
-			c.ext, c.maxSize = parseExtensions(r.Text)
+			c.offer = parseOffer(r.Text)
 		}
 		c.phase = clientUp
 		return ClientReady
@@ -219,15 +242,32 @@ func (c *Client) takeTransaction(t *clientTransaction, r *ReplyView) ClientEvent
 	case stepData:
 		return c.takeData(t, class)
 	case stepFinal:
-		c.pop()
-		if t.accepted == 0 { // we sent no content: whatever the answer, nothing was delivered
-			return ClientDataRefused
+		return c.takeFinal(t, class)
+	case stepContent:
+		if t.chunked && class >= 4 {
+			return c.takeFinal(t, class)
 		}
-		return ClientDone
 	}
 	// The server answers in the middle of the content. There is no way back into step.
 	c.phase = clientOver
 	return ClientGone
+}
+
+// takeFinal judges the answer to the content.
+func (c *Client) takeFinal(t *clientTransaction, class int) ClientEvent {
+	c.pop()
+	if t.chunked && !t.written {
+		// The rest of the chunk is still owed, and nobody wants it: what was decided is told, then the session ends.
+		if class == 2 {
+			return c.fail(ErrUnexpectedReply)
+		}
+		c.phase = clientOver
+	}
+	c.resetDue = c.resetDue || t.chunked && class != 2 && c.count == 0
+	if t.accepted == 0 { // by DATA we sent no content; by BDAT for nobody: whatever the answer, nothing was delivered
+		return ClientDataRefused
+	}
+	return ClientDone
 }
 
 func (c *Client) takeRcpt(t *clientTransaction, class int) ClientEvent {
@@ -239,6 +279,8 @@ func (c *Client) takeRcpt(t *clientTransaction, class int) ClientEvent {
 	switch {
 	case !c.pipelining():
 		c.afterRecipient(t)
+	case t.answered == len(t.rcpts) && t.chunked:
+		t.step = stepFinal
 	case t.answered == len(t.rcpts):
 		t.step = stepData
 	}
@@ -257,6 +299,9 @@ func (c *Client) afterRecipient(t *clientTransaction) {
 		c.queueRcpt(t, t.answered)
 	case t.accepted == 0:
 		t.step, c.resetDue = stepOver, true
+	case t.chunked:
+		t.step = stepStart
+		c.queueChunk(t)
 	default:
 		t.step = stepData
 		c.queue("DATA\r\n")
@@ -306,7 +351,7 @@ func (c *Client) Flushed() {
 }
 
 // Reply is the reply that the last event was about. Its slices hold until the next Feed. It is empty (Code 0) where an event had none of its
-// own: ClientDataRefused after every recipient was refused.
+// own: ClientDataRefused after every recipient was refused, and ClientStart of content that goes by BDAT.
 func (c *Client) Reply() *ReplyView { return c.parser.Reply() }
 
 // RcptIndex is the recipient that ClientRcpt is about: an index into the rcpts of its Begin.
@@ -317,6 +362,12 @@ func (c *Client) Extensions() Extensions { return c.ext }
 
 // MaxSize is the largest message that the server takes, in octets, or 0 where it named none.
 func (c *Client) MaxSize() int64 { return c.maxSize }
+
+// Limits is how much the server takes. RFC 9422
+func (c *Client) Limits() Limits { return c.limits }
+
+// MinDeliverBy is the least BY, in seconds, of a message that is to be returned when it is late; 0 where the server named none. RFC 2852 §2
+func (c *Client) MinDeliverBy() int64 { return c.offer.deliverBy }
 
 // Outstanding is how many transactions have not ended, 0 to 2.
 func (c *Client) Outstanding() int { return c.count }

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"mailrace/proto/message"
 )
 
 // outgoing is a message for the test's client to send.
@@ -29,7 +32,8 @@ type remote struct {
 	held     []byte
 	events   []string
 	sent     []byte
-	answered int // recipients of the oldest transaction that got an answer
+	answered int  // recipients of the oldest transaction that got an answer
+	tls      bool // STARTTLS is used where it is offered
 	over     bool
 }
 
@@ -86,6 +90,9 @@ func (r *remote) pump() {
 			continue
 		}
 		r.sending = append(r.sending, m)
+		if m.params.Body == BodyBinary && r.c.Extensions().Has(ExtPipelining) {
+			r.write(m.content)
+		}
 	}
 	if len(r.messages) == 0 && r.c.Outstanding() == 0 {
 		r.c.Quit()
@@ -99,6 +106,12 @@ func (r *remote) record(ev ClientEvent) {
 	switch ev {
 	case ClientReady:
 		r.note("Ready extensions=%05b size=%d", r.c.Extensions(), r.c.MaxSize())
+		if l := r.c.Limits(); l != (Limits{}) || r.c.MinDeliverBy() != 0 {
+			r.note("Limits %+v by=%d", l, r.c.MinDeliverBy())
+		}
+		if r.tls && r.c.StartTLS() && (r.c.CanBegin() || r.c.StartTLS() || r.c.Quit()) {
+			r.t.Fatal("STARTTLS is under way, and something else may go")
+		}
 	case ClientRcpt:
 		if r.c.RcptIndex() != r.answered || r.answered >= len(r.sending[0].rcpts) {
 			r.t.Fatalf("answer %d is for recipient %d", r.answered, r.c.RcptIndex())
@@ -110,12 +123,16 @@ func (r *remote) record(ev ClientEvent) {
 		if r.c.Accepted() == 0 {
 			r.t.Fatal("content for nobody")
 		}
-		r.flush()
-		r.sent, _ = AppendStuffed(r.sent, []byte(r.sending[0].content), true)
-		r.c.EndContent()
+		if m := r.sending[0]; m.params.Body == BodyBinary {
+			r.write(m.content)
+		} else {
+			content, _ := AppendStuffed(nil, []byte(m.content), true)
+			r.write(string(content))
+		}
 	case ClientDone, ClientDataRefused:
 		r.note("%v: %v", ev, r.c.Reply())
 		r.sending, r.answered = r.sending[1:], 0
+	case ClientHandshake: // see secure
 	case ClientFailed:
 		r.note("Failed: %v", r.c.Err())
 		r.over = true
@@ -127,12 +144,37 @@ func (r *remote) record(ev ClientEvent) {
 	}
 }
 
+// write sends content behind what is pending.
+func (r *remote) write(content string) {
+	r.flush()
+	r.sent = append(r.sent, content...)
+	r.c.EndContent()
+}
+
+// secure is the TLS handshake.
+func (r *remote) secure() {
+	r.note("Handshake")
+	r.c.Secured()
+	r.flush()
+}
+
+// handshake parts what the server says in clear from what it says under TLS.
+const handshake = "\x16"
+
 func relay(t testing.TB, messages []outgoing, input string, cut func(left int) int) *remote {
+	clear, secret, secured := strings.Cut(input, handshake)
 	r := newRemote(t, messages)
-	for len(input) > 0 && !r.over {
-		n := cut(len(input))
-		r.feed(input[:n])
-		input = input[n:]
+	r.tls = secured
+	for _, input := range []string{clear, secret} {
+		for len(input) > 0 && !r.over {
+			n := cut(len(input))
+			r.feed(input[:n])
+			input = input[n:]
+		}
+		if secured && !r.over {
+			r.secure()
+			secured = false
+		}
 	}
 	return r
 }
@@ -155,7 +197,7 @@ func relayAnyhow(t testing.TB, messages []outgoing, input string) *remote {
 func parseMessage(t testing.TB, text string) outgoing {
 	parts := strings.Split(unescape(t, text), " | ")
 	m := outgoing{from: parts[0], rcpts: strings.Split(parts[1], " "), content: parts[3]}
-	if rest := parts[2]; rest != "-" && m.params.parse([]byte(rest)) != "" {
+	if rest := m.wishes(parts[2]); rest != "-" && m.params.parse([]byte(rest)) != "" {
 		t.Fatalf("parameters %q", rest)
 	}
 	for _, rest := range parts[4:] {
@@ -168,8 +210,31 @@ func parseMessage(t testing.TB, text string) outgoing {
 	return m
 }
 
+// wishes takes those parameters out of a list that only a client meets in this form.
+func (m *outgoing) wishes(list string) (rest string) {
+	var others []string
+	for _, word := range strings.Fields(list) {
+		var mode byte
+		switch {
+		case word == "BODY=BINARYMIME":
+			m.params.Body, m.params.Size = BodyBinary, int64(len(m.content))
+		case word == "REQUIRETLS":
+			m.params.RequireTLS = true
+		case strings.HasPrefix(word, "BY="):
+			fmt.Sscanf(word, "BY=%d;%c", &m.params.By.Seconds, &mode)
+			m.params.By.Mode = map[byte]message.ByMode{'R': message.ByReturn, 'N': message.ByNotify}[mode]
+			m.params.By.Trace = strings.HasSuffix(word, "T")
+		case strings.HasPrefix(word, "MT-PRIORITY="):
+			fmt.Sscanf(word, "MT-PRIORITY=%d", &m.params.Priority)
+		default:
+			others = append(others, word)
+		}
+	}
+	return strings.Join(others, " ")
+}
+
 // TestClientDialogues runs the dialogues of testdata/client: "M:" is a message to send, "S:" a line that the server says, "s:" text without
-// line end; then what came of it: "E: event", "C: line sent". With -update it rewrites those.
+// line end, "T:" a TLS handshake; then what came of it: "E: event", "C: line sent". With -update it rewrites those.
 func TestClientDialogues(t *testing.T) {
 	files, _ := filepath.Glob("testdata/client/*.dialogue")
 	if len(files) == 0 {
@@ -208,17 +273,24 @@ func runClientDialogue(t testing.TB, golden []byte) (got []byte, messages []outg
 		switch kind {
 		case "M:":
 			messages = append(messages, parseMessage(t, text))
-		case "S:", "s:":
+		case "S:", "s:", "T:":
 			if r == nil {
 				r = newRemote(t, messages)
+				r.tls = strings.Contains(string(golden), "\nT:")
 			}
 			said := unescape(t, text)
 			if kind == "S:" {
 				said += "\r\n"
 			}
-			input += said
 			events, sent := len(r.events), len(r.sent)
-			r.feed(said)
+			if kind == "T:" {
+				if said = handshake; !r.over {
+					r.secure()
+				}
+			} else {
+				r.feed(said)
+			}
+			input += said
 			for _, ev := range r.events[events:] {
 				fmt.Fprintf(&out, "E: %s\n", ev)
 			}
@@ -427,6 +499,33 @@ func BenchmarkAppendStuffed(b *testing.B) {
 	}
 }
 
+// TestChunkRefusedEarly: an answer to a chunk that is still on its way ends the session, behind what it decided.
+func TestChunkRefusedEarly(t *testing.T) {
+	const offers = "220 mx\r\n250-mx\r\n250-CHUNKING\r\n250-PIPELINING\r\n250 BINARYMIME\r\n"
+	for reply, want := range map[string][]ClientEvent{
+		"250 Ok\r\n250 Ok\r\n552 5.3.4 Too large\r\n":   {ClientMail, ClientRcpt, ClientDone, ClientGone},
+		"250 Ok\r\n550 Unknown\r\n554 For nobody\r\n":   {ClientMail, ClientRcpt, ClientDataRefused, ClientGone},
+		"250 Ok\r\n250 Ok\r\n250 Thank you already\r\n": {ClientMail, ClientRcpt, ClientFailed},
+	} {
+		c := upClient(t, offers)
+		if err := c.Begin("a@a", MailParams{Body: BodyBinary, Size: 10}, []string{"b@b"}); err != nil {
+			t.Fatal(err)
+		}
+		if c.CanBegin() || c.Quit() {
+			t.Error("the content is under way, and something else may go")
+		}
+		c.Flushed()
+		var got []ClientEvent
+		for p := []byte(reply); len(got) < len(want); {
+			n, ev := c.Feed(p)
+			p, got = p[n:], append(got, ev)
+		}
+		if !slices.Equal(got, want) || len(c.Pending()) > 0 {
+			t.Errorf("%q: %v, want %v; queued %q", reply, got, want, c.Pending())
+		}
+	}
+}
+
 func FuzzClient(f *testing.F) {
 	files, _ := filepath.Glob("testdata/client/*.dialogue")
 	for _, file := range files {
@@ -441,10 +540,15 @@ func FuzzClient(f *testing.F) {
 		{from: "a@a.example", rcpts: []string{"b@b.example", "c@c.example"}, content: "one\r\n"},
 		{from: "", rcpts: []string{"d@d.example"}, params: MailParams{Size: 6, Body: Body8Bit}, content: ".two\r\n"},
 		{from: "e@e.example", rcpts: []string{"f@f.example", "g@g.example", "h@h.example"}, content: ""},
+		{from: "i@i.example", rcpts: []string{"j@j.example", "k@k.example"}, params: MailParams{Size: 5, Body: BodyBinary, RequireTLS: true}, content: ".\n.\r\n"},
+		{from: "l@l.example", rcpts: []string{"m@m.example"}, params: MailParams{By: DeliverBy{Seconds: 60, Mode: message.ByReturn}, Priority: -1}, content: "three\r\n"},
 	}
 	f.Fuzz(func(t *testing.T, input string) {
 		r := relayAnyhow(t, messages, input)
 		for line := range strings.Lines(string(r.sent)) {
+			if line == ".\n" { // of the content that goes by BDAT
+				continue
+			}
 			if !strings.HasSuffix(line, "\r\n") || controlIn([]byte(line[:len(line)-2])) != noControl {
 				t.Fatalf("sent %q", line)
 			}

@@ -16,9 +16,16 @@ var (
 	ErrNeedsSMTPUTF8 = errors.New("server does not offer SMTPUTF8")
 	// ErrNeeds8BitMIME: the server does not offer 8BITMIME. 5.6.3, RFC 6152 §3.
 	ErrNeeds8BitMIME = errors.New("server does not offer 8BITMIME")
+	// ErrNeedsBinaryMIME: the server does not offer both CHUNKING and BINARYMIME. 5.6.3, RFC 3030 §3.
+	ErrNeedsBinaryMIME = errors.New("server does not offer BINARYMIME")
+	// ErrNeedsRequireTLS: the server does not offer REQUIRETLS under TLS. 5.7.30, RFC 8689 §4.2.1.
+	ErrNeedsRequireTLS = errors.New("server does not offer REQUIRETLS")
+	// ErrNeedsDeliverBy: the server does not offer DELIVERBY to a message that is to be returned when it is late, or not for so short a
+	// time. 5.4.7, RFC 2852 §4.
+	ErrNeedsDeliverBy = errors.New("server does not promise to deliver in time")
 	// ErrTooLarge: over the SIZE that the server offers. 5.3.4, RFC 1870 §6.1.
 	ErrTooLarge = errors.New("message too large for the server")
-	// ErrParameter: a parameter of DSN that is none, or not one for each recipient.
+	// ErrParameter: a parameter that is none, or parameters of RCPT that are not one for each recipient.
 	ErrParameter = errors.New("bad parameter")
 )
 
@@ -43,13 +50,20 @@ func (c *Client) CanBegin() bool {
 	if c.phase != clientUp || c.quitting || c.resetting {
 		return false
 	}
-	return c.count == 0 || c.count == 1 && c.pipelining() && c.tx[c.first].step == stepFinal
+	return c.count == 0 || c.count == 1 && c.pipelining() && c.tx[c.first].sent()
 }
 
+// sent says whether the content of t is out: nothing of it can come in between.
+func (t *clientTransaction) sent() bool { return t.written || !t.chunked && t.step == stepFinal }
+
 // Begin queues an envelope: MAIL, a RCPT for each of rcpts and DATA in one go where the server has PIPELINING, else MAIL, and the others as
-// the replies arrive. Of p only Size, Body, SMTPUTF8, Return and EnvID count; the last two and params, which has an entry for each recipient
-// or is empty, go to servers that offer DSN only. from and rcpts are addresses without angle brackets, from "" is the null reverse-path; rcpts and
-// what p and params point to must not change until the transaction has ended.
+// the replies arrive. Of p everything but Path and Domain counts: Return and EnvID, and params, which has an entry for each recipient or is
+// empty, go to servers that offer DSN only; By with ByNotify and Priority only to those that offer the extension. from and rcpts are addresses
+// without angle brackets, from "" is the null reverse-path; rcpts and what p and params point to must not change until the transaction has
+// ended.
+//
+// With BodyBinary the content goes by BDAT, and p.Size is exactly how many octets it has. Where the server has PIPELINING it follows the
+// envelope: no ClientStart comes, write Pending, then the content, whatever is replied meanwhile, then call EndContent.
 //
 // It is the one place where arguments become commands. What is written is read back by ParsePath, so no address can hold a control
 // character, or end its brackets and go on with parameters, or be 8-bit without SMTPUTF8. The error is an *AddressError or one of those
@@ -62,15 +76,22 @@ func (c *Client) Begin(from string, p MailParams, rcpts []string, params ...Rcpt
 		return ErrNeedsSMTPUTF8
 	case p.Body == Body8Bit && !c.ext.Has(Ext8BitMIME):
 		return ErrNeeds8BitMIME
+	case p.Body == BodyBinary && !c.ext.Has(ExtChunking|ExtBinaryMIME):
+		return ErrNeedsBinaryMIME
+	case p.RequireTLS && !(c.secured && c.ext.Has(ExtRequireTLS)):
+		return ErrNeedsRequireTLS
+	case p.By.Mode == message.ByReturn && (!c.ext.Has(ExtDeliverBy) || p.By.Seconds < max(c.offer.deliverBy, 1)):
+		return ErrNeedsDeliverBy
 	case c.maxSize > 0 && p.Size > c.maxSize:
 		return ErrTooLarge
-	case !validDSN(&p, rcpts, params):
+	case !validDSN(&p, rcpts, params) || !p.By.valid() || p.Priority < -message.PriorityMax || p.Priority > message.PriorityMax:
 		return ErrParameter
 	}
 	start := len(c.out)
 	t := &c.tx[(c.first+c.count)&1]
-	*t = clientTransaction{step: stepMail, from: from, params: p, rcpts: rcpts, rcptParams: params}
-	if c.resetDue {
+	*t = clientTransaction{step: stepMail, from: from, params: p, rcpts: rcpts, rcptParams: params, chunked: p.Body == BodyBinary}
+	// A server may keep the envelope of a chunk that it refused. RFC 3030 §2
+	if c.resetDue || c.count > 0 && c.tx[c.first].chunked {
 		t.step = stepReset
 		c.queue("RSET\r\n")
 	}
@@ -117,8 +138,19 @@ func (c *Client) queueEnvelope(t *clientTransaction) error {
 			return &AddressError{Index: i, Err: ErrPathSyntax}
 		}
 	}
+	if t.chunked {
+		c.queueChunk(t)
+		return nil
+	}
 	c.queue("DATA\r\n")
 	return nil
+}
+
+// queueChunk queues the BDAT that all of the content follows.
+func (c *Client) queueChunk(t *clientTransaction) {
+	c.queue("BDAT ")
+	c.out = strconv.AppendInt(c.out, t.params.Size, 10)
+	c.queue(" LAST\r\n")
 }
 
 // queueMail queues MAIL with the parameters that the server offers.
@@ -128,12 +160,19 @@ func (c *Client) queueMail(t *clientTransaction) {
 		c.queue(" SIZE=")
 		c.out = strconv.AppendInt(c.out, t.params.Size, 10)
 	}
-	if t.params.Body == Body8Bit {
+	switch t.params.Body {
+	case Body8Bit:
 		c.queue(" BODY=8BITMIME")
+	case BodyBinary:
+		c.queue(" BODY=BINARYMIME")
 	}
 	if t.params.SMTPUTF8 {
 		c.queue(" SMTPUTF8")
 	}
+	if t.params.RequireTLS {
+		c.queue(" REQUIRETLS")
+	}
+	c.queueWishes(&t.params)
 	if c.ext.Has(ExtDSN) {
 		switch t.params.Return {
 		case message.ReturnFull:
@@ -147,6 +186,33 @@ func (c *Client) queueMail(t *clientTransaction) {
 		}
 	}
 	c.queue("\r\n")
+}
+
+// queueWishes queues what was asked for about the delivery.
+func (c *Client) queueWishes(p *MailParams) {
+	if p.By.Mode != message.ByNone && c.ext.Has(ExtDeliverBy) {
+		c.queue(" BY=")
+		c.out = strconv.AppendInt(c.out, p.By.Seconds, 10)
+		c.queue(byModes[p.By.Mode])
+		if p.By.Trace {
+			c.queue("T")
+		}
+	}
+	if p.Priority != 0 && c.ext.Has(ExtPriority) {
+		c.queue(" MT-PRIORITY=")
+		c.out = strconv.AppendInt(c.out, int64(p.Priority), 10)
+	}
+}
+
+// byModes are the modes of BY.
+var byModes = [...]string{message.ByReturn: ";R", message.ByNotify: ";N"}
+
+// maxBySeconds is what nine digits hold. RFC 2852 §3
+const maxBySeconds = 999_999_999
+
+// valid reports whether b can be a parameter.
+func (b *DeliverBy) valid() bool {
+	return int(b.Mode) < len(byModes) && b.Seconds >= -maxBySeconds && b.Seconds <= maxBySeconds
 }
 
 // queueRcpt queues RCPT for recipient i with the parameters that the server offers.
@@ -183,13 +249,25 @@ func validDSN(p *MailParams, rcpts []string, params []RcptParams) bool {
 	return true
 }
 
-// EndContent says that the content of the transaction that got ClientStart is written, CRLF at its end, and queues the end of data.
+// EndContent says that the content under way is written, by DATA with CRLF at its end, and queues the end of data where there is one.
 func (c *Client) EndContent() {
-	if t := &c.tx[c.first]; c.count > 0 && t.step == stepContent {
+	if c.count == 0 {
+		return
+	}
+	switch t := c.newest(); {
+	case t.chunked && !t.written && (c.pipelining() || t.step == stepContent):
+		t.written = true
+		if t.step == stepContent {
+			t.step = stepFinal
+		}
+	case !t.chunked && t.step == stepContent:
 		t.step = stepFinal
 		c.queue(".\r\n")
 	}
 }
+
+// newest is the transaction that began last. Only its content can be under way.
+func (c *Client) newest() *clientTransaction { return &c.tx[(c.first+c.count+1)&1] }
 
 // Accepted is how many recipients of the oldest transaction were accepted so far.
 func (c *Client) Accepted() int { return c.tx[c.first].accepted }
@@ -207,11 +285,10 @@ func (c *Client) Reset() bool {
 // Quit queues QUIT, answered by ClientGone. It reports false, and does nothing, where QUIT would be read as something else: before the
 // greeting, or while an envelope or content is under way. Then the connection is closed without it.
 func (c *Client) Quit() bool {
-	last := &c.tx[(c.first+c.count+1)&1] // the newest, if there is one
 	switch {
 	case c.quitting || c.phase != clientUp && c.phase != clientRefused:
 		return false
-	case c.count > 0 && last.step != stepFinal:
+	case c.count > 0 && !c.newest().sent():
 		return false
 	}
 	c.quitting = true

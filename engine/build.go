@@ -38,7 +38,7 @@ func (n *Node) openLoops() (err error) {
 		server := server
 		d := &ingress.Door{
 			SMTP: &server, RelayFrom: l.RelayFrom, RelayDomains: ingress.NewDomains(l.RelayDomains), Budget: n.budget, Store: n.store,
-			GreetDelay: l.GreetDelay, ProxyFrom: l.ProxyFrom, XClientFrom: l.XClientFrom, Log: n.log, Clients: clients, Exempt: c.Limits.Exempt,
+			GreetDelay: l.GreetDelay, ProxyFrom: l.ProxyFrom, XClientFrom: l.XClientFrom, Log: n.log, Clients: clients, Exempt: c.Limits.Exempt, Claims: n.claims,
 			Pace: ingress.Pace{
 				Command: c.Limits.CommandTimeout, Handshake: c.TLS.HandshakeTimeout, Data: c.Limits.DataTimeout, MinRate: c.Limits.MinRate, Window: c.Limits.RateWindow,
 				Session: c.Limits.SessionTime, Messages: c.Limits.SessionMessages,

@@ -44,6 +44,7 @@ type Node struct {
 	router   *router.Router
 	outbound *egress.Options
 	doors    []*ingress.Door
+	claims   *ingress.Claims
 	group    *loop.Group
 	lanes    []*lane
 	readers  *readers
@@ -109,10 +110,14 @@ func New(cfg *config.Config, log *slog.Logger) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err = n.openClaims(); err != nil {
+		return nil, err
+	}
 	if err = n.openLoops(); err != nil {
 		return nil, err
 	}
 	n.resume(held)
+	n.sweepClaims()
 	if err = n.openAdmin(); err != nil {
 		return nil, err
 	}

@@ -21,6 +21,10 @@ type store interface {
 	NewIDBeside(id message.ID) message.ID
 	Enqueue(shard int, op *spool.Op)
 	Recover(fn func(*message.Message) error) error
+	// Claims calls fn with each idempotency key that is kept, once, behind Recover.
+	Claims(fn func(spool.Claim) error) error
+	// Expire drops the keys that expire before a moment, in Unix nanoseconds.
+	Expire(before int64)
 	Load(id message.ID, first, n int, b *message.Budget) ([]*message.Chunk, error)
 	Scan(fn func(*message.Message) bool) error
 	// Keeps says whether content may leave memory before it is delivered.
@@ -60,6 +64,8 @@ func (s *nothing) NewIDBeside(message.ID) message.ID { return s.NewID(0) }
 // Enqueue completes the operation on the caller's loop, before it returns.
 func (s *nothing) Enqueue(_ int, op *spool.Op) { complete(op) }
 
+func (s *nothing) Claims(func(spool.Claim) error) error       { return nil }
+func (s *nothing) Expire(int64)                               {}
 func (s *nothing) Recover(func(*message.Message) error) error { return nil }
 func (s *nothing) Scan(func(*message.Message) bool) error     { return nil }
 func (s *nothing) Keeps() bool                                { return false }

@@ -28,6 +28,8 @@ type Config struct {
 	Admin     Admin
 	Events    Events
 	Log       Log
+
+	Idempotency Idempotency
 }
 
 // Engine is the node as a whole.
@@ -192,6 +194,12 @@ type Quota struct {
 	Errors         int // refused commands in an interval; further connections get 421
 }
 
+// Idempotency is how long a repeated injection is known by its key.
+type Idempotency struct {
+	Window time.Duration // since the first one
+	Max    int           // keys that are held, some 70 bytes each; beyond it the oldest are forgotten early
+}
+
 // Admin is the HTTP service.
 type Admin struct {
 	Address string // host:port; "" = off
@@ -230,7 +238,8 @@ func Default() *Config {
 			Client:   Quota{Connections: 50, ConnectionRate: 200, Messages: 2000, Recipients: 5000, Errors: 100},
 			Network:  Quota{Connections: 200, ConnectionRate: 1000, Messages: 10_000, Recipients: 25_000},
 		},
-		Events: Events{Path: "events.jsonl", MaxSize: 1 << 30, Keep: 4},
-		Log:    Log{Level: "info", Format: "text"},
+		Idempotency: Idempotency{Window: 24 * time.Hour, Max: 1_000_000},
+		Events:      Events{Path: "events.jsonl", MaxSize: 1 << 30, Keep: 4},
+		Log:         Log{Level: "info", Format: "text"},
 	}
 }

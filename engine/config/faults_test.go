@@ -133,6 +133,9 @@ var faults = []struct{ toml, want string }{
 		`m.toml:8:10: limits.errors: 0 is out of range: want 1 to 10000` + "\n" +
 		`m.toml:9:12: limits.commands: 0 is out of range: want 1 to 1000000` + "\n" +
 		`m.toml:10:19: limits.command_timeout: 0ms is out of range: want 100ms to 1h`},
+	{"+[idempotency]\nwindow = '1ms'\nmax = 10\n", "" +
+		`m.toml:6:10: idempotency.window: 1ms is out of range: want 1s to 30d` + "\n" +
+		`m.toml:7:7: idempotency.max: 10 is out of range: want 1000 to 1000000000`},
 	{"+[events]\npath = ''\nmax_size = '1kB'\nkeep = -1\n", "" +
 		`m.toml:6:8: events.path: empty: want a file, "-" for standard output, or "off"` + "\n" +
 		`m.toml:7:12: events.max_size: 1kB is out of range: want 64KiB to 1024TiB` + "\n" +

@@ -100,6 +100,10 @@ func schema(c *Config) []field {
 			{"client", table(quota(&c.Limits.Client))},
 			{"network", table(quota(&c.Limits.Network))},
 		})},
+		{"idempotency", table([]field{
+			{"window", duration(&c.Idempotency.Window)},
+			{"max", integer(&c.Idempotency.Max)},
+		})},
 		{"admin", table([]field{
 			{"address", text(&c.Admin.Address)},
 		})},

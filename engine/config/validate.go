@@ -45,6 +45,8 @@ func (c *Config) problems() Errors {
 		k.complain("dns.servers", "%d servers: want 8 or less", n)
 	}
 	k.limits(&c.Limits)
+	k.lasts("idempotency.window", c.Idempotency.Window, time.Second, 30*24*time.Hour)
+	k.within("idempotency.max", c.Idempotency.Max, 1000, 1_000_000_000)
 	if c.Admin.Address != "" {
 		k.address("admin.address", c.Admin.Address)
 	}

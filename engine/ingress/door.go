@@ -44,6 +44,7 @@ type Door struct {
 	ProxyFrom         []netip.Prefix // proxies that begin with a PROXY header, and whose word about the client's address is taken
 	XClientFrom       []netip.Prefix // clients that may tell by XCLIENT for whom they speak
 	Clients           *Clients       // what strangers have done lately, at all doors; nil = not counted
+	Claims            *Claims        // idempotency keys of this node; nil = keys are ignored
 	Exempt            []netip.Prefix // clients that are neither counted nor bound to Pace.Session and Pace.Messages, as those that may relay
 	RelayCertificates *Domains       // names in client certificates that TLS has verified, whose holders may relay anywhere; nil = none
 

@@ -48,6 +48,7 @@ type Stats struct {
 	Handshakes, HandshakesFailed                                 *metrics.Counter           // TLS
 	Timeouts, Slow, OverTime, OverMessages, Unread               *metrics.Counter           // sessions that were ended
 	Early, BadProxy                                              *metrics.Counter           // likewise, before they began
+	Repeated                                                     *metrics.Counter           // messages whose idempotency key was used before
 	Hasty                                                        *metrics.Counter           // sessions of strangers that did not wait for a reply
 	Quota                                                        [verdicts]*metrics.Counter // connections, messages and recipients over a quota
 }
@@ -72,6 +73,7 @@ func NewStats(set *metrics.Set) *Stats {
 	}
 	s.Early = set.NewCounter(`mailrace_ingress_ended_total{reason="early_talker"}`)
 	s.BadProxy = set.NewCounter(`mailrace_ingress_ended_total{reason="proxy_header"}`)
+	s.Repeated = set.NewCounter("mailrace_ingress_repeated_total")
 	s.Hasty = set.NewCounter("mailrace_ingress_hasty_sessions_total")
 	for v := tooManyConnections; v < verdicts; v++ {
 		s.Quota[v] = set.NewCounter(fmt.Sprintf("mailrace_ingress_over_quota_total{quota=%q}", v))

@@ -190,8 +190,48 @@ func (s *session) endOfData() {
 		return
 	}
 	s.parked = true
+	if s.tx.key == "" || s.door.Claims == nil || s.claim() {
+		s.commit()
+	}
+}
+
+func (s *session) commit() {
 	s.countRecipients()
 	s.tx.commit(s.smtp.LeadingDots(), s.smtp.ContentSize())
+}
+
+// claim says whether the message is the first with its idempotency key. If it is not, it has been answered for, or will be when the first has been.
+func (s *session) claim() bool {
+	now := s.conn.Loop().Now()
+	s.tx.claim = s.door.Claims.Of(s.tx.tenant, s.tx.key, now)
+	first, mine := s.door.Claims.Take(s.tx.claim.Key, now, s.conn.Loop(), s)
+	if first != 0 {
+		s.repeated(first)
+	}
+	return mine
+}
+
+// Claimed goes on with a message that waited for the first with its idempotency key.
+func (s *session) Claimed(first message.ID) {
+	if first == 0 {
+		s.commit()
+		return
+	}
+	s.repeated(first)
+	if !s.gone {
+		s.goOn()
+	}
+}
+
+// repeated answers as the first message with the same idempotency key was answered, and drops this one.
+func (s *session) repeated(first message.ID) {
+	s.parked = false
+	s.door.Stats.Repeated.Inc()
+	s.messages++
+	if !s.gone {
+		s.smtp.AcceptQueued(first)
+	}
+	s.drop()
 }
 
 // committed answers for a message and goes on with what the client sent meanwhile.

@@ -46,6 +46,7 @@ type transaction struct {
 
 	// Labels, at most 255 octets each; see message.Message.
 	tenant, campaign string
+	claim            spool.Claim
 	key              string // makes a repeated injection known as such, within the tenant; "" = none. At most 255 octets
 }
 
@@ -57,7 +58,7 @@ func (tx *transaction) begin(now time.Time, p *smtp.MailParams) {
 		tx.flags |= message.SMTPUTF8
 	}
 	tx.notify, tx.dsn = tx.notify[:0], nil
-	tx.tenant, tx.campaign, tx.key = "", "", ""
+	tx.tenant, tx.campaign, tx.key, tx.claim = "", "", "", spool.Claim{}
 	if p.Return != message.ReturnDefault || len(p.EnvID) > 0 {
 		tx.dsn = &message.DSN{Return: p.Return, EnvelopeID: string(smtp.AppendDecodedXtext(nil, p.EnvID))}
 	}
@@ -143,7 +144,7 @@ func (tx *transaction) commit(leadingDots bool, size int64) {
 	m.Hold(1)
 	tx.body = nil
 	op := spool.NewOp()
-	op.Append = m
+	op.Append, op.Claim = m, tx.claim
 	tx.enqueue(op)
 }
 
@@ -206,12 +207,25 @@ func (tx *transaction) streamed() {
 
 func (tx *transaction) committed(m *message.Message, err error) {
 	s := tx.s
+	if tx.claim.Expires != 0 {
+		tx.settleClaim(m.ID, err)
+	}
 	if tx.sent > 0 && tx.drop {
 		message.FreeAll(m.Body)
 		m.Body = nil
 	}
 	tx.release()
 	s.committed(m, err)
+}
+
+// settleClaim gives the idempotency key to the message, or up.
+func (tx *transaction) settleClaim(id message.ID, err error) {
+	if err != nil {
+		tx.s.door.Claims.GiveUp(tx.claim.Key)
+		return
+	}
+	tx.claim.ID = id
+	tx.s.door.Claims.Keep(tx.claim)
 }
 
 // has8Bit says whether p holds an octet above 127. What counts on the way is what the content is, not what the client declared: 7-bit mail

@@ -78,7 +78,9 @@ func (s *Server) discardChunk(reply string, fault bool) Event {
 func (s *Server) readChunk(p []byte) (int, Event) {
 	if n := int(min(s.chunk.left, int64(len(p)))); n > 0 {
 		s.chunk.left -= int64(n)
-		if !s.decoder.Take(p[:n]) {
+		if s.tx.binary {
+			s.decoder.TakeBinary(p[:n])
+		} else if !s.decoder.Take(p[:n]) {
 			return n, s.discardChunk(replyContent, false)
 		}
 		s.content = p[:n]
@@ -91,6 +93,9 @@ func (s *Server) readChunk(p []byte) (int, Event) {
 		s.phase = phaseCommand
 		s.say(replyOk)
 		return 0, NeedInput
+	case s.tx.binary: // it has no lines that could lack an end
+		s.content = nil
+		return 0, s.ask(EndOfData)
 	case s.decoder.cr:
 		return 0, s.discardChunk(replyContent, false)
 	case s.decoder.bol:
@@ -121,6 +126,9 @@ func (s *Server) skipChunk(p []byte) (int, Event) {
 }
 
 var lineEnd = []byte("\r\n")
+
+// TakeBinary takes p as content of which nothing is asked (BINARYMIME, RFC 3030 §3). Its leading dots are not looked for: it never goes by DATA.
+func (d *Decoder) TakeBinary(p []byte) { d.size += int64(len(p)) }
 
 // Take takes p as content whose length is known: without stuffing, and no end in it (BDAT, RFC 3030). It reports whether p is of the form that
 // Decode asks for: CRLF lines, no NUL. A CR in the last octet waits for its LF in the next call. After false the decoder must be Reset.

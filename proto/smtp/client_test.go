@@ -197,7 +197,7 @@ func relayAnyhow(t testing.TB, messages []outgoing, input string) *remote {
 func parseMessage(t testing.TB, text string) outgoing {
 	parts := strings.Split(unescape(t, text), " | ")
 	m := outgoing{from: parts[0], rcpts: strings.Split(parts[1], " "), content: parts[3]}
-	if rest := m.wishes(parts[2]); rest != "-" && m.params.parse([]byte(rest)) != "" {
+	if rest := m.wishes(parts[2]); rest != "-" && m.params.parse([]byte(rest), ^mailParam(0)) != "" {
 		t.Fatalf("parameters %q", rest)
 	}
 	for _, rest := range parts[4:] {

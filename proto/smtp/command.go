@@ -1,6 +1,6 @@
 package smtp
 
-import "strconv"
+import "mailrace/proto/message"
 
 // Replies that more than one place gives.
 const (
@@ -16,6 +16,10 @@ const (
 	replyNotAuthorized = "550 5.7.0 Not authorized\r\n"
 	replyErrors        = "421 4.7.0 Too many errors\r\n"
 	replyNeedsUTF8     = "553 5.6.7 Address needs SMTPUTF8\r\n"
+	replyNeedsTLS      = "530 5.7.10 REQUIRETLS needs a session under TLS\r\n"
+	replyNeedsChunks   = "503 5.5.1 BINARYMIME needs BDAT\r\n"
+	replyHeldTooLong   = "501 5.5.4 That is longer than a message is held here, see FUTURERELEASE\r\n"
+	replyDueTooSoon    = "555 5.5.4 That is less than a delivery may take here, see DELIVERBY\r\n"
 )
 
 // again is given by a command that ended the transaction and must be read a second time, now without one.
@@ -102,7 +106,7 @@ func (s *Server) command(line []byte) Event {
 	case verbNOOP:
 		return s.aside(replyOk)
 	case verbHELP:
-		return s.aside("214 2.0.0 See RFC 5321\r\n")
+		return s.commandHelp(args)
 	case verbVRFY:
 		if len(args) == 0 {
 			return s.fail(replyArgument)
@@ -155,27 +159,6 @@ func (s *Server) commandHello(name []byte, extended bool) Event {
 	return s.ask(Hello)
 }
 
-// sayHello queues the good answer to HELO or EHLO.
-func (s *Server) sayHello() {
-	if !s.extended {
-		s.say("250 ", s.cfg.Hostname, "\r\n")
-		return
-	}
-	s.say("250-", s.cfg.Hostname, "\r\n250-PIPELINING\r\n250-SIZE ")
-	s.out = strconv.AppendInt(s.out, s.maxSize(), 10)
-	if s.cfg.StartTLS && !s.secured {
-		s.say("\r\n250-STARTTLS")
-	}
-	s.sayMechanisms()
-	if s.speaker.allowed {
-		s.say("\r\n", announcedFacts)
-		if s.servesAuth() {
-			s.say(" LOGIN")
-		}
-	}
-	s.say("\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250-CHUNKING\r\n250 ENHANCEDSTATUSCODES\r\n")
-}
-
 // commandMail begins a transaction. RFC 5321 §4.1.1.2.
 func (s *Server) commandMail(args []byte) Event {
 	if !s.greeted || s.tx.open {
@@ -189,16 +172,30 @@ func (s *Server) commandMail(args []byte) Event {
 		return s.failPath("501 5.1.7 Bad sender address: ", err)
 	}
 	s.mail = MailParams{Path: path.Path, Domain: path.Domain}
-	switch refusal := s.mail.parse(rest); {
+	switch refusal := s.mail.parse(rest, s.mailParams()); {
 	case refusal != "":
 		return s.fail(refusal)
 	case path.UTF8 && !s.mail.SMTPUTF8:
 		return s.fail(replyNeedsUTF8)
-	case s.mail.Size > s.maxSize():
-		s.say(replyTooLarge)
+	}
+	if refusal := s.overLimit(&s.mail); refusal != "" {
+		s.say(refusal)
 		return NeedInput
 	}
 	return s.ask(Mail)
+}
+
+// overLimit returns the reply to a MAIL that asks for more than EHLO said, or "".
+func (s *Server) overLimit(m *MailParams) (refusal string) {
+	switch {
+	case m.Size > s.maxSize(): // RFC 1870 §6.1
+		return replyTooLarge
+	case m.HoldFor > s.offer.HoldMax, m.HoldUntil > s.offer.HoldUntil: // RFC 4865 §4.2
+		return replyHeldTooLong
+	case m.By.Mode == message.ByReturn && m.By.Seconds < s.cfg.MinDeliverBy: // RFC 2852 §3
+		return replyDueTooSoon
+	}
+	return ""
 }
 
 // commandRcpt adds a recipient. RFC 5321 §4.1.1.3.
@@ -219,7 +216,7 @@ func (s *Server) commandRcpt(args []byte) Event {
 		return s.fail(refusal)
 	case path.UTF8 && !s.tx.smtpUTF8:
 		return s.fail(replyNeedsUTF8)
-	case s.tx.recipients >= orDefault(s.cfg.MaxRecipients, DefaultMaxRecipients):
+	case s.tx.recipients >= s.maxRecipients():
 		return s.refuseSurplus()
 	}
 	s.rcpt = path
@@ -243,6 +240,8 @@ func (s *Server) commandData(args []byte) Event {
 		return s.fail(replyNotNow)
 	case len(args) > 0:
 		return s.fail(replyNoArgument)
+	case s.tx.binary: // RFC 3030 §3
+		return s.fail(replyNeedsChunks)
 	case s.tx.recipients == 0:
 		s.tx.reset()
 		s.fail(replyNobody) // if that was one error too many, Close comes with the next Feed

@@ -64,48 +64,6 @@ func parseArgument(args []byte, keyword string) (path Path, rest []byte, err err
 	return path, rest, err
 }
 
-// parse reads the parameters of MAIL, each at most once, and returns the reply to what it refuses, or "".
-func (m *MailParams) parse(rest []byte) (refusal string) {
-	const (
-		size = 1 << iota
-		body
-		utf8
-		ret
-		envid
-	)
-	seen := 0
-	for rest = trimSpaces(rest); len(rest) > 0; {
-		var word []byte
-		word, rest = cutWord(rest)
-		key, value, hasValue := bytes.Cut(word, equalsSign)
-		param, ok := 0, true
-		switch {
-		case equalFold(key, "SIZE"): // RFC 1870 §4
-			param = size
-			m.Size, ok = parseSize(value)
-		case equalFold(key, "BODY"): // RFC 6152 §2
-			param = body
-			m.Body, ok = parseBody(value)
-		case equalFold(key, "SMTPUTF8"): // RFC 6531 §3.4
-			param = utf8
-			m.SMTPUTF8, ok = true, !hasValue
-		case equalFold(key, "RET"): // RFC 3461 §4.3
-			param = ret
-			m.Return, ok = parseReturn(value)
-		case equalFold(key, "ENVID"): // RFC 3461 §4.4
-			param = envid
-			m.EnvID, ok = value, len(value) > 0 && len(value) <= maxEnvelopeID && validXtext(value)
-		default:
-			return replyUnknownParm
-		}
-		if !ok || seen&param != 0 {
-			return replyParameter
-		}
-		seen |= param
-	}
-	return ""
-}
-
 // cutWord parts parameters, which begin with one, behind the first.
 func cutWord(rest []byte) (word, more []byte) {
 	end := bytes.IndexByte(rest, ' ')
@@ -115,7 +73,7 @@ func cutWord(rest []byte) (word, more []byte) {
 	return rest[:end], trimSpaces(rest[end:])
 }
 
-// parse reads the parameters of RCPT as MailParams.parse does.
+// parse reads the parameters of RCPT, each at most once, and returns the reply to what it refuses, or "".
 func (r *RcptParams) parse(rest []byte, smtpUTF8 bool) (refusal string) {
 	for rest = trimSpaces(rest); len(rest) > 0; {
 		var word []byte
@@ -164,47 +122,6 @@ func parseNotify(list []byte) (n message.Notify, ok bool) {
 	return n, n.Valid()
 }
 
-func parseReturn(b []byte) (message.Return, bool) {
-	switch {
-	case equalFold(b, "FULL"):
-		return message.ReturnFull, true
-	case equalFold(b, "HDRS"):
-		return message.ReturnHeaders, true
-	}
-	return message.ReturnDefault, false
-}
-
 var comma = []byte{','}
 
 var equalsSign = []byte{'='}
-
-// parseSize reads 1 to 20 digits. A number beyond int64 is as good as the largest one: too large for any limit.
-func parseSize(b []byte) (int64, bool) {
-	const largest = 1<<63 - 1
-	if len(b) == 0 || len(b) > 20 {
-		return 0, false
-	}
-	size := int64(0)
-	for _, c := range b {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		digit := int64(c - '0')
-		if size > (largest-digit)/10 {
-			size = largest
-			continue
-		}
-		size = size*10 + digit
-	}
-	return size, true
-}
-
-func parseBody(b []byte) (BodyType, bool) {
-	switch {
-	case equalFold(b, "7BIT"):
-		return Body7Bit, true
-	case equalFold(b, "8BITMIME"):
-		return Body8Bit, true
-	}
-	return Body7Bit, false
-}

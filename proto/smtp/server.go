@@ -2,6 +2,7 @@ package smtp
 
 import (
 	"bytes"
+	"strconv"
 
 	"mailrace/proto/message"
 )
@@ -16,6 +17,7 @@ type ServerConfig struct {
 	MaxErrors     int    // protocol errors since the last accepted message; then 421 4.7.0 and Close
 	StartTLS      bool   // offer STARTTLS where the session is not under TLS
 	MaxCommands   int    // commands without mail since the last accepted message; then 421 4.7.0 and Close
+	MinDeliverBy  int64  // least seconds of BY with R, announced with DELIVERBY; 0 = any
 
 	Auth      []string // mechanisms of AUTH under TLS, in capitals and in the order of EHLO; none = AUTH is not served there
 	AuthClear []string // mechanisms of AUTH in clear, which should be none: who listens learns the password
@@ -101,6 +103,7 @@ type Server struct {
 	chunk    chunk
 	speaker  speaker
 	auth     authentication
+	offer    Offer
 
 	hello      []byte
 	mail       MailParams
@@ -272,7 +275,7 @@ func (s *Server) Accept() {
 		s.phase = phaseHandshake
 		s.say("220 2.0.0 Go ahead\r\n")
 	case Mail:
-		s.tx.open, s.tx.smtpUTF8 = true, s.mail.SMTPUTF8
+		s.beginTransaction()
 		s.say("250 2.1.0 Ok\r\n")
 	case Rcpt:
 		s.tx.recipients++
@@ -299,6 +302,22 @@ func (s *Server) AcceptQueued(id message.ID) {
 	s.question = NeedInput
 	s.endMessage()
 	s.out = append(id.Append(append(s.out, "250 2.0.0 Ok: queued as "...)), "\r\n"...)
+}
+
+// AcceptChanged answers Mail with 250 and the priority that the message has from now on, which is not the one that was asked for. RFC 6710 §4.1
+func (s *Server) AcceptChanged(priority int8) {
+	if s.question != Mail {
+		return
+	}
+	s.question = NeedInput
+	s.beginTransaction()
+	s.say("250 2.3.6 ")
+	s.out = strconv.AppendInt(s.out, int64(priority), 10)
+	s.say(" is the priority of this message\r\n")
+}
+
+func (s *Server) beginTransaction() {
+	s.tx.open, s.tx.smtpUTF8, s.tx.binary = true, s.mail.SMTPUTF8, s.mail.Body == BodyBinary
 }
 
 func (s *Server) endMessage() {

@@ -9,12 +9,14 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"mailrace/proto/message"
 )
 
 var update = flag.Bool("update", false, "rewrite the dialogues in testdata")
 
 // session drives a Server as a connection would, and writes down what happens. Its policy: senders and recipients with the local-parts
-// "refused" and "later" get 550 and 450, "shed" gets 421; content that holds "spam" gets 550.
+// "refused" and "later" get 550 and 450, "shed" gets 421, mail of "lowered" gets the priority -1; content that holds "spam" gets 550.
 type session struct {
 	t       testing.TB
 	s       Server
@@ -78,10 +80,11 @@ func (c *session) record(ev Event) {
 	switch ev {
 	case Hello:
 		c.note("Hello %q valid=%v extended=%v", s.HelloName(), s.HelloValid(), s.Extended())
+		s.Offer(testOffer)
 		s.Accept()
 	case Mail:
 		m := s.Mail()
-		c.note("Mail %q size=%d 8bit=%v utf8=%v%s", m.Path, m.Size, m.Body == Body8Bit, m.SMTPUTF8, notedMail(m))
+		c.note("Mail %q size=%d 8bit=%v utf8=%v%s%s", m.Path, m.Size, m.Body == Body8Bit, m.SMTPUTF8, notedMail(m), notedWishes(m))
 		if c.answer(m.Path) {
 			c.open = true
 		}
@@ -121,6 +124,36 @@ func (c *session) record(ev Event) {
 	}
 }
 
+// testOffer is what the clients of tests are offered.
+var testOffer = Offer{MaxMessages: 50, HoldMax: 604800, HoldUntil: 1893456000}
+
+// notedWishes writes down what was said about the delivery.
+func notedWishes(m *MailParams) string {
+	var b strings.Builder
+	if m.Body == BodyBinary {
+		b.WriteString(" binary")
+	}
+	if m.RequireTLS {
+		b.WriteString(" requiretls")
+	}
+	if m.HoldFor != 0 {
+		fmt.Fprintf(&b, " for=%d", m.HoldFor)
+	}
+	if m.HoldUntil != 0 {
+		fmt.Fprintf(&b, " until=%d", m.HoldUntil)
+	}
+	if m.By.Mode != message.ByNone {
+		fmt.Fprintf(&b, " by=%d mode=%d trace=%v", m.By.Seconds, m.By.Mode, m.By.Trace)
+	}
+	if m.Priority != 0 {
+		fmt.Fprintf(&b, " priority=%d", m.Priority)
+	}
+	if len(m.Submitter) > 0 {
+		fmt.Fprintf(&b, " submitter=%q", AppendDecodedXtext(nil, m.Submitter))
+	}
+	return b.String()
+}
+
 // notedMail and notedRcpt write down what was said about notifications, decoded.
 func notedMail(m *MailParams) string {
 	if m.Return == 0 && len(m.EnvID) == 0 {
@@ -158,6 +191,9 @@ func (c *session) answer(path []byte) bool {
 		c.s.Refuse(Reply{450, "4.2.1", "Later"})
 	case "shed":
 		c.s.Refuse(Reply{421, "4.3.2", "Go away"})
+	case "lowered":
+		c.s.AcceptChanged(-1)
+		return true
 	default:
 		c.s.Accept()
 		return true
@@ -240,6 +276,8 @@ func setLimit(t testing.TB, cfg *ServerConfig, text string) {
 		cfg.AuthClear = cfg.Auth[:n*2]
 	case "MaxSize":
 		cfg.MaxSize = int64(n)
+	case "MinDeliverBy":
+		cfg.MinDeliverBy = int64(n)
 	default:
 		*map[string]*int{"MaxRecipients": &cfg.MaxRecipients, "MaxLine": &cfg.MaxLine, "MaxErrors": &cfg.MaxErrors, "MaxCommands": &cfg.MaxCommands}[name] = n
 	}
@@ -310,7 +348,8 @@ func TestPipelinedCommandsHaveOnePending(t *testing.T) {
 		}
 		s.Accept()
 	}
-	want := "250-mx.example.com\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250-CHUNKING\r\n250 ENHANCEDSTATUSCODES\r\n" +
+	want := "250-mx.example.com\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n250-LIMITS RCPTMAX=1000\r\n250-DELIVERBY\r\n250-MT-PRIORITY\r\n" +
+		"250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250-CHUNKING\r\n250-BINARYMIME\r\n250 ENHANCEDSTATUSCODES\r\n" +
 		"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n354 End data with <CR><LF>.<CR><LF>\r\n"
 	if string(s.Pending()) != want || len(p) != 0 {
 		t.Fatalf("%q left, pending %q", p, s.Pending())
@@ -399,7 +438,7 @@ func serveMessage(s *Server, p []byte) {
 			return
 		case EndOfData:
 			s.AcceptQueued(123456789)
-		case Mail, Rcpt, Data:
+		case Hello, Mail, Rcpt, Data:
 			s.Accept()
 		}
 	}
@@ -410,6 +449,7 @@ func greetedServer() *Server {
 	s.Init(&ServerConfig{Hostname: "mx.example.com"})
 	s.Greet()
 	s.Feed([]byte("EHLO client.example.com\r\n"))
+	s.Offer(testOffer)
 	s.Accept()
 	s.Flushed()
 	return s
@@ -418,7 +458,9 @@ func greetedServer() *Server {
 func TestServerDoesNotAllocate(t *testing.T) {
 	s := greetedServer()
 	message := []byte(messageCommands + "Subject: x\r\n\r\n..\r\n.\r\nRSET\r\nNOOP\r\nVRFY x\r\n")
-	message = append(message, chunkedCommands+"RSET\r\nMAIL FROM:<a@b> RET=FULL ENVID=a+2Bb\r\nRCPT TO:<c@d> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;c+2Bx@d\r\nRSET\r\n"+chunkedCommands+"BDAT 3\r\n.\r\nBDAT 0\r\nBDAT 1 LAST\r\nxBDAT 2\r\nxx"...)
+	message = append(message, chunkedCommands+"RSET\r\nMAIL FROM:<a@b> RET=FULL ENVID=a+2Bb\r\nRCPT TO:<c@d> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;c+2Bx@d\r\nRSET\r\n"+
+		"MAIL FROM:<a@b> HOLDFOR=5 BY=100;RT MT-PRIORITY=-3\r\nRSET\r\nMAIL FROM:<a@b> HOLDUNTIL=2029-01-01T00:00:00.5Z\r\nRSET\r\nEHLO a\r\nHELP\r\nHELP DATA\r\n"+
+		"MAIL FROM:<a@b> BODY=BINARYMIME\r\nRCPT TO:<c@d>\r\nBDAT 3 LAST\r\na\nb"+chunkedCommands+"BDAT 3\r\n.\r\nBDAT 0\r\nBDAT 1 LAST\r\nxBDAT 2\r\nxx"...)
 	serveMessage(s, message)
 	if n := testing.AllocsPerRun(100, func() { serveMessage(s, message) }); n != 0 {
 		t.Errorf("%v allocations per message", n)

@@ -5,10 +5,12 @@ import (
 	"unicode/utf8"
 )
 
-// Bounds of DSN parameters, in octets of their encoded form. RFC 3461 §4.2, §4.4
+// Bounds of parameters, in octets of their encoded form.
 const (
-	maxEnvelopeID = 100
-	maxOriginal   = 500
+	maxEnvelopeID = 100 // RFC 3461 §4.4
+	maxOriginal   = 500 // RFC 3461 §4.2
+	maxSubmitter  = 500 // RFC 4954 §3
+	maxDateTime   = 64
 )
 
 // validXtext reports whether b is xtext (RFC 3461 §4) of printable ASCII, spaces included. Encoded control characters are what injects lines into

@@ -22,6 +22,7 @@ func (n *Node) openLoops() (err error) {
 	server := smtp.ServerConfig{
 		Hostname: c.Hostname, MaxSize: c.Limits.MessageSize, MaxRecipients: c.Limits.Recipients,
 		MaxLine: c.Limits.LineLength, MaxErrors: c.Limits.Errors, MaxCommands: c.Limits.Commands,
+		MinDeliverBy: int64((c.Queue.DeliverByMin + time.Second - 1) / time.Second),
 	}
 	busy := smtp.AppendReply(nil, smtp.Reply{Code: 421, Enhanced: "4.7.0", Text: "Too many connections, try again later"})
 	clients := ingress.NewClients(ingress.ClientLimits{
@@ -42,6 +43,9 @@ func (n *Node) openLoops() (err error) {
 			Pace: ingress.Pace{
 				Command: c.Limits.CommandTimeout, Handshake: c.TLS.HandshakeTimeout, Data: c.Limits.DataTimeout, MinRate: c.Limits.MinRate, Window: c.Limits.RateWindow,
 				Session: c.Limits.SessionTime, Messages: c.Limits.SessionMessages,
+			},
+			Terms: ingress.Terms{
+				HoldMax: c.Queue.HoldMax, Submission: l.Mode != config.ModeMX, PriorityMax: int8(c.Limits.PriorityMax),
 			},
 			Accepted: func(l *loop.Loop, m *message.Message) { n.lanes[l.Index()].accepted(m) },
 			Stats:    n.stats.received,

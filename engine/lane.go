@@ -44,6 +44,9 @@ func (a *lane) recordReception(m *message.Message) {
 	if len(m.Recipients) > 0 {
 		r.Recipient = m.Recipients[0].Address
 	}
+	if w := m.Wishes; w != nil {
+		r.Release, r.Deadline, r.Priority = w.Release, w.Deadline, int(w.Priority)
+	}
 	a.events.Record(&r)
 }
 

@@ -114,6 +114,8 @@ type record struct {
 	TLSVersion                                                           string `json:"tls_version"`
 	TLSCipher                                                            string `json:"tls_cipher"`
 	Recipients, Code, Attempt                                            int
+	Release, Deadline                                                    string
+	Priority                                                             int
 	Size                                                                 int64
 	Latency                                                              float64
 }

@@ -10,6 +10,8 @@ import (
 	"os"
 	"strconv"
 	"time"
+
+	"mailrace/proto/message"
 )
 
 // Config is one validated configuration. It is read-only once Parse, Load or Validate accepted it. Programs that embed Mailrace begin
@@ -105,6 +107,9 @@ type Queue struct {
 	RetryMin time.Duration // first delay; doubles, with jitter, up to RetryMax
 	RetryMax time.Duration
 	Expire   time.Duration // lifetime of a message, above RetryMax
+
+	HoldMax      time.Duration // for how long a message may be held before its delivery (FUTURERELEASE); 0 = not at all
+	DeliverByMin time.Duration // shortest time that a delivery may be given before the message is returned (DELIVERBY)
 }
 
 // Route sends the mail of some domains to one place.
@@ -179,6 +184,8 @@ type Limits struct {
 	SessionTime     time.Duration // then 421 and close, after the message under way; 0 = no limit. Not for exempt clients
 	SessionMessages int           // of one session, then 421 and close; 0 = no limit. Not for exempt clients
 
+	PriorityMax int // highest MT-PRIORITY that clients who may relay can give, 0..9
+
 	Exempt   []netip.Prefix // clients without quotas and limits of the session, beside those in RelayFrom
 	Interval time.Duration  // of the rates of Client and Network
 	Client   Quota          // of an IPv4 address, or of the /64 of an IPv6 address
@@ -224,7 +231,7 @@ func Default() *Config {
 		Engine: Engine{Memory: 1 << 30, MaxConnections: 20_000, DrainTimeout: 30 * time.Second},
 		TLS:    TLS{MinVersion: "1.2", HandshakeTimeout: 30 * time.Second},
 		Spool:  Spool{Path: "spool", Sync: true},
-		Queue:  Queue{RetryMin: 5 * time.Minute, RetryMax: 4 * time.Hour, Expire: 5 * 24 * time.Hour},
+		Queue:  Queue{RetryMin: 5 * time.Minute, RetryMax: 4 * time.Hour, Expire: 5 * 24 * time.Hour, HoldMax: 7 * 24 * time.Hour, DeliverByMin: time.Minute},
 		Egress: Egress{
 			Connections: 20, Recipients: 100, Messages: 1000, Port: 25, Idle: 10 * time.Second,
 			ConnectTimeout: 30 * time.Second, CommandTimeout: 5 * time.Minute, DataTimeout: 10 * time.Minute,
@@ -233,7 +240,7 @@ func Default() *Config {
 		Limits: Limits{
 			MessageSize: 10_240_000, Recipients: 1000, LineLength: 2048, Errors: 20, Commands: 100,
 			CommandTimeout: 5 * time.Minute, DataTimeout: 5 * time.Minute,
-			MinRate: 500, RateWindow: 30 * time.Second, SessionTime: time.Hour, SessionMessages: 1000,
+			MinRate: 500, RateWindow: 30 * time.Second, SessionTime: time.Hour, SessionMessages: 1000, PriorityMax: message.PriorityMax,
 			Interval: time.Minute,
 			Client:   Quota{Connections: 50, ConnectionRate: 200, Messages: 2000, Recipients: 5000, Errors: 100},
 			Network:  Quota{Connections: 200, ConnectionRate: 1000, Messages: 10_000, Recipients: 25_000},

@@ -58,6 +58,8 @@ func schema(c *Config) []field {
 			{"retry_min", duration(&c.Queue.RetryMin)},
 			{"retry_max", duration(&c.Queue.RetryMax)},
 			{"expire", duration(&c.Queue.Expire)},
+			{"hold_max", duration(&c.Queue.HoldMax)},
+			{"deliver_by_min", duration(&c.Queue.DeliverByMin)},
 		})},
 		{"route", tables(func() []field {
 			c.Routes = append(c.Routes, Route{})
@@ -95,6 +97,7 @@ func schema(c *Config) []field {
 			{"rate_window", duration(&c.Limits.RateWindow)},
 			{"session_time", duration(&c.Limits.SessionTime)},
 			{"session_messages", integer(&c.Limits.SessionMessages)},
+			{"priority_max", integer(&c.Limits.PriorityMax)},
 			{"exempt", list(&c.Limits.Exempt, parsePrefix)},
 			{"interval", duration(&c.Limits.Interval)},
 			{"client", table(quota(&c.Limits.Client))},

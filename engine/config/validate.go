@@ -162,6 +162,8 @@ func (k *checker) queue(q *Queue) {
 	ok := k.lasts("queue.retry_min", q.RetryMin, 10*time.Millisecond, 24*time.Hour)
 	ok = k.lasts("queue.retry_max", q.RetryMax, 10*time.Millisecond, 7*24*time.Hour) && ok
 	ok = k.lasts("queue.expire", q.Expire, 100*time.Millisecond, 365*24*time.Hour) && ok
+	k.lasts("queue.hold_max", q.HoldMax, 0, 365*24*time.Hour)
+	k.lasts("queue.deliver_by_min", q.DeliverByMin, 0, 24*time.Hour)
 	if !ok {
 		return
 	}
@@ -221,6 +223,7 @@ func (k *checker) limits(l *Limits) {
 	k.lasts("limits.rate_window", l.RateWindow, time.Second, time.Hour)
 	k.lasts("limits.session_time", l.SessionTime, 0, 7*24*time.Hour)
 	k.within("limits.session_messages", l.SessionMessages, 0, 1_000_000_000)
+	k.within("limits.priority_max", l.PriorityMax, 0, message.PriorityMax)
 	k.lasts("limits.interval", l.Interval, time.Second, time.Hour)
 	k.quota("limits.client", &l.Client)
 	k.quota("limits.network", &l.Network)

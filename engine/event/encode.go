@@ -53,6 +53,9 @@ func (r *Record) Append(dst []byte) []byte {
 	dst = appendText(dst, `,"user":`, r.User, labelMax)
 	dst = appendText(dst, `,"tenant":`, r.Tenant, labelMax)
 	dst = appendText(dst, `,"campaign":`, r.Campaign, labelMax)
+	dst = appendWish(dst, `,"release":"`, r.Release)
+	dst = appendWish(dst, `,"deadline":"`, r.Deadline)
+	dst = appendInt(dst, `,"priority":`, int64(r.Priority))
 	if r.Latency != 0 {
 		dst = append(dst, `,"latency":`...)
 		dst = appendSeconds(dst, r.Latency)
@@ -65,6 +68,14 @@ func appendText(dst []byte, key, s string, limit int) []byte {
 		return dst
 	}
 	return appendString(append(dst, key...), s, limit)
+}
+
+// appendWish appends a time, unless it is 0.
+func appendWish(dst []byte, key string, ns int64) []byte {
+	if ns == 0 {
+		return dst
+	}
+	return append(appendTime(append(dst, key...), ns), '"')
 }
 
 func appendInt(dst []byte, key string, n int64) []byte {

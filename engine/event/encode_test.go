@@ -32,6 +32,8 @@ func TestLine(t *testing.T) {
 		{"none", Record{Time: at.UnixNano()}, `{"time":"2026-03-04T05:06:07.000089Z","type":"reception","id":"0000000000000","sender":""}` + "\n"},
 		{"many", Record{Time: at.UnixNano(), Recipient: "a@b.c", Recipients: 50, Peer: netip.MustParseAddrPort("[2001:db8::1%eth0]:9")},
 			`{"time":"2026-03-04T05:06:07.000089Z","type":"reception","id":"0000000000000","sender":"","recipient":"a@b.c","recipients":50,"peer":"2001:db8::1","peer_port":9}` + "\n"},
+		{"wishes", Record{Time: at.UnixNano(), Release: at.UnixNano() + 1e9, Deadline: at.UnixNano() - 1e9, Priority: -3},
+			`{"time":"2026-03-04T05:06:07.000089Z","type":"reception","id":"0000000000000","sender":"","release":"2026-03-04T05:06:08.000089Z","deadline":"2026-03-04T05:06:06.000089Z","priority":-3}` + "\n"},
 		// HOSTILE I10
 		{"hostile", Record{Time: at.UnixNano(), Type: Bounce, Sender: "a\"\\b", Text: "x\r\n{\"type\":\"delivery\"}\x00\x1b[31m%s\x7f\xff\xc3ü\u2028😀"},
 			`{"time":"2026-03-04T05:06:07.000089Z","type":"bounce","id":"0000000000000","sender":"a\"\\b","text":"x\u000d\u000a{\"type\":\"delivery\"}\u0000\u001b[31m%s\u007f\ufffd\ufffd\u00fc\u2028\ud83d\ude00"}` + "\n"},
@@ -49,6 +51,7 @@ func TestLineMax(t *testing.T) {
 		Time: at.UnixNano(), Type: Reception, ID: ^message.ID(0), Sender: long, Recipient: long, Recipients: -1 << 63, Queue: long, Site: long,
 		Source: netip.MustParseAddr("2001:db8:1111:2222:3333:4444:5555:6666"), Peer: netip.MustParseAddrPort("[2001:db8:1111:2222:3333:4444:5555:6666]:65535"),
 		Code: -1 << 63, Enhanced: long, Text: long, User: long, Tenant: long, Campaign: long, Attempt: -1 << 63, Size: -1 << 63, Latency: -1 << 63,
+		Release: 1, Deadline: 1, Priority: -9,
 	}
 	if n := len(r.Append(nil)); n > lineMax {
 		t.Errorf("%d bytes, want at most %d", n, lineMax)

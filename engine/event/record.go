@@ -54,5 +54,8 @@ type Record struct {
 	User       string         // who authenticated to hand it in
 	Tenant     string         // labels of the message
 	Campaign   string
+	Release    int64         // Reception: not to be delivered before, Unix nanoseconds
+	Deadline   int64         // Reception: to be delivered until, Unix nanoseconds
+	Priority   int           // Reception: -9 to 9
 	Latency    time.Duration // since arrival; of a Reception: from MAIL to the commit
 }

@@ -46,7 +46,8 @@ type Door struct {
 	Clients           *Clients       // what strangers have done lately, at all doors; nil = not counted
 	Claims            *Claims        // idempotency keys of this node; nil = keys are ignored
 	Exempt            []netip.Prefix // clients that are neither counted nor bound to Pace.Session and Pace.Messages, as those that may relay
-	RelayCertificates *Domains       // names in client certificates that TLS has verified, whose holders may relay anywhere; nil = none
+	Terms             Terms
+	RelayCertificates *Domains // names in client certificates that TLS has verified, whose holders may relay anywhere; nil = none
 
 	// Accepted takes over a message that is durable, with one hold on its Body. It is called on the session's loop, after the 250 was queued.
 	Accepted func(l *loop.Loop, m *message.Message)
@@ -86,6 +87,9 @@ var (
 	replyTimeout  = smtp.Reply{Code: 421, Enhanced: "4.4.2", Text: "Timeout waiting for you"}
 	replySlow     = smtp.Reply{Code: 421, Enhanced: "4.4.2", Text: "Your message comes too slowly"}
 	replyOverTime = smtp.Reply{Code: 421, Enhanced: "4.4.2", Text: "This session has lasted long enough, connect again"}
+
+	replyNoHolding   = smtp.Reply{Code: 550, Enhanced: "5.7.1", Text: "Messages are held only for those who may relay"}
+	replyReleaseLate = smtp.Reply{Code: 501, Enhanced: "5.5.4", Text: "The message would be released after it is to be delivered"} // RFC 4865 §5.2.2
 
 	replyOverMessages = smtp.Reply{Code: 421, Enhanced: "4.7.0", Text: "Enough messages for one session, connect again"}
 )

@@ -85,6 +85,7 @@ func (s *session) become() {
 		s.smtp.Refuse(replyQuota[why])
 		return
 	}
+	s.smtp.Offer(s.offer())
 	s.smtp.Accept()
 	s.helo = s.heloText()
 }

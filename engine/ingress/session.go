@@ -112,6 +112,7 @@ func (s *session) handle(ev smtp.Event) {
 	switch ev {
 	case smtp.Hello:
 		s.helo = s.heloText()
+		s.smtp.Offer(s.offer())
 		s.smtp.Accept()
 	case smtp.Mail:
 		s.mail()
@@ -160,12 +161,23 @@ func (s *session) mail() {
 		s.smtp.Refuse(replyNoMemory)
 		return
 	}
+	now, params := s.conn.Loop().Now(), s.smtp.Mail()
+	wishes, refusal := s.wishes(now, params)
+	if refusal.Code != 0 {
+		s.smtp.Refuse(refusal)
+		return
+	}
 	if why := s.askMessage(); why != admitted {
 		s.smtp.Refuse(replyQuota[why])
 		return
 	}
 	s.open = true
-	s.tx.begin(s.conn.Loop().Now(), s.smtp.Mail())
+	s.tx.begin(now, params)
+	s.tx.wish(wishes)
+	if wishes.Priority != params.Priority {
+		s.smtp.AcceptChanged(wishes.Priority)
+		return
+	}
 	s.smtp.Accept()
 }
 
@@ -402,6 +414,9 @@ func (s *session) trace(m *message.Message) []byte {
 	}
 	if len(m.Recipients) == 1 {
 		t.rcpt = m.Recipients[0].Address
+	}
+	if m.Wishes != nil {
+		t.priority = m.Wishes.Priority
 	}
 	return t.append(make([]byte, 0, 256))
 }

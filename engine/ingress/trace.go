@@ -2,6 +2,7 @@ package ingress
 
 import (
 	"net/netip"
+	"strconv"
 	"time"
 
 	"mailrace/proto/message"
@@ -33,6 +34,7 @@ type trace struct {
 	id       message.ID
 	rcpt     string // the only recipient, or "" where there are several: the others must not be told
 	date     []byte
+	priority int8 // of MT-PRIORITY
 }
 
 // append appends the folded header with its CRLF to dst.
@@ -51,6 +53,9 @@ func (t *trace) append(dst []byte) []byte {
 		dst = append(dst, "\r\n\tfor <"...)
 		dst = append(dst, t.rcpt...)
 		dst = append(dst, '>')
+	}
+	if t.priority != 0 {
+		dst = strconv.AppendInt(append(dst, "\r\n\tpriority "...), int64(t.priority), 10) // RFC 6710 §4.1
 	}
 	if t.cipher != "" {
 		dst = append(dst, "\r\n\ttls "...) // RFC 8314 §4.3

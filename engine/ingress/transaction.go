@@ -36,6 +36,7 @@ type transaction struct {
 	ends   []int            // where each recipient ends in the arena; the first begins at from
 	notify []message.Notify // of each recipient
 	dsn    *message.DSN     // nil while the client said nothing of it
+	wishes *message.Wishes  // likewise
 	size   int64            // as announced with MAIL, 0 if not
 	flags  message.Flags
 	body   []*message.Chunk
@@ -56,6 +57,12 @@ func (tx *transaction) begin(now time.Time, p *smtp.MailParams) {
 	tx.from, tx.ends = len(p.Path), tx.ends[:0]
 	if p.SMTPUTF8 {
 		tx.flags |= message.SMTPUTF8
+	}
+	if p.Body == smtp.BodyBinary {
+		tx.flags |= message.Binary
+	}
+	if p.RequireTLS {
+		tx.flags |= message.RequireTLS
 	}
 	tx.notify, tx.dsn = tx.notify[:0], nil
 	tx.tenant, tx.campaign, tx.key, tx.claim = "", "", "", spool.Claim{}
@@ -124,7 +131,7 @@ func (tx *transaction) commit(leadingDots bool, size int64) {
 	}
 	m := &message.Message{
 		ID: tx.id, Arrived: tx.began.UnixNano(), Flags: tx.flags, Size: size, Chunks: len(tx.body),
-		Client: tx.s.client, Peer: tx.s.remote, Helo: tx.s.helo, Body: tx.body, Stored: tx.sent, DSN: tx.dsn,
+		Client: tx.s.client, Peer: tx.s.remote, Helo: tx.s.helo, Body: tx.body, Stored: tx.sent, DSN: tx.dsn, Wishes: tx.wishes,
 		TLSVersion: tx.s.tls.version, TLSCipher: tx.s.tls.cipher, Tenant: tx.tenant, Campaign: tx.campaign,
 	}
 	addresses := string(tx.arena)
@@ -138,7 +145,7 @@ func (tx *transaction) commit(leadingDots bool, size int64) {
 	if tx.dsn != nil && len(tx.dsn.Originals) > 0 {
 		tx.padOriginals(len(tx.ends))
 	}
-	tx.dsn = nil
+	tx.dsn, tx.wishes = nil, nil
 	m.SetPending(len(m.Recipients))
 	m.Trace = tx.s.trace(m)
 	m.Hold(1)

@@ -26,14 +26,15 @@ var folders = []string{"bench", "bin", "cmd", "engine", "proto", "router", "spoo
 // rooms says for each room which others it may import. A room is a folder with what is below it, up to the next room; it may always import
 // itself. The arrows point down.
 var rooms = map[string][]string{
-	"cmd":            {"bench", "engine", "engine/admin", "engine/config", "engine/egress", "engine/event", "engine/ingress", "engine/loop", "proto", "router", "spool"},
+	"cmd":            {"bench", "engine", "engine/admin", "engine/config", "engine/egress", "engine/event", "engine/ingress", "engine/inject", "engine/loop", "proto", "router", "spool"},
 	"bench":          {"engine/loop", "proto"},
-	"engine":         {"engine/admin", "engine/config", "engine/egress", "engine/event", "engine/ingress", "engine/loop", "proto", "router", "spool"},
+	"engine":         {"engine/admin", "engine/config", "engine/egress", "engine/event", "engine/ingress", "engine/inject", "engine/loop", "proto", "router", "spool"},
 	"engine/admin":   {"engine/event", "proto", "router", "spool"},
 	"engine/config":  {"proto"},
 	"engine/egress":  {"engine/loop", "proto", "router", "spool"},
 	"engine/event":   {"proto"},
 	"engine/ingress": {"engine/loop", "proto", "spool"},
+	"engine/inject":  {"proto"},
 	"engine/loop":    {},
 	"router":         {"proto"},
 	"spool":          {"proto"},
@@ -48,6 +49,7 @@ var doors = map[string]string{
 	"github.com/pelletier/go-toml":   "engine/config",
 	"github.com/spf13/cobra":         "cmd",
 	"github.com/emersion/go-smtp":    "cmd",
+	"github.com/emersion/go-message": "engine/inject",
 	"github.com/pires/go-proxyproto": "engine/ingress",
 }
 

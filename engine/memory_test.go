@@ -121,7 +121,7 @@ func TestMemoryFull(t *testing.T) {
 		f.next()
 	}
 	r.awaitEmpty()
-	if n := r.stats.received.NoMemory.Get(); n != 1 {
+	if n := r.stats.received.NoMemory.Get(); n != 2 { // MAIL and Submit
 		t.Errorf("%d refusals counted", n)
 	}
 }

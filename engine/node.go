@@ -52,6 +52,7 @@ type Node struct {
 	metrics  *metrics.Set
 	stats    *stats
 	turn     atomic.Uint32
+	batches  atomic.Int64 // that are under way
 	ready    atomic.Bool
 	fatal    chan error
 }
@@ -288,7 +289,7 @@ func (n *Node) busy() bool {
 			return true
 		}
 	}
-	return n.router.Totals().Transactions > 0
+	return n.batches.Load() > 0 || n.router.Totals().Transactions > 0
 }
 
 // close closes what is open, in the order in which the parts need each other.

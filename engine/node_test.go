@@ -111,6 +111,7 @@ func receive[T any](t *testing.T, from <-chan T) T {
 // record is a line of the event log.
 type record struct {
 	Time, Type, ID, Sender, Recipient, Queue, Site, Peer, Enhanced, Text string
+	User, Tenant, Campaign                                               string
 	TLSVersion                                                           string `json:"tls_version"`
 	TLSCipher                                                            string `json:"tls_cipher"`
 	Recipients, Code, Attempt                                            int

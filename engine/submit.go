@@ -7,7 +7,7 @@ import (
 	"fmt"
 
 	"mailrace/engine/ingress"
-	"mailrace/engine/loop"
+	"mailrace/engine/inject"
 	"mailrace/proto/message"
 	"mailrace/proto/smtp"
 	"mailrace/spool"
@@ -25,15 +25,12 @@ func (a *lane) compose(op *spool.Op, id message.ID, from string, to []string, fl
 	m.Body = a.node.budget.AppendContent(nil, content, int64(len(content)))
 	m.Chunks = len(m.Body)
 	m.Hold(1)
-	op.Append, op.Origin, op.Done = m, a.index, composed{a, nil}
+	op.Append, op.Origin, op.Done = m, a.index, composed{a}
 	return m
 }
 
 // composed waits for the store to answer for a message of our own.
-type composed struct {
-	lane *lane
-	done chan<- error // may be nil
-}
+type composed struct{ lane *lane }
 
 // Completed passes the message on.
 func (c composed) Completed(op *spool.Op) {
@@ -42,73 +39,52 @@ func (c composed) Completed(op *spool.Op) {
 	if err != nil {
 		c.lane.node.log.Error("a message of our own was not stored", "id", m.ID, "error", err)
 		m.Release()
-	} else {
-		c.lane.accepted(m)
+		return
 	}
-	if c.done != nil {
-		c.done <- err
-	}
+	c.lane.accepted(m)
 }
 
 // Mail is a message for Submit.
-type Mail struct {
-	From    string   // reverse-path without angle brackets, "" for the null reverse-path
-	To      []string // forward-paths without angle brackets, at least one
-	Content []byte   // RFC 5322 in wire form: CRLF lines, not dot-stuffed. Submit copies it
-}
+type Mail = inject.Mail
 
 // Submit takes a message from the program that embeds the node. When it returns without an error, the message is on stable storage, as
-// with the 250 of SMTP. If ctx or the node ends first, the message may be taken all the same. Any goroutine but those of the loops.
+// with the 250 of SMTP, or was there before under the same key, and the id is that of the first. If ctx or the node ends before that is known,
+// the error is inject.ErrUnknown. Any goroutine but those of the loops. For many messages see NewBatch.
 func (n *Node) Submit(ctx context.Context, mail Mail) (message.ID, error) {
-	flags, err := mail.check(n.cfg.Limits.MessageSize)
-	if err != nil {
-		return 0, err
-	}
-	if n.budget.Full() {
-		return 0, errors.New("memory for mail is used up, try again later")
-	}
-	a := n.lanes[int(n.turn.Add(1))%len(n.lanes)]
-	id, done := n.store.NewID(a.index), make(chan error, 1)
-	if !a.loop.Post(func() {
-		op := spool.NewOp()
-		m := a.compose(op, id, mail.From, mail.To, flags, mail.Content)
-		op.Done = composed{a, done}
-		a.enqueue(m, op)
-	}) {
-		return 0, loop.ErrGroupClosed
-	}
-	select {
-	case err := <-done:
-		return id, err
-	case <-ctx.Done():
-		return id, ctx.Err()
-	case <-n.group.Done(): // nobody is left to tell
-		return id, loop.ErrGroupClosed
-	}
+	b := n.NewBatch()
+	b.Add(ctx, &mail)
+	r := b.Wait(ctx)[0]
+	return r.ID, r.Err
 }
 
-// check reads the mail as the SMTP server would.
-func (m *Mail) check(limit int64) (flags message.Flags, err error) {
+// checkMail reads mail as the SMTP server would.
+func checkMail(m *Mail, limit int64) (flags message.Flags, err error) {
 	if int64(len(m.Content)) > limit {
 		return 0, fmt.Errorf("content of %d octets is over the limit of %d", len(m.Content), limit)
 	}
 	if len(m.To) == 0 {
 		return 0, errors.New("no recipients")
 	}
-	for i, address := range append([]string{m.From}, m.To...) {
-		if i == 0 && address == "" {
-			continue
+	if m.From != "" {
+		if err := checkAddress(m.From); err != nil {
+			return 0, err
 		}
-		path, _, err := smtp.ParsePath([]byte("<"+address+">"), true)
-		if err != nil || len(path.Path) != len(address) || len(address) == 0 {
-			return 0, fmt.Errorf("address %q: %w", address, errors.Join(smtp.ErrPathSyntax, err))
+	}
+	eai := m.SMTPUTF8 || !ascii(m.From)
+	for _, address := range m.To {
+		if err := checkAddress(address); err != nil {
+			return 0, err
 		}
-		if !ascii(address) {
-			flags |= message.SMTPUTF8 | message.Body8Bit
-		}
+		eai = eai || !ascii(address)
 	}
 	if err := checkContent(m.Content); err != nil {
 		return 0, err
+	}
+	if eai {
+		flags |= message.SMTPUTF8 | message.Body8Bit
+	}
+	if m.RequireTLS {
+		flags |= message.RequireTLS
 	}
 	if !ascii(m.Content) {
 		flags |= message.Body8Bit
@@ -117,6 +93,14 @@ func (m *Mail) check(limit int64) (flags message.Flags, err error) {
 		flags |= message.LeadingDots
 	}
 	return flags, nil
+}
+
+func checkAddress(address string) error {
+	path, _, err := smtp.ParsePath([]byte("<"+address+">"), true)
+	if err != nil || len(path.Path) != len(address) || len(address) == 0 {
+		return fmt.Errorf("address %q: %w", address, errors.Join(smtp.ErrPathSyntax, err))
+	}
+	return nil
 }
 
 // checkContent holds content to what comes in by DATA, by way of the one decoder that judges it.

@@ -152,7 +152,7 @@ func TestB17Proxy(t *testing.T) {
 			if m.Peer != client || m.Client != client.Addr().String() {
 				t.Errorf("%q: %s, %s", header, m.Peer, m.Client)
 			}
-			if trace := "(" + string(appendLiteral(nil, client.Addr())) + ")\r\n"; !strings.Contains(string(m.Trace), trace) {
+			if trace := "(" + string(AppendLiteral(nil, client.Addr())) + ")\r\n"; !strings.Contains(string(m.Trace), trace) {
 				t.Errorf("%q: %q", header, m.Trace)
 			}
 			c.Close()

@@ -394,7 +394,7 @@ func (s *session) heloText() string {
 	if s.smtp.HelloValid() {
 		return string(s.smtp.HelloName())
 	}
-	return string(appendLiteral(nil, s.remote.Addr()))
+	return string(AppendLiteral(nil, s.remote.Addr()))
 }
 
 // trace is the message's Received header.

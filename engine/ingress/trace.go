@@ -42,7 +42,7 @@ func (t *trace) append(dst []byte) []byte {
 	dst = append(dst, "Received: from "...)
 	dst = append(dst, t.helo...)
 	dst = append(dst, " ("...)
-	dst = appendLiteral(dst, t.client)
+	dst = AppendLiteral(dst, t.client)
 	dst = append(dst, ")\r\n\tby "...)
 	dst = append(dst, t.hostname...)
 	dst = append(dst, " with "...)
@@ -66,8 +66,8 @@ func (t *trace) append(dst []byte) []byte {
 	return append(dst, "\r\n"...)
 }
 
-// appendLiteral appends an address literal. RFC 5321 §4.1.3
-func appendLiteral(dst []byte, a netip.Addr) []byte {
+// AppendLiteral appends an address literal. RFC 5321 §4.1.3
+func AppendLiteral(dst []byte, a netip.Addr) []byte {
 	a = a.Unmap()
 	dst = append(dst, '[')
 	if a.Is6() {

@@ -1,0 +1,257 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"mailrace/engine/ingress"
+	"mailrace/engine/inject"
+	"mailrace/engine/loop"
+	"mailrace/proto/message"
+	"mailrace/spool"
+)
+
+// Bounds of one batch.
+const (
+	postMax    = 64       // messages that one task brings to a loop: others want to be served between them
+	flyingMax  = 1024     // messages between Add and the spool's answer
+	flyingSize = 16 << 20 // octets of their content
+)
+
+// Batch submits messages that are answered for together. They spread over the loops and the shards, where the group commit serves them all, and
+// cost no goroutine each. It implements inject.Batch, belongs to one goroutine, and must be waited for.
+type Batch struct {
+	node    *Node
+	waiting []submissions // for each loop, not posted yet
+	begun   bool
+
+	mu      sync.Mutex
+	results []inject.Result
+	settled []bool
+	flying  int // not answered for
+	octets  int64
+	changed chan struct{} // signalled when that goes down
+}
+
+// NewBatch begins a batch. Any goroutine but those of the loops.
+func (n *Node) NewBatch() *Batch {
+	return &Batch{node: n, waiting: make([]submissions, len(n.lanes)), changed: make(chan struct{}, 1)}
+}
+
+// submission is a message of a batch on its way to the spool. It waits there for the spool, and before for others with its key.
+type submission struct {
+	batch *Batch
+	lane  *lane
+	index int
+	m     *message.Message
+	claim spool.Claim
+}
+
+// submissions are a task for their loop.
+type submissions []*submission
+
+// Run begins them in order.
+func (s submissions) Run() {
+	for _, sub := range s {
+		sub.begin()
+	}
+}
+
+// Add hands a message on. It waits while too many of this batch are on their way.
+func (b *Batch) Add(ctx context.Context, m *inject.Mail) {
+	n := b.node
+	if !b.begun {
+		b.begun = true
+		n.batches.Add(1)
+	}
+	index := len(b.results)
+	b.mu.Lock()
+	b.results, b.settled = append(b.results, inject.Result{}), append(b.settled, false)
+	b.flying++
+	b.octets += int64(len(m.Content))
+	b.mu.Unlock()
+	flags, err := checkMail(m, n.cfg.Limits.MessageSize)
+	switch {
+	case err != nil:
+	case ctx.Err() != nil:
+		err = fmt.Errorf("not queued: %w", ctx.Err())
+	case !n.ready.Load():
+		err = inject.ErrStopping
+	case n.budget.Full():
+		n.stats.received.NoMemory.Inc()
+		err = inject.ErrBusy
+	}
+	if err != nil {
+		b.settle(index, int64(len(m.Content)), inject.Result{Err: err})
+		return
+	}
+	a := n.lanes[int(n.turn.Add(1))%len(n.lanes)]
+	s := &submission{batch: b, lane: a, index: index, m: n.newMessage(n.store.NewID(a.index), m, flags)}
+	if m.Key != "" {
+		s.claim = n.claims.Of(m.Tenant, m.Key, time.Now())
+	}
+	if b.waiting[a.index] = append(b.waiting[a.index], s); len(b.waiting[a.index]) == postMax {
+		b.post(a)
+	}
+	b.await(ctx, flyingMax, flyingSize)
+}
+
+// Wait returns the results in the order of Add.
+func (b *Batch) Wait(ctx context.Context) []inject.Result {
+	b.await(ctx, 0, 0)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i := range b.results {
+		if !b.settled[i] {
+			b.settled[i] = true // whatever comes now is too late
+			b.results[i].Err = inject.ErrUnknown
+		}
+	}
+	if b.begun {
+		b.node.batches.Add(-1)
+	}
+	return b.results
+}
+
+// await returns when no more than so much is on its way, or ctx or the node has ended.
+func (b *Batch) await(ctx context.Context, flying int, octets int64) {
+	for posted := false; ; {
+		b.mu.Lock()
+		over := b.flying > flying || flying > 0 && b.octets > octets
+		b.mu.Unlock()
+		if !over {
+			return
+		}
+		if !posted {
+			for _, a := range b.node.lanes {
+				b.post(a)
+			}
+			posted = true
+			continue
+		}
+		select {
+		case <-b.changed:
+		case <-ctx.Done():
+			return
+		case <-b.node.group.Done(): // nobody is left to answer
+			return
+		}
+	}
+}
+
+// post brings what waits for a loop there.
+func (b *Batch) post(a *lane) {
+	list := b.waiting[a.index]
+	if b.waiting[a.index] = nil; len(list) == 0 || a.loop.PostTask(list) {
+		return
+	}
+	for _, s := range list {
+		s.fail(loop.ErrGroupClosed)
+	}
+}
+
+// settle notes the result of a message. Any goroutine.
+func (b *Batch) settle(index int, octets int64, r inject.Result) {
+	b.mu.Lock()
+	if !b.settled[index] {
+		b.settled[index], b.results[index] = true, r
+	}
+	b.flying--
+	b.octets -= octets
+	b.mu.Unlock()
+	select {
+	case b.changed <- struct{}{}:
+	default:
+	}
+}
+
+// begin takes the message to the spool, unless its key says that it has been there. On the loop.
+func (s *submission) begin() {
+	if s.claim.Expires == 0 {
+		s.store()
+		return
+	}
+	l := s.lane.loop
+	first, mine := s.lane.node.claims.Take(s.claim.Key, l.Now(), l, s)
+	if mine || first != 0 {
+		s.Claimed(first)
+	}
+}
+
+// Claimed goes on when it is known whose the key is. On the loop.
+func (s *submission) Claimed(first message.ID) {
+	if first == 0 {
+		s.store()
+		return
+	}
+	s.lane.node.stats.received.Repeated.Inc()
+	size := s.m.Size
+	s.m.Release()
+	s.batch.settle(s.index, size, inject.Result{ID: first, Repeated: true})
+}
+
+func (s *submission) store() {
+	op := spool.NewOp()
+	op.Append, op.Claim, op.Origin, op.Done = s.m, s.claim, s.lane.index, s
+	s.lane.node.store.Enqueue(s.m.ID.Shard(), op)
+}
+
+// Completed takes the spool's answer. On the loop.
+func (s *submission) Completed(op *spool.Op) {
+	err, n := op.Err, s.lane.node
+	op.Free()
+	if err != nil {
+		if s.claim.Expires != 0 {
+			n.claims.GiveUp(s.claim.Key)
+		}
+		n.stats.received.StoreErrors.Inc()
+		s.fail(fmt.Errorf("storing the message: %w", err))
+		return
+	}
+	if s.claim.Expires != 0 {
+		s.claim.ID = s.m.ID
+		n.claims.Keep(s.claim)
+	}
+	n.stats.received.Messages.Inc()
+	n.stats.received.Bytes.Add(int(s.m.Size))
+	s.batch.settle(s.index, s.m.Size, inject.Result{ID: s.m.ID})
+	s.lane.accepted(s.m)
+}
+
+func (s *submission) fail(err error) {
+	size := s.m.Size
+	s.m.Release()
+	s.batch.settle(s.index, size, inject.Result{ID: s.m.ID, Err: err})
+}
+
+// newMessage builds a message of a Mail that was checked.
+func (n *Node) newMessage(id message.ID, mail *inject.Mail, flags message.Flags) *message.Message {
+	now := time.Now()
+	m := &message.Message{
+		ID: id, Arrived: now.UnixNano(), From: mail.From, Flags: flags, Size: int64(len(mail.Content)), Helo: n.cfg.Hostname,
+		User: mail.User, Tenant: mail.Tenant, Campaign: mail.Campaign, DSN: mail.DSN, Wishes: mail.Wishes, Peer: mail.Client,
+	}
+	m.Recipients = make([]message.Recipient, len(mail.To))
+	for i, address := range mail.To {
+		m.Recipients[i] = message.Recipient{Address: address, Notify: mail.Notify}
+	}
+	m.SetPending(len(m.Recipients))
+	date := now.Format(ingress.DateLayout)
+	if mail.Client.IsValid() {
+		m.Client = mail.Client.Addr().Unmap().WithZone("").String()
+		m.Helo = string(ingress.AppendLiteral(nil, mail.Client.Addr()))
+		m.Trace = fmt.Appendf(nil, "Received: from %s (%[1]s)\r\n\tby %s with HTTP id %v", m.Helo, n.cfg.Hostname, id)
+		if len(mail.To) == 1 {
+			m.Trace = fmt.Appendf(m.Trace, "\r\n\tfor <%s>", mail.To[0])
+		}
+		m.Trace = fmt.Appendf(m.Trace, "; %s\r\n", date)
+	} else {
+		m.Trace = fmt.Appendf(nil, "Received: by %s id %v; %s\r\n", n.cfg.Hostname, id, date)
+	}
+	m.Body = n.budget.AppendContent(nil, mail.Content, int64(len(mail.Content)))
+	m.Chunks = len(m.Body)
+	m.Hold(1)
+	return m
+}

@@ -1,0 +1,54 @@
+package inject
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+
+	"mailrace/proto/message"
+)
+
+// Mail is one message for the queue.
+type Mail struct {
+	From    string   // reverse-path without angle brackets, "" for the null reverse-path
+	To      []string // forward-paths without angle brackets, at least one
+	Content []byte   // RFC 5322 in wire form: CRLF lines, not dot-stuffed. It is copied
+
+	User     string // who hands it in, if that is known
+	Tenant   string // labels, at most 255 octets each
+	Campaign string
+	Key      string // idempotency key within the tenant; "" = none. At most 255 octets, or derived from such a one
+
+	Notify     message.Notify  // for each recipient
+	DSN        *message.DSN    // nil = nothing said
+	Wishes     *message.Wishes // likewise
+	SMTPUTF8   bool            // the header section holds octets above 127. Addresses that do are noticed
+	RequireTLS bool            // RFC 8689
+
+	Client netip.AddrPort // whom it came from over HTTP; the zero value is the program itself
+}
+
+// Result is what became of a Mail. An error says that it was not queued, but for ErrUnknown.
+type Result struct {
+	ID       message.ID
+	Repeated bool // its key has been used before; ID is that message's
+	Err      error
+}
+
+var (
+	// ErrBusy: the node cannot take mail for now, and will again.
+	ErrBusy = errors.New("memory for mail is used up, try again later")
+	// ErrStopping: the node is about to end.
+	ErrStopping = errors.New("the node is stopping, try again later")
+	// ErrUnknown: the wait was over before the message was durable, and it may be queued or not.
+	ErrUnknown = errors.New("no answer from the spool in time: the message may have been queued. An idempotency key makes it safe to repeat it")
+)
+
+// Batch takes Mails and answers for all of them together. It belongs to one goroutine.
+type Batch interface {
+	// Add hands a Mail on; its Result will be the next. It waits while too many of this batch are on their way to the disk.
+	Add(ctx context.Context, m *Mail)
+	// Wait returns the Results in the order of Add, when all that were queued are on stable storage, or ctx or the node ends. The batch is over
+	// then.
+	Wait(ctx context.Context) []Result
+}

@@ -14,7 +14,8 @@ import (
 //	--rate r                 --size mix               --recipients n         --domains list|n  --sender path
 //	--hello name             --lockstep               --dots                 --reconnect       --loops n
 //	--timeout d              --grace d                --run id               --first n         --record file
-//	--gauge file             --window n               --interval d
+//	--gauge file             --window n               --interval d           --tls way            --tls-version v
+//	--ca file                --insecure               --user name            --password-file file
 func BindFlags(fs *flag.FlagSet, o *Options) {
 	fs.StringVar(&o.Address, "address", cmp.Or(o.Address, "127.0.0.1:2525"), "`host:port` of the SMTP server")
 	fs.IntVar(&o.Connections, "connections", cmp.Or(o.Connections, 50), "connections held open at once")
@@ -33,6 +34,12 @@ func BindFlags(fs *flag.FlagSet, o *Options) {
 	fs.IntVar(&o.Loops, "loops", cmp.Or(o.Loops, 1), "event loops")
 	fs.DurationVar(&o.Timeout, "timeout", cmp.Or(o.Timeout, defaultTimeout), "how long to wait for each reply")
 	fs.DurationVar(&o.Grace, "grace", cmp.Or(o.Grace, defaultGrace), "how long transactions under way may take to end")
+	fs.StringVar(&o.TLS, "tls", o.TLS, "secure the connections: \"starttls\" or \"implicit\" (default in clear)")
+	fs.StringVar(&o.TLSVersion, "tls-version", o.TLSVersion, "1.2 or 1.3 and no other (default the best that the server has)")
+	fs.StringVar(&o.CA, "ca", o.CA, "PEM `file`: who issued the server's certificate (default those that the system trusts)")
+	fs.BoolVar(&o.Insecure, "insecure", o.Insecure, "take any certificate")
+	fs.StringVar(&o.User, "user", o.User, "log in as this user, by AUTH PLAIN")
+	fs.StringVar(&o.PasswordFile, "password-file", o.PasswordFile, "`file` with the user's password in its first line")
 	fs.TextVar(&o.Run, "run", o.Run, "`id` of the run in every Message-ID, 16 hexadecimal digits (default random)")
 	fs.Uint64Var(&o.First, "first", o.First, "`number` of the first message")
 	fs.StringVar(&o.Gauge, "gauge", o.Gauge, "`file` in which a sink counts what arrives")
@@ -65,6 +72,12 @@ func (o Options) Args() []string {
 	add(o.Loops != 0, "loops", strconv.Itoa(o.Loops))
 	add(o.Timeout != 0, "timeout", o.Timeout.String())
 	add(o.Grace != 0, "grace", o.Grace.String())
+	add(o.TLS != "", "tls", o.TLS)
+	add(o.TLSVersion != "", "tls-version", o.TLSVersion)
+	add(o.CA != "", "ca", o.CA)
+	add(o.Insecure, "insecure", "true")
+	add(o.User != "", "user", o.User)
+	add(o.PasswordFile != "", "password-file", o.PasswordFile)
 	add(o.Run != 0, "run", o.Run.String())
 	add(o.First != 0, "first", strconv.FormatUint(o.First, 10))
 	add(o.Gauge != "", "gauge", o.Gauge)

@@ -7,6 +7,7 @@ package load
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"sync"
@@ -22,6 +23,8 @@ import (
 type generator struct {
 	opts       Options
 	client     smtp.ClientConfig
+	tls        *tls.Config // nil = in clear
+	auth       string      // the command that logs in, or ""
 	recipients recipients
 	group      *loop.Group
 	lanes      []*lane
@@ -33,6 +36,7 @@ type generator struct {
 	sessions atomic.Int64  // that have not ended
 	done     chan struct{} // closed when the last session has ended
 	failure  atomic.Pointer[string]
+	suite    atomic.Pointer[tlsSuite] // of the last handshake
 }
 
 // lane is what the generator has on one loop: templates that its sessions patch, and the sessions that wait for a message to be due.
@@ -57,6 +61,12 @@ func Run(ctx context.Context, opts Options) (Report, error) {
 	}
 	g := &generator{opts: opts, recipients: newRecipients(opts.Domains, opts.Recipients), done: make(chan struct{}),
 		client: smtp.ClientConfig{Hello: opts.Hello}}
+	if g.tls, err = opts.tlsConfig(opts.Address); err != nil {
+		return Report{}, fmt.Errorf("load: %w", err)
+	}
+	if g.auth, err = opts.authPlain(); err != nil {
+		return Report{}, fmt.Errorf("load: %w", err)
+	}
 	if err := g.makeLanes(); err != nil {
 		return Report{}, fmt.Errorf("load: %w", err)
 	}

@@ -36,6 +36,7 @@ type Options struct {
 	Loops         int           // event loops; default 1: one core saturates any server
 	Timeout       time.Duration // for each reply; default 60 s
 	Grace         time.Duration // how long transactions under way may take to end after the last was started; default 30 s
+	Secure                      // TLS and AUTH; default neither
 
 	Run    ledger.RunID // names the run in every Message-ID; default random
 	First  uint64       // number of the first message; runs in several parts go on where the last part ended
@@ -85,6 +86,8 @@ func (o Options) withDefaults() (Options, error) {
 		return o, errors.New("a rate is kept whatever arrives: no gauge with it")
 	case o.Duration < 0 || o.Timeout < 0 || o.Grace < 0 || o.Interval < 0:
 		return o, errors.New("times must not be negative")
+	case o.Secure.fault() != nil:
+		return o, o.Secure.fault()
 	case o.Recipients > ledger.MaxRecipients || o.Recipients < 0:
 		return o, fmt.Errorf("recipients: want 1..%d", ledger.MaxRecipients)
 	case o.Acknowledged != nil && (o.Acknowledged.Run() != o.Run || o.Acknowledged.Recipients() != o.Recipients):

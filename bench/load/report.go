@@ -56,6 +56,7 @@ type Report struct {
 	Sending time.Duration `json:"sending_ns"`        // from the start to the last final reply
 	Rate    float64       `json:"rate"`              // accepted messages per second of Sending
 	CPU     time.Duration `json:"cpu_ns"`            // of this process, during the run
+	TLS     string        `json:"tls,omitempty"`     // version and cipher suite of the last handshake
 	Failure string        `json:"failure,omitempty"` // the last reason why a connection broke or a message was refused
 }
 
@@ -83,6 +84,9 @@ func (g *generator) report(cpu time.Duration) Report {
 	r := Report{Run: g.opts.Run, Next: g.next.Load(), Progress: g.progress(), Began: g.began, CPU: cpu}
 	if failure := g.failure.Load(); failure != nil {
 		r.Failure = *failure
+	}
+	if suite := g.suite.Load(); suite != nil {
+		r.TLS = suite.version + " " + suite.cipher
 	}
 	for _, l := range g.lanes {
 		r.Sending = max(r.Sending, time.Duration(l.newest.Load()))
@@ -121,6 +125,9 @@ func (r Report) WriteText(w io.Writer) error {
 		{"latency p99", console.Duration(r.Latency.P99)},
 		{"latency p99.9", console.Duration(r.Latency.P999)},
 		{"latency max", console.Duration(r.Latency.Max)},
+	}
+	if r.TLS != "" {
+		rows = append(rows, []string{"TLS", r.TLS})
 	}
 	if r.Accepted > 0 {
 		rows = append(rows, []string{"CPU per message", console.Duration(r.CPU / time.Duration(r.Accepted))})

@@ -24,6 +24,7 @@ type session struct {
 	lane    *lane
 	gen     *generator
 	conn    *loop.Conn
+	prelude prelude
 	client  smtp.Client
 	flights [2]flight // transactions under way, the oldest first, as many as count
 	count   int
@@ -65,10 +66,14 @@ func (s *session) Open(c *loop.Conn) {
 	s.lane.open.Add(1)
 	s.client.Init(&s.gen.client)
 	c.SetDeadline(s.gen.opts.Timeout)
+	s.beginPrelude(c)
 }
 
 // Data feeds replies to the machine.
 func (s *session) Data(c *loop.Conn, p []byte) int {
+	if s.prelude.step != preludeOver {
+		return s.feedPrelude(c, p)
+	}
 	if s.gen.opts.LockStep && !s.ready {
 		maskPipelining(p)
 	}

@@ -17,6 +17,8 @@ type configuration struct {
 	spool  string // directory, or nullSpool
 	events string // file, or "off"
 	route  string
+	chain  string // PEM files of a certificate and its key, or ""
+	key    string
 }
 
 // text writes the configuration; numbers that are 0 in the options are left to the MTA's defaults.
@@ -49,6 +51,9 @@ func (c configuration) text(o *Options) string {
 	fmt.Fprintf(&b, "# Written by mailrace bench.\n%s\n", str("hostname", "mta.bench.mailrace"))
 	section("[engine]", number("loops", o.Loops), str("memory", o.Memory))
 	section("[[listener]]", str("address", c.listen), str("mode", "mx"), `relay_from = ["127.0.0.0/8"]`)
+	if c.chain != "" {
+		section("[tls]", fmt.Sprintf("certificates = [{ chain = %q, key = %q }]", c.chain, c.key))
+	}
 	section("[spool]", str("path", c.spool), number("shards", o.Shards), fmt.Sprintf("sync = %t", !o.NoSync))
 	section("[[route]]", `domains = ["*"]`, str("to", c.route), number("connections", o.Egress))
 	section("[limits]", number("message_size", 2*largest+1<<20), number("recipients", max(1000, o.Recipients)))

@@ -41,6 +41,7 @@ type Options struct {
 	Drain       time.Duration // how long the sink may see nothing new before what is missing counts as lost; default 10 s
 	Backlog     int           // Relay: octets of content that the MTA has accepted and not relayed, beyond which the generator waits; default 64 MiB, -1 = no limit
 	NoVerify    bool          // the sink trusts the octets
+	TLS         bool          // measure the MTA under TLS 1.3 as well, by STARTTLS, over the same long-lived connections
 	Keep        bool          // leave configuration, logs and spool behind
 
 	// Another MTA, measured in place of ours: it runs already, accepts mail at Address, and for Relay sends it to SinkAddress.
@@ -67,7 +68,7 @@ const (
 //	--rounds n       --duration d     --warmup d       --connections n  --lockstep       --size mix     --recipients n
 //	--loops n        --shards n       --egress n       --memory size    --no-sync        --events       --dir path
 //	--drain d        --backlog octets --no-verify      --keep           --address a      --pid n          --metrics url
-//	--sink-address a
+//	--sink-address a --tls
 func BindFlags(fs *flag.FlagSet, o *Options) {
 	fs.IntVar(&o.Rounds, "rounds", cmp.Or(o.Rounds, defaultRounds), "rounds; each measures the null ceiling and the MTA")
 	fs.DurationVar(&o.Duration, "duration", cmp.Or(o.Duration, defaultDuration), "load in a round")
@@ -90,6 +91,7 @@ func BindFlags(fs *flag.FlagSet, o *Options) {
 	fs.StringVar(&o.Address, "address", o.Address, "measure another MTA that runs already, at this `host:port`")
 	fs.IntVar(&o.PID, "pid", o.PID, "its main process")
 	fs.StringVar(&o.Metrics, "metrics", o.Metrics, "`URL` of its metrics")
+	fs.BoolVar(&o.TLS, "tls", o.TLS, "measure the MTA under TLS 1.3, too: each round, beside the same in clear")
 	fs.StringVar(&o.SinkAddress, "sink-address", o.SinkAddress, "where the sink listens (default a free port)")
 }
 

@@ -31,32 +31,54 @@ type Report struct {
 	Rounds      []Round       `json:"rounds"`
 
 	// What follows is made of the rounds.
-	Median  Round          `json:"median"`  // of each figure by itself
-	Ratio   Spread         `json:"ratio"`   // rate of the MTA to that of the ceiling in the same round
-	Account ledger.Account `json:"account"` // of all rounds and targets
-	Notes   []string       `json:"notes"`   // what makes the figures less than what they seem
+	Median  Round          `json:"median"`              // of each figure by itself
+	Ratio   Spread         `json:"ratio"`               // rate of the MTA to that of the ceiling in the same round
+	TLS     *Spread        `json:"ratio_tls,omitempty"` // rate of the MTA under TLS to that in clear in the same round
+	Account ledger.Account `json:"account"`             // of all rounds and targets
+	Notes   []string       `json:"notes"`               // what makes the figures less than what they seem
 }
 
 // summarize fills in what is made of the rounds.
 func (r *Report) summarize() {
 	r.Median, r.Account, r.Notes = Round{}, ledger.Account{}, nil
-	for _, name := range []string{Ceiling, MTA} {
+	for _, name := range r.targets() {
 		r.Median[name] = r.median(name)
 		r.note(name)
 	}
-	var ratios []float64
-	for _, round := range r.Rounds {
-		if ceiling := round[Ceiling].Rate; ceiling > 0 {
-			ratios = append(ratios, round[MTA].Rate/ceiling)
-		}
-	}
-	if len(ratios) > 0 {
-		r.Ratio = Spread{Median: middle(ratios), Min: slices.Min(ratios), Max: slices.Max(ratios)}
+	r.Ratio, r.TLS = r.ratio(MTA, Ceiling), nil
+	if slices.Contains(r.targets(), TLS) {
+		spread := r.ratio(TLS, MTA)
+		r.TLS = &spread
 	}
 	if !r.Account.Clean() {
 		r.Notes = append(r.Notes, fmt.Sprintf("ACCOUNTING: %d lost, %d doubled, %d altered", r.Account.Lost, r.Account.Doubled,
 			r.Account.Altered))
 	}
+}
+
+// targets are the names of what was measured.
+func (r *Report) targets() []string {
+	names := []string{Ceiling, MTA}
+	if len(r.Rounds) > 0 {
+		if _, ok := r.Rounds[0][TLS]; ok {
+			names = append(names, TLS)
+		}
+	}
+	return names
+}
+
+// ratio is that of the rates of two targets in the same round.
+func (r *Report) ratio(of, to string) Spread {
+	var ratios []float64
+	for _, round := range r.Rounds {
+		if base := round[to].Rate; base > 0 {
+			ratios = append(ratios, round[of].Rate/base)
+		}
+	}
+	if len(ratios) == 0 {
+		return Spread{}
+	}
+	return Spread{Median: middle(ratios), Min: slices.Min(ratios), Max: slices.Max(ratios)}
 }
 
 // median of each figure of a target over the rounds. Counts are sums.
@@ -135,7 +157,7 @@ func (r *Report) WriteText(w io.Writer) error {
 		r.Connections, r.Sizes, r.Recipients, durable)
 	header := []string{"", "messages/s", "MTA µs", "generator µs", "sink µs", "syncs/message", "messages/sync", "p50", "p99", "RSS MiB"}
 	var rows [][]string
-	for _, name := range []string{Ceiling, MTA} {
+	for _, name := range r.targets() {
 		m := r.Median[name]
 		rows = append(rows, []string{name, fmt.Sprintf("%.0f", m.Rate), micros(m.CPU), micros(m.GeneratorCPU), micros(m.SinkCPU),
 			figure("%.4f", m.SyncsPerMessage), figure("%.1f", m.MessagesPerSync), console.Duration(m.P50), console.Duration(m.P99),
@@ -145,6 +167,9 @@ func (r *Report) WriteText(w io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(w, "\nratio to the ceiling: %.3f (%.3f to %.3f in %d paired rounds)\n", r.Ratio.Median, r.Ratio.Min, r.Ratio.Max, len(r.Rounds))
+	if r.TLS != nil {
+		fmt.Fprintf(w, "ratio of TLS 1.3 to clear: %.3f (%.3f to %.3f)\n", r.TLS.Median, r.TLS.Min, r.TLS.Max)
+	}
 	fmt.Fprintf(w, "accounting: %s acknowledged", console.Count(r.Account.Acknowledged))
 	if r.Kind == Relay {
 		fmt.Fprintf(w, ", %s arrived, %d lost, %d doubled, %d altered", console.Count(r.Account.Arrived), r.Account.Lost,

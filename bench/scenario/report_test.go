@@ -53,6 +53,16 @@ func TestReportText(t *testing.T) {
 	}
 	golden(t, "relay.txt", b.String())
 
+	for i, round := range r.Rounds {
+		round[TLS] = measureOf(float64(9_000+1000*i), 99, whole)
+	}
+	r.summarize()
+	b.Reset()
+	if err := r.WriteText(&b); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "tls.txt", b.String())
+
 	bad := r.Rounds[0][MTA]
 	bad.Lost, bad.Doubled, bad.Altered, bad.Refused = 3, 2, 1, 4
 	bad.GeneratorBusy = 0.97
@@ -76,6 +86,8 @@ func TestConfigurationText(t *testing.T) {
 	o, _ = Options{Program: []string{"x"}, NoSync: true}.withDefaults()
 	c.spool, c.route = "/tmp/a \"b\"/spool", "discard"
 	golden(t, "mta.toml", c.text(&o))
+	c.chain, c.key = "/tmp/chain.pem", "/tmp/key.pem"
+	golden(t, "tls.toml", c.text(&o))
 }
 
 func TestSumMetric(t *testing.T) {

@@ -107,7 +107,7 @@ type sent struct {
 func (b *bench) send(ctx context.Context, t *target, d time.Duration) (sent, error) {
 	r, err := runLoad(ctx, b.opts.Program, load.Options{Address: t.address, Connections: b.opts.Connections, Duration: d,
 		LockStep: b.opts.LockStep, Sizes: b.opts.Sizes, Recipients: b.opts.Recipients, Sender: "sender@bench.mailrace",
-		Gauge: b.gauge, Window: b.window()})
+		Gauge: b.gauge, Window: b.window(), Secure: t.secure})
 	s := sent{Report: r, account: ledger.Account{Acknowledged: r.Recipients}}
 	if err != nil || b.sink == nil {
 		return s, err

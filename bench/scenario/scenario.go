@@ -58,6 +58,9 @@ func Run(ctx context.Context, kind Kind, opts Options) (report Report, err error
 	if err != nil {
 		return report, err
 	}
+	if opts.TLS {
+		targets = append(targets, targets[len(targets)-1].underTLS())
+	}
 	for n := range opts.Rounds {
 		round := Round{}
 		for _, t := range targets {

@@ -3,6 +3,7 @@ package scenario
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -79,6 +80,7 @@ func serveMain(ctx context.Context, args []string) error {
 		Route    []struct{ To string }
 		Admin    struct{ Address string }
 		Spool    struct{ Path string }
+		TLS      struct{ Certificates []struct{ Chain, Key string } }
 	}
 	if err := toml.Unmarshal(text, &cfg); err != nil {
 		return err
@@ -97,6 +99,14 @@ func serveMain(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	var secure *tls.Config
+	for _, pair := range cfg.TLS.Certificates {
+		c, err := tls.LoadX509KeyPair(pair.Chain, pair.Key)
+		if err != nil {
+			return err
+		}
+		secure = &tls.Config{Certificates: []tls.Certificate{c}}
+	}
 	host, relays := strings.CutPrefix(cfg.Route[0].To, "smtp://")
 	loses := os.Getenv("MTA_LOSES") != "" && cfg.Spool.Path != nullSpool
 	go func() {
@@ -105,7 +115,7 @@ func serveMain(ctx context.Context, args []string) error {
 			if err != nil {
 				return
 			}
-			go session(c, func(rcpts []string, content []byte) {
+			go session(c, secure, func(rcpts []string, content []byte) {
 				if n := messages.Add(1); relays && !(loses && n%10 == 0) {
 					if err := netsmtp.SendMail(host, nil, "a@b.example", rcpts, content); err != nil {
 						panic(err)
@@ -118,10 +128,10 @@ func serveMain(ctx context.Context, args []string) error {
 	return l.Close()
 }
 
-func session(c net.Conn, message func([]string, []byte)) {
+func session(c net.Conn, secure *tls.Config, message func([]string, []byte)) {
 	defer c.Close()
 	var s smtp.Server
-	s.Init(&smtp.ServerConfig{Hostname: "test.example"})
+	s.Init(&smtp.ServerConfig{Hostname: "test.example", StartTLS: secure != nil})
 	s.Greet()
 	var rcpts []string
 	var content, in []byte
@@ -148,6 +158,12 @@ func session(c net.Conn, message func([]string, []byte)) {
 				content = append(content, s.Content()...)
 			case smtp.EndOfData:
 				message(rcpts, content)
+			case smtp.StartTLS:
+				s.Accept()
+				c.Write(s.Pending())
+				s.Flushed()
+				c = tls.Server(c, secure)
+				s.Secured()
 			case smtp.Quit, smtp.Close:
 				c.Write(s.Pending())
 				return
@@ -166,9 +182,13 @@ func TestAcceptAndRelay(t *testing.T) {
 	for _, kind := range []Kind{Accept, Relay} {
 		t.Run(string(kind), func(t *testing.T) {
 			o := options(t)
+			o.TLS = true
 			r, err := Run(t.Context(), kind, o)
 			if err != nil {
 				t.Fatal(err)
+			}
+			if r.TLS == nil || r.TLS.Median <= 0 || r.Median[TLS].Messages == 0 {
+				t.Errorf("under TLS: %+v, %+v", r.TLS, r.Median[TLS])
 			}
 			if len(r.Rounds) != 2 || r.Ratio.Median <= 0 || !r.Account.Clean() || r.Account.Acknowledged == 0 {
 				t.Errorf("%+v", r)

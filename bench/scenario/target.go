@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 
+	"mailrace/bench/certificate"
+	"mailrace/bench/load"
 	"mailrace/bench/proc"
 )
 
@@ -21,13 +23,25 @@ type target struct {
 	pid     int    // 0 = not known
 	metrics string // URL, or ""
 	process *child // nil when it is not ours
+	secure  load.Secure
+
+	authority string // file of who issued its certificate, or ""
 }
 
 // Names of the targets, in the order of a round.
 const (
 	Ceiling = "ceiling" // the same MTA with a spool that keeps nothing
 	MTA     = "mta"
+	TLS     = "tls" // the MTA again, over connections under TLS 1.3
 )
+
+// underTLS is the same MTA, spoken to under TLS. Of one that is not ours any certificate is taken.
+func (t *target) underTLS() *target {
+	other := *t
+	other.name = TLS
+	other.secure = load.Secure{TLS: load.STARTTLS, TLSVersion: "1.3", CA: t.authority, Insecure: t.authority == ""}
+	return &other
+}
 
 // startTarget runs our MTA with the configuration that the scenario asks for, and waits until it accepts mail.
 func startTarget(ctx context.Context, o *Options, kind Kind, name, dir, sinkAddress string) (*target, error) {
@@ -43,6 +57,16 @@ func startTarget(ctx context.Context, o *Options, kind Kind, name, dir, sinkAddr
 		}
 	}
 	var err error
+	if o.TLS && name == MTA {
+		pair, err := certificate.New("127.0.0.1")
+		if err != nil {
+			return nil, err
+		}
+		if c.chain, c.key, err = pair.Write(dir); err != nil {
+			return nil, err
+		}
+		t.authority = c.chain
+	}
 	if c.listen, err = freeAddress(); err != nil {
 		return nil, err
 	}

@@ -65,7 +65,8 @@ func TestFateFollowsFromTheSeed(t *testing.T) {
 func TestArgsReadBack(t *testing.T) {
 	want := Options{Address: "127.0.0.1:0", Hostname: "me", Loops: 2, Delay: Delays{Dot: time.Second}, Tempfail: Shares{Mail: 0.5},
 		Permfail: Shares{Rcpt: 0.25}, Drop: Shares{Data: 0.125}, Seed: 9, NoVerify: true, NoCount: true, Store: "dir",
-		Record: "file", Gauge: "gauge", MaxSize: 1000, Timeout: time.Minute, Interval: time.Hour}
+		Record: "file", Gauge: "gauge", MaxSize: 1000, Timeout: time.Minute, Interval: time.Hour,
+		TLS: startTLS, Chain: "chain", Key: "key"}
 	var got Options
 	fs := flag.NewFlagSet("sink", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)

@@ -27,6 +27,9 @@ type Options struct {
 	Gauge    string        // file in which the recipients that arrive are counted, for a generator; "" = none
 	MaxSize  int64         // octets of content; default 1 GiB
 	Timeout  time.Duration // for the next octets of a client; default 10 min
+	TLS      string        // "starttls": offer STARTTLS; "implicit": TLS from the start; "" = in clear only
+	Chain    string        // PEM file of its certificate; default one that is made for the run, for Hostname, localhost and 127.0.0.1
+	Key      string        // PEM file of the certificate's key
 
 	Progress func(Report)  // called every Interval by one goroutine
 	Interval time.Duration // default 1 s
@@ -45,7 +48,7 @@ const (
 //	--address host:port  --hostname name      --loops n            --delay verb=d,…     --tempfail verb=share,…
 //	--permfail …         --drop …             --seed n             --no-verify          --no-count
 //	--store dir          --record file        --gauge file         --max-size octets    --timeout d
-//	--interval d
+//	--interval d         --tls way            --chain file         --key file
 func BindFlags(fs *flag.FlagSet, o *Options) {
 	fs.StringVar(&o.Address, "address", cmp.Or(o.Address, "127.0.0.1:2526"), "`host:port` to listen on")
 	fs.StringVar(&o.Hostname, "hostname", cmp.Or(o.Hostname, defaultHostname), "`name` in the banner")
@@ -62,6 +65,9 @@ func BindFlags(fs *flag.FlagSet, o *Options) {
 	fs.StringVar(&o.Gauge, "gauge", o.Gauge, "`file` in which what arrives is counted, for a generator")
 	fs.Int64Var(&o.MaxSize, "max-size", cmp.Or(o.MaxSize, defaultMaxSize), "most octets of a message")
 	fs.DurationVar(&o.Timeout, "timeout", cmp.Or(o.Timeout, defaultTimeout), "how long a client may be silent")
+	fs.StringVar(&o.TLS, "tls", o.TLS, "\"starttls\": offer STARTTLS; \"implicit\": TLS from the start (default in clear only)")
+	fs.StringVar(&o.Chain, "chain", o.Chain, "PEM `file` of the certificate (default one that is made for the run)")
+	fs.StringVar(&o.Key, "key", o.Key, "PEM `file` of its key")
 	fs.DurationVar(&o.Interval, "interval", cmp.Or(o.Interval, defaultInterval), "time between progress reports")
 }
 
@@ -88,6 +94,9 @@ func (o Options) Args() []string {
 	add(o.Gauge != "", "gauge", o.Gauge)
 	add(o.MaxSize != 0, "max-size", strconv.FormatInt(o.MaxSize, 10))
 	add(o.Timeout != 0, "timeout", o.Timeout.String())
+	add(o.TLS != "", "tls", o.TLS)
+	add(o.Chain != "", "chain", o.Chain)
+	add(o.Key != "", "key", o.Key)
 	add(o.Interval != 0, "interval", o.Interval.String())
 	return args
 }
@@ -104,6 +113,12 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Loops < 0 || o.MaxSize < 0 || o.Timeout < 0 || o.Interval < 0 {
 		return o, errors.New("loops, sizes and times must not be negative")
+	}
+	switch {
+	case o.TLS != "" && o.TLS != startTLS && o.TLS != implicitTLS:
+		return o, fmt.Errorf("tls %q: want %s or %s", o.TLS, startTLS, implicitTLS)
+	case (o.Chain == "") != (o.Key == "") || o.TLS == "" && o.Chain != "":
+		return o, errors.New("a chain needs its key, the key its chain, and both TLS")
 	}
 	for v := range verbs {
 		if sum := o.Tempfail[v] + o.Permfail[v] + o.Drop[v]; sum > 1 {

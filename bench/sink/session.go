@@ -17,10 +17,11 @@ type session struct {
 	file    *storedMessage
 	hello   string // argument of EHLO, when messages are stored
 
-	timer  loop.Timer
-	parked bool // a reply waits for the timer
-	verb   Verb // whose reply it is
-	ended  bool // no more octets are read
+	timer   loop.Timer
+	parked  bool // a reply waits for the timer
+	verb    Verb // whose reply it is
+	shaking bool // the TLS handshake is due or under way
+	ended   bool // no more octets are read
 }
 
 // rcpt is an accepted forward-path: its index in a numbered message or -1, and its hash for foreign ones.
@@ -40,6 +41,18 @@ func (x *session) Open(c *loop.Conn) {
 	x.lane.open.Add(1)
 	x.server.Init(&x.sink.config)
 	c.SetDeadline(x.sink.opts.Timeout)
+	if x.sink.opts.TLS == implicitTLS {
+		c.StartTLSAtOnce(x.sink.tls, func() {
+			x.server.Secured()
+			x.welcome()
+		})
+		return
+	}
+	x.welcome()
+}
+
+// welcome greets, or not.
+func (x *session) welcome() {
 	if x.wait(Connect) {
 		return
 	}
@@ -51,7 +64,7 @@ func (x *session) Open(c *loop.Conn) {
 func (x *session) Data(c *loop.Conn, p []byte) int {
 	c.SetDeadline(x.sink.opts.Timeout)
 	n := 0
-	for !x.parked && !x.ended {
+	for !x.parked && !x.ended && !x.shaking {
 		used, ev := x.server.Feed(p[n:])
 		n += used
 		if ev == smtp.NeedInput {
@@ -63,6 +76,9 @@ func (x *session) Data(c *loop.Conn, p []byte) int {
 		n = len(p)
 	}
 	x.flush()
+	if x.shaking && !x.ended {
+		c.StartTLS(x.sink.tls, x.secured)
+	}
 	return n
 }
 
@@ -84,6 +100,9 @@ func (x *session) event(ev smtp.Event) {
 		x.file.write(x.server.Content())
 	case smtp.EndOfData:
 		x.answer(Dot)
+	case smtp.StartTLS:
+		x.server.Accept()
+		x.shaking = true
 	case smtp.Reset:
 		x.forget()
 	case smtp.Quit, smtp.Close:

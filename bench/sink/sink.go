@@ -5,6 +5,7 @@ package sink
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"os"
@@ -21,6 +22,7 @@ import (
 type Sink struct {
 	opts    Options
 	config  smtp.ServerConfig
+	tls     *tls.Config // nil = in clear only
 	judge   *judge
 	book    *ledger.Book
 	lanes   []lane // by loop
@@ -49,6 +51,10 @@ func Start(opts Options) (*Sink, error) {
 		config: smtp.ServerConfig{Hostname: opts.Hostname, MaxSize: opts.MaxSize, MaxRecipients: ledger.MaxRecipients,
 			MaxErrors: unlimited, MaxCommands: unlimited},
 	}
+	if s.tls, err = opts.tlsConfig(); err != nil {
+		return nil, fmt.Errorf("sink: %w", err)
+	}
+	s.config.StartTLS = opts.TLS == startTLS
 	if opts.Gauge != "" {
 		if s.gauge, err = gauge.Open(opts.Gauge); err != nil {
 			return nil, fmt.Errorf("sink: %w", err)

@@ -35,10 +35,12 @@ func loadCommand() *cobra.Command {
 		Use:   "load",
 		Short: "Generate mail for any SMTP server, and time it",
 		Long: `Generate numbered mail, as fast as the server takes it or at a fixed rate, until the count, the duration or Ctrl-C ends it.
-The latency of a message runs from its envelope (with --rate: from when it was due) to the reply to its end of data.`,
+The latency of a message runs from its envelope (with --rate: from when it was due) to the reply to its end of data. With --tls and --user the
+connections begin with TLS and AUTH, and are as long-lived as without.`,
 		Example: `  mailrace load --address 127.0.0.1:2525 --connections 200 --duration 10s
   mailrace load --messages 1000 --size 4KiB:70,30KiB:25,1MiB:5 --recipients 3 --domains 50
-  mailrace load --rate 2000 --duration 1m --json`,
+  mailrace load --rate 2000 --duration 1m --json
+  mailrace load --address mail.example.com:587 --tls starttls --user app --password-file app.password --messages 100`,
 		Args: cobra.NoArgs,
 	}
 	out := addOutput(c, "print the report as JSON")
@@ -56,6 +58,7 @@ func sinkCommand() *cobra.Command {
 and delay, refuse or drop in the shares that are asked for.`,
 		Example: `  mailrace sink --address 127.0.0.1:2526
   mailrace sink --tempfail rcpt=0.05,dot=0.01 --permfail rcpt=0.02 --delay dot=50ms --drop data=0.001
+  mailrace sink --tls starttls --chain fullchain.pem --key privkey.pem
   mailrace sink --json --interval 5s`,
 		Args: cobra.NoArgs,
 	}
@@ -104,7 +107,8 @@ func scenarioCommand(kind scenario.Kind, short string) *cobra.Command {
 		Long: short + `.
 
 The node runs beside the same node with a spool that keeps nothing (the null ceiling), in interleaved rounds, as processes of their own, with the
-same generator. Printed are messages per second, CPU per message of each process, syncs per message, and the ratio to the ceiling.`,
+same generator. Printed are messages per second, CPU per message of each process, syncs per message, and the ratio to the ceiling. With --tls each
+round measures the node once more under TLS 1.3, by STARTTLS, and the ratio to the same in clear is printed.`,
 		Args: cobra.NoArgs,
 	}
 	out := addOutput(c, "print the report as JSON")

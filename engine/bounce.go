@@ -76,7 +76,7 @@ func (a *lane) report(m *message.Message, vs []verdict, original []*message.Chun
 		Arrived: m.Arrival(), SMTPUTF8: m.Flags&message.SMTPUTF8 != 0,
 	}
 	if m.DSN != nil {
-		r.EnvelopeID, r.Full = m.DSN.EnvelopeID, m.DSN.Return == message.ReturnFull && m.Chunks == 1
+		r.EnvelopeID, r.Full = m.DSN.EnvelopeID, m.DSN.Return == message.ReturnFull && m.Chunks == 1 && m.Flags&message.RequireTLS == 0
 	}
 	if len(original) > 0 {
 		r.Content = original[0].B
@@ -93,6 +93,7 @@ func (a *lane) report(m *message.Message, vs []verdict, original []*message.Chun
 		return
 	}
 	op := spool.NewOp()
+	flags |= m.Flags & message.RequireTLS // what it reports is as confidential: RFC 8689 §5
 	a.compose(op, r.ID, "", []string{m.From}, flags, content)
 	a.node.stats.dsns.Inc()
 	a.resolve(m, op, indices(vs)...)

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -96,23 +97,32 @@ func (a *lane) env() router.Env {
 	}
 }
 
-func newOutbound(n *Node) *egress.Options {
+func newOutbound(n *Node) (*egress.Options, error) {
 	c := n.cfg
-	return &egress.Options{
-		SMTP: &smtp.ClientConfig{Hello: c.Hostname}, ConnectTimeout: c.Egress.ConnectTimeout,
-		CommandTimeout: c.Egress.CommandTimeout, DataTimeout: c.Egress.DataTimeout, Load: n.load, Log: n.log,
+	roots, err := c.Egress.CAs()
+	if err != nil {
+		return nil, fmt.Errorf("certificate authorities: %w", err)
 	}
+	return &egress.Options{
+		SMTP: &smtp.ClientConfig{Hello: c.Hostname}, TLS: egress.NewTLS(roots), Stats: egress.NewStats(n.metrics), ConnectTimeout: c.Egress.ConnectTimeout,
+		CommandTimeout: c.Egress.CommandTimeout, DataTimeout: c.Egress.DataTimeout, Load: n.load, Log: n.log,
+	}, nil
+}
+
+var securities = map[config.Security]router.TLS{
+	config.TLSOpportunistic: router.TLSOpportunistic, config.TLSOff: router.TLSOff, config.TLSRequired: router.TLSRequired, config.TLSVerified: router.TLSVerified,
 }
 
 // routes are the configured routes in the router's terms; without any, everything goes by MX.
 func routes(c *config.Config) []router.Route {
 	if len(c.Routes) == 0 {
-		return []router.Route{{Domains: []string{"*"}, Kind: router.MX, Port: c.Egress.Port}}
+		return []router.Route{{Domains: []string{"*"}, Kind: router.MX, Port: c.Egress.Port, TLS: securities[c.Egress.TLS]}}
 	}
 	kinds := map[config.TargetKind]router.Kind{config.ToMX: router.MX, config.ToHost: router.Host, config.ToDiscard: router.Discard}
 	rs := make([]router.Route, len(c.Routes))
 	for i, r := range c.Routes {
 		rs[i] = router.Route{Domains: r.Domains, Kind: kinds[r.To.Kind], Host: r.To.Host, Port: r.To.Port, Connections: r.Connections}
+		rs[i].TLS = securities[cmp.Or(r.TLS, c.Egress.TLS)]
 		if r.To.Kind == config.ToMX {
 			rs[i].Port = c.Egress.Port
 		}

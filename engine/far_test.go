@@ -2,7 +2,9 @@ package engine
 
 import (
 	"bufio"
+	"crypto/tls"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"slices"
@@ -60,13 +62,17 @@ type letter struct {
 	to      []string // accepted recipients
 	content string   // with trace header
 	peer    int      // number of the connection
+	tls     bool     // it came under TLS
+	chunked bool     // by BDAT
 }
 
 // peer is one connection of a far server.
 type peer struct {
 	*far
 	wire
-	number int // from 1
+	raw     net.Conn // below TLS
+	number  int      // from 1
+	secured bool
 }
 
 // listen starts a server that calls serve on a goroutine for each connection. All end with the test.
@@ -89,7 +95,7 @@ func listenAt(t *testing.T, address string, serve func(*peer)) *far {
 				return
 			}
 			f.mu.Lock()
-			p := &peer{far: f, wire: wire{c, bufio.NewReaderSize(c, 64<<10)}, number: len(f.peers) + 1}
+			p := &peer{far: f, raw: c, wire: wire{c, bufio.NewReaderSize(c, 64<<10)}, number: len(f.peers) + 1}
 			f.peers = append(f.peers, p)
 			f.mu.Unlock()
 			f.wait.Go(func() {
@@ -106,7 +112,7 @@ func (f *far) close() {
 	f.l.Close()
 	f.mu.Lock()
 	for _, p := range f.peers {
-		p.Close()
+		p.raw.Close()
 	}
 	f.mu.Unlock()
 	f.wait.Wait()
@@ -149,7 +155,9 @@ const hangUp = "\x00"
 
 // manners are how a peer receives.
 type manners struct {
-	extensions []string // nil = everything
+	extensions []string    // nil = everything
+	tls        *tls.Config // offer STARTTLS
+	secret     []string    // extensions that are offered under TLS only
 	// answer gives a reply of its own to "" (the connection), a command line, or "." (the end of data); "" leaves it to the good one.
 	answer func(p *peer, line string) string
 }
@@ -187,7 +195,13 @@ func (p *peer) respond(l *letter, m manners, line, reply string) bool {
 		good = "220 far.example ESMTP"
 	case "EHLO":
 		good = "250-far.example"
-		for _, e := range append(slices.Clone(m.extensions), "HELP") {
+		offers := append(slices.Clone(m.extensions), "HELP")
+		if p.secured {
+			offers = append(offers, m.secret...)
+		} else if m.tls != nil {
+			offers = append(offers, "STARTTLS")
+		}
+		for _, e := range offers {
 			good += "\r\n250-" + e
 		}
 		i := strings.LastIndex(good, "250-")
@@ -207,6 +221,10 @@ func (p *peer) respond(l *letter, m manners, line, reply string) bool {
 		if len(l.to) == 0 {
 			good = "554 5.5.1 no valid recipients"
 		}
+	case "STAR":
+		good = "220 2.0.0 go ahead"
+	case "BDAT":
+		return p.chunk(l, line, reply)
 	case "QUIT":
 		good = "221 2.0.0 Bye"
 	}
@@ -219,7 +237,9 @@ func (p *peer) respond(l *letter, m manners, line, reply string) bool {
 	switch {
 	case !accepted:
 	case verb == "MAIL":
-		*l = letter{mail: line, peer: p.number}
+		*l = letter{mail: line, peer: p.number, tls: p.secured}
+	case verb == "STAR":
+		return p.secure(m.tls)
 	case verb == "RCPT":
 		l.to = append(l.to, strings.TrimSuffix(strings.TrimPrefix(line, "RCPT TO:<"), ">"))
 	case verb == "DATA":
@@ -244,6 +264,41 @@ func (p *peer) respond(l *letter, m manners, line, reply string) bool {
 	case verb == "QUIT":
 		return false
 	}
+	return true
+}
+
+// chunk takes a message that comes in one.
+func (p *peer) chunk(l *letter, line, reply string) bool {
+	var size int
+	if _, err := fmt.Sscanf(line, "BDAT %d LAST", &size); err != nil {
+		p.t.Errorf("%q: %v", line, err)
+		return false
+	}
+	content := make([]byte, size)
+	if _, err := io.ReadFull(p.r, content); err != nil {
+		return false
+	}
+	l.content, l.chunked = string(content), true
+	switch {
+	case reply != "":
+		p.say(reply)
+	case len(l.to) == 0:
+		p.say("554 5.5.1 no valid recipients")
+	default:
+		p.far.mail <- *l
+		p.say("250 2.0.0 Ok")
+		*l = letter{peer: p.number}
+	}
+	return true
+}
+
+// secure is the handshake behind STARTTLS.
+func (p *peer) secure(cfg *tls.Config) bool {
+	c := tls.Server(p.Conn, cfg)
+	if err := c.HandshakeContext(p.t.Context()); err != nil {
+		return false
+	}
+	p.wire, p.secured = wire{c, bufio.NewReaderSize(c, 64<<10)}, true
 	return true
 }
 

@@ -202,8 +202,8 @@ func (n *Node) openRouter() (err error) {
 	}
 	metrics.RegisterSet(n.router.Metrics())
 	metrics.RegisterSet(n.resolver.Metrics())
-	n.outbound = newOutbound(n)
-	return nil
+	n.outbound, err = newOutbound(n)
+	return err
 }
 
 // tight says that content should leave memory: the spool has it.

@@ -9,6 +9,8 @@ import (
 var (
 	noDomain = &mx.Answer{Class: mx.Permanent, Code: 550, Enhanced: "5.1.3", Text: "the address has no valid domain"}
 	noRoute  = &mx.Answer{Class: mx.Temporary, Code: 451, Enhanced: "4.3.5", Text: "no route is configured for this domain"}
+	// RFC 8689 §4.2.1: the MX lookup must be secured by DNSSEC or MTA-STS.
+	noProof = &mx.Answer{Class: mx.Permanent, Code: 550, Enhanced: "5.7.30", Text: "the message asks for REQUIRETLS, and nothing proves which mail exchangers the domain has"}
 )
 
 // destination is what recipients must have in common to share a transaction.
@@ -65,9 +67,12 @@ func (s *Scheduler) route(m *message.Message, i int, held bool) {
 	name, err := mx.Normal(domain)
 	answer := noDomain
 	if err == nil {
-		if d.route = s.opts.Table.Match(name); d.route == nil {
+		switch d.route = s.opts.Table.Match(name); {
+		case d.route == nil:
 			answer = noRoute
-		} else {
+		case d.route.Kind == MX && m.Flags&message.RequireTLS != 0 && m.From != "":
+			answer = noProof
+		default:
 			answer, q, d.asking = s.find(d.route, name)
 		}
 	}

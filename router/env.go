@@ -53,4 +53,6 @@ type Target struct {
 	Route string         // Route.Name
 	Host  string         // the host's name without trailing dot, or the text of its address where the route names none
 	Addr  netip.AddrPort // dial exactly this: it passed the address filter
+	Kind  Kind           // of the route: the name of a Host is the operator's word, that of an MX the DNS's
+	TLS   TLS            // of the route
 }

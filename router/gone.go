@@ -19,7 +19,7 @@ func (l *Link) Gone(reason Reason, o *Outcome) {
 		site.lastError = failure
 	}
 	switch {
-	case reason == GoneUnreachable || reason == GoneRefused:
+	case reason == GoneUnreachable || reason == GoneRefused || reason == GoneInsecure:
 		l.blame()
 	case reason == GoneBroken && len(l.taken) > 0 || useless: // once may be the fault of a message, or a coincidence
 		if site.broken++; site.broken > 1 {
@@ -47,9 +47,9 @@ func (s *Scheduler) feedStarving() {
 func (l *Link) failure(reason Reason, o *Outcome) Outcome {
 	f := Outcome{Class: Deferred, Host: l.target.Host, Addr: l.target.Addr}
 	if o != nil {
-		f.Code, f.Enhanced, f.Text, f.Remote = o.Code, o.Enhanced, o.Text, o.Remote
+		f.Code, f.Enhanced, f.Text, f.Remote, f.TLSVersion, f.TLSCipher = o.Code, o.Enhanced, o.Text, o.Remote, o.TLSVersion, o.TLSCipher
 	}
-	if f.Code/100 != 4 { // another host may do better: no refusal of a session is final. RFC 5321 §3.1
+	if f.Code/100 != 4 && reason != GoneInsecure { // another host may do better: no refusal of a session is final. RFC 5321 §3.1
 		f.Enhanced = [...]string{GoneClosed: "4.4.2", GoneUnreachable: "4.4.1", GoneRefused: "4.3.0", GoneBroken: "4.4.2"}[reason]
 	}
 	if f.Text == "" {
@@ -129,6 +129,8 @@ func (s *Scheduler) countGone(reason Reason) {
 		s.stats.unreachable.Add(1)
 	case GoneRefused:
 		s.stats.refused.Add(1)
+	case GoneInsecure:
+		s.stats.insecure.Add(1)
 	case GoneBroken:
 		s.stats.broken.Add(1)
 	}

@@ -31,6 +31,9 @@ type Outcome struct {
 	Text     string     // text of the reply or of the error
 	Source   netip.Addr // our address on the connection; invalid where there was none
 
+	TLSVersion string // of the connection, as in "TLS 1.3"; "" = in clear, or there was none
+	TLSCipher  string // as in "TLS_AES_128_GCM_SHA256"
+
 	State   message.State  // where the recipient stands now: Delivered, Deferred, Bounced or Expired
 	InDoubt bool           // the connection was lost between the final dot and its reply: the peer may have taken the message
 	Silent  bool           // the peer took over the mail but offers no DSN: nobody but us will tell of the success. RFC 3461 §5.2.2
@@ -57,12 +60,14 @@ const (
 	GoneUnreachable
 	// GoneRefused: the peer refused the session: anything but 220 as its banner, 5xx to EHLO and HELO, or 421 at any time.
 	GoneRefused
+	// GoneInsecure: the connection cannot be secured as the route demands.
+	GoneInsecure
 	// GoneBroken: the connection was lost, timed out, or the peer broke the protocol while a transaction was under way.
 	GoneBroken
 )
 
 func (r Reason) String() string {
-	return [...]string{"closed", "unreachable", "refused", "broken"}[r]
+	return [...]string{"closed", "unreachable", "refused", "insecure", "broken"}[r]
 }
 
 // replyTextMax bounds Recipient.Reply: it is stored with each deferred recipient.

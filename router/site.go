@@ -12,11 +12,12 @@ import (
 )
 
 // siteKey tells sites apart. What an operator's route leads to never shares a site with what DNS says: addresses that only the operator may
-// name must not be reached through somebody's MX record.
+// name must not be reached through somebody's MX record. Nor do routes that want different TLS: their connections are not alike.
 type siteKey struct {
 	kind mx.Kind
 	key  string
 	port uint16
+	tls  TLS
 }
 
 // Site is a set of mail exchangers with the mail that waits for it and the connections to it. It belongs to its owner loop.
@@ -51,7 +52,7 @@ type Site struct {
 
 // siteOf returns the site that t goes to.
 func (s *Scheduler) siteOf(t *Transaction) *Site {
-	k := siteKey{t.answer.Query.Kind, t.answer.Key, t.route.Port}
+	k := siteKey{t.answer.Query.Kind, t.answer.Key, t.route.Port, t.route.TLS}
 	site := s.sites[k]
 	if site == nil {
 		k.key = strings.Clone(k.key)

@@ -23,6 +23,20 @@ const (
 	Discard
 )
 
+// TLS is how connections of a route are secured.
+type TLS uint8
+
+const (
+	// TLSOpportunistic: under TLS where the host offers it; a certificate need not be verified, and where TLS fails mail goes in clear.
+	TLSOpportunistic TLS = iota
+	// TLSOff: in clear.
+	TLSOff
+	// TLSRequired: under TLS or not at all; a certificate need not be verified.
+	TLSRequired
+	// TLSVerified: the same, with a certificate for the name of the host.
+	TLSVerified
+)
+
 // smtpPort is where mail exchangers listen. RFC 5321 §4.5.4.2
 const smtpPort = 25
 
@@ -34,6 +48,7 @@ type Route struct {
 	Host        string // Host: a name, or an IP address with or without brackets
 	Port        uint16 // 0 = 25; of an MX route the port of every mail exchanger
 	Connections int    // most connections to each site; 0 = Options.SiteConnections
+	TLS         TLS
 
 	query mx.Query // Host: what to look up
 }

@@ -77,14 +77,16 @@ type TLS struct {
 }
 
 // ClientCAs reads ClientCA.
-func (t *TLS) ClientCAs() (*x509.CertPool, error) {
-	data, err := os.ReadFile(t.ClientCA)
+func (t *TLS) ClientCAs() (*x509.CertPool, error) { return readPool(t.ClientCA) }
+
+func readPool(file string) (*x509.CertPool, error) {
+	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(data) {
-		return nil, fmt.Errorf("%s holds no certificate in PEM form", quote(t.ClientCA))
+		return nil, fmt.Errorf("%s holds no certificate in PEM form", quote(file))
 	}
 	return pool, nil
 }
@@ -116,8 +118,23 @@ type Queue struct {
 type Route struct {
 	Domains     []string // lower-case names, "*.suffix" (every name below suffix, not suffix itself), or "*"
 	To          Target
-	Connections int // most connections to each site of this route; 0 = Egress.Connections
+	Connections int      // most connections to each site of this route; 0 = Egress.Connections
+	TLS         Security // "" = Egress.TLS
 }
+
+// Security says whether deliveries go under TLS.
+type Security string
+
+const (
+	// TLSOpportunistic: where the host offers it, whatever its certificate; where it fails, in clear. RFC 7435
+	TLSOpportunistic Security = "opportunistic"
+	// TLSRequired: or not at all; whatever the certificate.
+	TLSRequired Security = "required"
+	// TLSVerified: or not at all, with a certificate for the name of the host.
+	TLSVerified Security = "verified"
+	// TLSOff: never.
+	TLSOff Security = "off"
+)
 
 // TargetKind is the way a route leads.
 type TargetKind uint8
@@ -157,10 +174,20 @@ type Egress struct {
 	Messages       int            // transactions over one connection, 0 = no limit
 	Port           uint16         // port of MX hosts
 	Allow          []netip.Prefix // addresses that MX routes may reach although they are private, loopback or otherwise not public
+	TLS            Security       // of routes that say nothing: TLSOpportunistic or TLSOff
+	CA             string         // PEM file: who issues the certificates of hosts that are to be verified; "" = those whom the system trusts. Read at start
 	Idle           time.Duration  // how long a connection without work is kept
-	ConnectTimeout time.Duration
-	CommandTimeout time.Duration // for the banner and for the reply to each command
-	DataTimeout    time.Duration // for the reply to the end of data
+	ConnectTimeout time.Duration  // also of a TLS handshake
+	CommandTimeout time.Duration  // for the banner and for the reply to each command
+	DataTimeout    time.Duration  // for the reply to the end of data
+}
+
+// CAs reads CA; nil stands for those whom the system trusts.
+func (e *Egress) CAs() (*x509.CertPool, error) {
+	if e.CA == "" {
+		return nil, nil
+	}
+	return readPool(e.CA)
 }
 
 // DNS is whom to ask.
@@ -233,7 +260,7 @@ func Default() *Config {
 		Spool:  Spool{Path: "spool", Sync: true},
 		Queue:  Queue{RetryMin: 5 * time.Minute, RetryMax: 4 * time.Hour, Expire: 5 * 24 * time.Hour, HoldMax: 7 * 24 * time.Hour, DeliverByMin: time.Minute},
 		Egress: Egress{
-			Connections: 20, Recipients: 100, Messages: 1000, Port: 25, Idle: 10 * time.Second,
+			Connections: 20, Recipients: 100, Messages: 1000, Port: 25, TLS: TLSOpportunistic, Idle: 10 * time.Second,
 			ConnectTimeout: 30 * time.Second, CommandTimeout: 5 * time.Minute, DataTimeout: 10 * time.Minute,
 		},
 		DNS: DNS{Timeout: 5 * time.Second},

@@ -56,6 +56,11 @@ var faults = []struct{ toml, want string }{
 		`m.toml:7:1: egress.port: an array is not a whole number: want digits without quotes`},
 	{"+[listener.tls]\n", `m.toml:5:11: listener.tls: unknown key: [listener] has address, mode, relay_from, relay_domains, greet_delay, proxy_from, xclient_from, relay_certificates, starttls`},
 
+	{"+[[route]]\ndomains = ['*']\nto = 'mx'\ntls = 'verifed'\n[egress]\ntls = 'required'\nca = '/nowhere/ca.pem'\n", "" +
+		`m.toml:8:7: route.tls: "verifed" is not known: did you mean "verified"?` + "\n" +
+		`m.toml:10:7: egress.tls: "required" is not known: want opportunistic, off` + "\n" +
+		`m.toml:11:6: egress.ca: open /nowhere/ca.pem: no such file or directory`},
+
 	// host names and addresses
 	{"hostname = 'mail'\n[[listener]]\naddress='1.2.3.4:25'\nmode='mx'", `m.toml:1:12: hostname: "mail" is a short name: want the full one, as in "mail.example.com"`},
 	{"hostname = 'ma_il.example.com'\n[[listener]]\naddress='1.2.3.4:25'\nmode='mx'", `m.toml:1:12: hostname: "ma_il.example.com" is not a domain name: want the full name of this node, as in "mail.example.com"`},

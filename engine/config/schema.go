@@ -68,6 +68,7 @@ func schema(c *Config) []field {
 				{"domains", list(&route.Domains, lower)},
 				{"to", parsed(&route.To, parseTarget)},
 				{"connections", integer(&route.Connections)},
+				{"tls", text((*string)(&route.TLS))},
 			}
 		})},
 		{"egress", table([]field{
@@ -76,6 +77,8 @@ func schema(c *Config) []field {
 			{"messages", integer(&c.Egress.Messages)},
 			{"port", port(&c.Egress.Port)},
 			{"allow", list(&c.Egress.Allow, parsePrefix)},
+			{"tls", text((*string)(&c.Egress.TLS))},
+			{"ca", text(&c.Egress.CA)},
 			{"idle", duration(&c.Egress.Idle)},
 			{"connect_timeout", duration(&c.Egress.ConnectTimeout)},
 			{"command_timeout", duration(&c.Egress.CommandTimeout)},

@@ -197,6 +197,9 @@ func (k *checker) routes(routes []Route) {
 			k.complain(key+".to", "%s has no host or no port", quote(r.To.String()))
 		}
 		k.within(key+".connections", r.Connections, 0, 10_000)
+		if r.TLS != "" {
+			k.oneOf(key+".tls", string(r.TLS), string(TLSOpportunistic), string(TLSRequired), string(TLSVerified), string(TLSOff))
+		}
 	}
 }
 
@@ -205,6 +208,10 @@ func (k *checker) egress(e *Egress) {
 	k.within("egress.recipients", e.Recipients, 1, 10_000)
 	k.within("egress.messages", e.Messages, 0, 1_000_000_000)
 	k.within("egress.port", int(e.Port), 1, 65535)
+	k.oneOf("egress.tls", string(e.TLS), string(TLSOpportunistic), string(TLSOff))
+	if _, err := e.CAs(); err != nil {
+		k.complain("egress.ca", "%v", err)
+	}
 	k.lasts("egress.idle", e.Idle, 0, time.Hour)
 	k.lasts("egress.connect_timeout", e.ConnectTimeout, 100*time.Millisecond, 10*time.Minute)
 	k.lasts("egress.command_timeout", e.CommandTimeout, 100*time.Millisecond, time.Hour)

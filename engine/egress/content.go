@@ -91,7 +91,7 @@ func (d *delivery) append(iov [][]byte, scratch []byte) (_ [][]byte, _ []byte, d
 			break
 		}
 		p := d.chunk(d.next)
-		if m.Flags&message.LeadingDots != 0 {
+		if m.Flags&(message.LeadingDots|message.Binary) == message.LeadingDots { // binary content goes by BDAT
 			from := len(scratch)
 			scratch, d.bol = smtp.AppendStuffed(scratch, p, d.bol)
 			p = scratch[from:]
@@ -100,27 +100,4 @@ func (d *delivery) append(iov [][]byte, scratch []byte) (_ [][]byte, _ []byte, d
 		d.next++
 	}
 	return iov, scratch, d.next > m.Chunks
-}
-
-// passOn adds to p and to d.params what the sender said about its notifications: with the message the duty to notify goes to the next host.
-// RFC 3461 §5.2.1
-func (d *delivery) passOn(p *smtp.MailParams) {
-	m := d.tx.Message
-	if m.DSN != nil {
-		p.Return, p.EnvID = m.DSN.Return, smtp.AppendXtext(nil, m.DSN.EnvelopeID)
-	}
-	said := m.DSN != nil && len(m.DSN.Originals) > 0
-	for _, i := range d.tx.Recipients {
-		said = said || m.Recipients[i].Notify != message.NotifyDefault
-	}
-	if !said {
-		return
-	}
-	for _, i := range d.tx.Recipients {
-		r := smtp.RcptParams{Notify: m.Recipients[i].Notify}
-		if original := m.DSN.Original(i); original != "" {
-			r.Original = smtp.AppendOriginal(nil, original)
-		}
-		d.params = append(d.params, r)
-	}
 }

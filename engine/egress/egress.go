@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/VictoriaMetrics/metrics"
+
 	"mailrace/engine/loop"
 	"mailrace/proto/message"
 	"mailrace/proto/smtp"
@@ -19,7 +21,10 @@ import (
 type Options struct {
 	SMTP *smtp.ClientConfig
 
-	ConnectTimeout time.Duration
+	TLS   *TLS
+	Stats *Stats
+
+	ConnectTimeout time.Duration // also of a TLS handshake
 	CommandTimeout time.Duration // for the banner and the reply to a command: RFC 5321 §4.5.3.2
 	DataTimeout    time.Duration // for the reply to the end of data: RFC 5321 §4.5.3.2.6
 
@@ -30,8 +35,27 @@ type Options struct {
 	Log *slog.Logger
 }
 
+// Stats count TLS with remote servers.
+type Stats struct {
+	Handshakes, Failed, Refused *metrics.Counter
+}
+
+// NewStats registers the figures in a set.
+func NewStats(set *metrics.Set) *Stats {
+	return &Stats{
+		Handshakes: set.NewCounter(`mailrace_egress_tls_handshakes_total{result="ok"}`),
+		Failed:     set.NewCounter(`mailrace_egress_tls_handshakes_total{result="failed"}`),
+		Refused:    set.NewCounter(`mailrace_egress_tls_handshakes_total{result="refused"}`),
+	}
+}
+
 // Dial begins a session for a link of the router, on the link's loop.
 func (o *Options) Dial(l *loop.Loop, link *router.Link) {
 	target := link.Target()
-	l.Dial(loop.Dial{Network: "tcp", Address: target.Addr.String(), Timeout: o.ConnectTimeout}, &session{opts: o, link: link, loop: l})
+	o.dial(l, link, target.TLS == router.TLSOpportunistic && o.TLS.clear.has(target.Addr, l.Now()))
+}
+
+// dial begins a session, in clear although the host may offer TLS if inClear.
+func (o *Options) dial(l *loop.Loop, link *router.Link, inClear bool) {
+	l.Dial(loop.Dial{Network: "tcp", Address: link.Target().Addr.String(), Timeout: o.ConnectTimeout}, &session{opts: o, link: link, loop: l, inClear: inClear})
 }

@@ -1,11 +1,11 @@
 package egress
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
-	"slices"
 	"time"
 
 	"mailrace/engine/loop"
@@ -26,6 +26,7 @@ type session struct {
 	conn   *loop.Conn
 	smtp   smtp.Client
 	source netip.Addr // our address on the connection
+	tls    security
 
 	line     []*delivery // under way, oldest first
 	upcoming *delivery   // pulled from the link; its content is being read, or the machine is not ready for its envelope
@@ -35,7 +36,9 @@ type session struct {
 	iov      [][]byte
 	scratch  []byte // dot-stuffed content
 
-	ready    bool // greeting and EHLO are done
+	inClear  bool // TLS failed with this host, and is not tried
+	shaking  bool // the TLS handshake is under way
+	ready    bool // greeting, EHLO and TLS are done
 	quitting bool
 	gone     bool
 }
@@ -73,8 +76,11 @@ func (s *session) Data(c *loop.Conn, p []byte) int {
 func (s *session) handle(ev smtp.ClientEvent) {
 	switch ev {
 	case smtp.ClientReady:
-		s.ready = true
-		s.link.Ready(s)
+		s.greeted()
+	case smtp.ClientHandshake:
+		s.shake()
+	case smtp.ClientTLSRefused:
+		s.tlsRefused()
 	case smtp.ClientMail:
 		s.mailReply()
 	case smtp.ClientRcpt:
@@ -95,6 +101,12 @@ func (s *session) handle(ev smtp.ClientEvent) {
 	}
 }
 
+// up says that the session stands.
+func (s *session) up() {
+	s.ready = true
+	s.link.Ready(s)
+}
+
 func (s *session) mailReply() {
 	if r := s.smtp.Reply(); r.Code/100 != 2 {
 		d := s.line[0]
@@ -113,13 +125,19 @@ func (s *session) finish(ev smtp.ClientEvent) {
 		o.Class = router.Deferred // a 2xx to DATA is none of RFC 5321 §4.3.2
 	}
 	s.line = append(s.line[:0], s.line[1:]...)
+	if s.sending == d { // a chunk that was refused before it was out: the session ends
+		s.sending = nil
+	}
 	s.end(d, o)
 }
 
 // outcome is the reply at hand, in the terms of the router.
 func (s *session) outcome() *router.Outcome {
 	r := s.smtp.Reply()
-	o := &router.Outcome{Class: router.Deferred, Code: r.Code, Enhanced: string(r.Enhanced), Text: string(r.Text), Remote: true, Source: s.source, Silent: !s.smtp.Extensions().Has(smtp.ExtDSN)}
+	o := &router.Outcome{
+		Class: router.Deferred, Code: r.Code, Enhanced: string(r.Enhanced), Text: string(r.Text), Remote: true, Silent: !s.smtp.Extensions().Has(smtp.ExtDSN),
+	}
+	s.sign(o)
 	switch r.Code / 100 {
 	case 2:
 		o.Class = router.Delivered
@@ -127,6 +145,11 @@ func (s *session) outcome() *router.Outcome {
 		o.Class = router.Bounced
 	}
 	return o
+}
+
+// sign notes the connection that an outcome was on.
+func (s *session) sign(o *router.Outcome) {
+	o.Source, o.TLSVersion, o.TLSCipher = s.source, s.tls.version, s.tls.cipher
 }
 
 // pump pulls transactions from the link as long as the machine can take an envelope, and sends content that may go.
@@ -147,7 +170,9 @@ func (s *session) pump() {
 			if s.load(s.upcoming) {
 				return
 			}
-			s.begin()
+			if s.begin(); s.sending != nil {
+				s.send()
+			}
 			continue
 		}
 		s.load(s.upcoming)
@@ -155,74 +180,13 @@ func (s *session) pump() {
 	}
 }
 
-// begin queues the envelope of the upcoming delivery, or settles it where the peer cannot take it.
-func (s *session) begin() {
-	d := s.upcoming
-	s.upcoming = nil
-	if o := s.unfit(d); o != nil {
-		s.end(d, o)
-		return
-	}
-	m := d.tx.Message
-	p := smtp.MailParams{Size: m.Size + int64(len(d.traceHeader())), SMTPUTF8: m.Flags&message.SMTPUTF8 != 0}
-	if m.Flags&message.Body8Bit != 0 && s.smtp.Extensions().Has(smtp.Ext8BitMIME) {
-		p.Body = smtp.Body8Bit
-	}
-	if s.smtp.Extensions().Has(smtp.ExtDSN) {
-		d.passOn(&p)
-	}
-	for place, i := range d.tx.Recipients {
-		d.rcpts, d.places = append(d.rcpts, m.Recipients[i].Address), append(d.places, place)
-	}
-	for {
-		err := s.smtp.Begin(m.From, p, d.rcpts, d.params...)
-		var bad *smtp.AddressError
-		switch {
-		case err == nil:
-			s.line = append(s.line, d)
-			return
-		case errors.As(err, &bad) && bad.Index >= 0 && len(d.rcpts) > 1:
-			d.rejected = append(d.rejected, rejection{d.places[bad.Index], badEnvelope(err)})
-			d.rcpts = slices.Delete(d.rcpts, bad.Index, bad.Index+1)
-			d.places = slices.Delete(d.places, bad.Index, bad.Index+1)
-			if len(d.params) > 0 {
-				d.params = slices.Delete(d.params, bad.Index, bad.Index+1)
-			}
-		default:
-			s.end(d, badEnvelope(err))
-			return
-		}
-	}
-}
-
-// badEnvelope is the outcome for an envelope that cannot be put on the wire.
-func badEnvelope(err error) *router.Outcome {
-	o := &router.Outcome{Class: router.Bounced, Code: 553, Enhanced: "5.1.3", Text: err.Error()}
-	if errors.Is(err, smtp.ErrTooLarge) {
-		o.Code, o.Enhanced = 552, "5.3.4"
-	}
-	return o
-}
-
 // end settles what is not settled yet of a delivery, and ends it.
 func (s *session) end(d *delivery, o *router.Outcome) {
 	d.settleRejected()
-	o.Source = s.source
+	s.sign(o)
 	d.tx.SettleAll(o)
 	d.tx.Done()
 	s.recycle(d)
-}
-
-// unfit says why the peer cannot take a message, or nil. RFC 6152 §3, RFC 6531 §3.4: nothing is sent that was not announced.
-func (s *session) unfit(d *delivery) *router.Outcome {
-	m, ext := d.tx.Message, s.smtp.Extensions()
-	switch {
-	case m.Flags&message.SMTPUTF8 != 0 && !ext.Has(smtp.ExtSMTPUTF8):
-		return &router.Outcome{Class: router.Bounced, Code: 553, Enhanced: "5.6.7", Text: "The next host does not offer SMTPUTF8, which this message needs"}
-	case m.Flags&message.Body8Bit != 0 && !ext.Has(smtp.Ext8BitMIME):
-		return &router.Outcome{Class: router.Bounced, Code: 554, Enhanced: "5.6.3", Text: "The next host does not offer 8BITMIME, which this message needs"}
-	}
-	return nil
 }
 
 func (s *session) newDelivery(tx *router.Transaction) *delivery {
@@ -289,10 +253,7 @@ func (s *session) loaded(d *delivery, withTrace bool, cs []*message.Chunk, err e
 // send writes content until it is all out, or the connection has enough, or more must be read from the spool.
 func (s *session) send() {
 	d := s.sending
-	if p := s.smtp.Pending(); len(p) > 0 { // commands come before the content
-		s.write(append(s.iov, p))
-		s.smtp.Flushed()
-	}
+	s.writePending() // commands come before the content
 	for !s.conn.Full() {
 		if s.load(d) {
 			return
@@ -316,6 +277,11 @@ func (s *session) flush() {
 	if s.gone {
 		return
 	}
+	s.writePending()
+	s.arm()
+}
+
+func (s *session) writePending() {
 	if p := s.smtp.Pending(); len(p) > 0 {
 		s.iov = append(s.iov, p)
 	}
@@ -323,7 +289,6 @@ func (s *session) flush() {
 		s.write(s.iov)
 		s.smtp.Flushed()
 	}
-	s.arm()
 }
 
 func (s *session) write(iov [][]byte) {
@@ -340,6 +305,8 @@ func (s *session) arm() {
 	case s.gone:
 	case s.quitting:
 		s.conn.SetDeadline(quitTimeout)
+	case s.shaking:
+		s.conn.SetDeadline(s.opts.ConnectTimeout)
 	case len(s.line) > 0 && (s.line[0].ended || s.sending != nil):
 		s.conn.SetDeadline(s.opts.DataTimeout)
 	case !s.ready || len(s.line) > 0:
@@ -360,6 +327,10 @@ func (s *session) Drained(*loop.Conn) {
 
 // Timeout gives the connection up.
 func (s *session) Timeout(*loop.Conn) {
+	if s.shaking {
+		s.insecure(errors.New("timed out"))
+		return
+	}
 	s.close(s.lostReason(router.GoneBroken), &router.Outcome{Class: router.Deferred, Enhanced: "4.4.2", Text: "timed out waiting for a reply"})
 }
 
@@ -392,7 +363,7 @@ func (s *session) leave(reason router.Reason, o *router.Outcome) {
 	if reason == router.GoneClosed {
 		o = nil
 	} else {
-		o.Source = s.source
+		s.sign(o)
 	}
 	for _, d := range s.line {
 		d.settleRejected()
@@ -409,7 +380,11 @@ func (s *session) leave(reason router.Reason, o *router.Outcome) {
 
 // Closed is the end of a connection that the peer closed, that broke, or that never stood.
 func (s *session) Closed(c *loop.Conn, err error) {
-	if s.gone {
+	switch {
+	case s.gone:
+		return
+	case s.shaking:
+		s.insecure(cmp.Or(err, io.EOF))
 		return
 	}
 	s.gone = true

@@ -1,0 +1,117 @@
+package egress
+
+import (
+	"errors"
+	"slices"
+
+	"mailrace/proto/message"
+	"mailrace/proto/smtp"
+	"mailrace/router"
+)
+
+// begin queues the envelope of the upcoming delivery, or settles it where the peer cannot take it.
+func (s *session) begin() {
+	d := s.upcoming
+	s.upcoming = nil
+	if o := s.unfit(d); o != nil {
+		s.end(d, o)
+		return
+	}
+	m := d.tx.Message
+	p := s.params(d)
+	for place, i := range d.tx.Recipients {
+		d.rcpts, d.places = append(d.rcpts, m.Recipients[i].Address), append(d.places, place)
+	}
+	for {
+		err := s.smtp.Begin(m.From, p, d.rcpts, d.params...)
+		var bad *smtp.AddressError
+		switch {
+		case err == nil:
+			s.line = append(s.line, d)
+			if p.Body == smtp.BodyBinary && s.smtp.Extensions().Has(smtp.ExtPipelining) {
+				s.sending = d
+			}
+			return
+		case errors.As(err, &bad) && bad.Index >= 0 && len(d.rcpts) > 1:
+			d.rejected = append(d.rejected, rejection{d.places[bad.Index], badEnvelope(err)})
+			d.rcpts = slices.Delete(d.rcpts, bad.Index, bad.Index+1)
+			d.places = slices.Delete(d.places, bad.Index, bad.Index+1)
+			if len(d.params) > 0 {
+				d.params = slices.Delete(d.params, bad.Index, bad.Index+1)
+			}
+		default:
+			s.end(d, badEnvelope(err))
+			return
+		}
+	}
+}
+
+// badEnvelope is the outcome for an envelope that cannot be put on the wire.
+func badEnvelope(err error) *router.Outcome {
+	o := &router.Outcome{Class: router.Bounced, Code: 553, Enhanced: "5.1.3", Text: err.Error()}
+	if errors.Is(err, smtp.ErrTooLarge) {
+		o.Code, o.Enhanced = 552, "5.3.4"
+	}
+	return o
+}
+
+// unfit says why the peer cannot take a message, or nil. RFC 3030 §3, RFC 6152 §3, RFC 6531 §3.4: nothing is sent that was not announced.
+func (s *session) unfit(d *delivery) *router.Outcome {
+	m, ext := d.tx.Message, s.smtp.Extensions()
+	switch {
+	case m.Flags&message.SMTPUTF8 != 0 && !ext.Has(smtp.ExtSMTPUTF8):
+		return &router.Outcome{Class: router.Bounced, Code: 553, Enhanced: "5.6.7", Text: "The next host does not offer SMTPUTF8, which this message needs"}
+	case m.Flags&message.Binary != 0:
+		if !ext.Has(smtp.ExtChunking | smtp.ExtBinaryMIME) {
+			return &router.Outcome{Class: router.Bounced, Code: 554, Enhanced: "5.6.3", Text: "The next host does not offer BINARYMIME, which this message needs: send it in base64"}
+		}
+	case m.Flags&message.Body8Bit != 0 && !ext.Has(smtp.Ext8BitMIME):
+		return &router.Outcome{Class: router.Bounced, Code: 554, Enhanced: "5.6.3", Text: "The next host does not offer 8BITMIME, which this message needs"}
+	}
+	if m.Flags&message.RequireTLS != 0 && m.From != "" { // a notification goes on without, rather than be lost: RFC 8689 §5
+		return s.trusted()
+	}
+	return nil
+}
+
+// params are the parameters of MAIL for a delivery; those of RCPT are in d.params then.
+func (s *session) params(d *delivery) smtp.MailParams {
+	m, ext := d.tx.Message, s.smtp.Extensions()
+	p := smtp.MailParams{Size: m.Size + int64(len(d.traceHeader())), SMTPUTF8: m.Flags&message.SMTPUTF8 != 0}
+	switch {
+	case m.Flags&message.Binary != 0:
+		p.Body = smtp.BodyBinary
+	case m.Flags&message.Body8Bit != 0:
+		p.Body = smtp.Body8Bit
+	}
+	if m.Flags&message.RequireTLS != 0 {
+		p.RequireTLS = s.trusted() == nil
+	}
+	if ext.Has(smtp.ExtDSN) {
+		d.passOn(&p)
+	}
+	return p
+}
+
+// passOn adds to p and to d.params what the sender said about its notifications: with the message the duty to notify goes to the next host.
+// RFC 3461 §5.2.1
+func (d *delivery) passOn(p *smtp.MailParams) {
+	m := d.tx.Message
+	if m.DSN != nil {
+		p.Return, p.EnvID = m.DSN.Return, smtp.AppendXtext(nil, m.DSN.EnvelopeID)
+	}
+	said := m.DSN != nil && len(m.DSN.Originals) > 0
+	for _, i := range d.tx.Recipients {
+		said = said || m.Recipients[i].Notify != message.NotifyDefault
+	}
+	if !said {
+		return
+	}
+	for _, i := range d.tx.Recipients {
+		r := smtp.RcptParams{Notify: m.Recipients[i].Notify}
+		if original := m.DSN.Original(i); original != "" {
+			r.Original = smtp.AppendOriginal(nil, original)
+		}
+		d.params = append(d.params, r)
+	}
+}

@@ -11,6 +11,9 @@ import (
 // begun is a transaction that waits for its content.
 const begun = hello + "MAIL FROM:<a@a.example>\r\nRCPT TO:<b@b.example>\r\n"
 
+// begunBinary is one of binary content.
+const begunBinary = hello + "MAIL FROM:<a@a.example> BODY=BINARYMIME\r\nRCPT TO:<b@b.example>\r\n"
+
 // inChunks is content as a client with CHUNKING sends it, in chunks of random sizes.
 func inChunks(content string, random *rand.Rand) string {
 	var b strings.Builder
@@ -95,7 +98,25 @@ func TestSmugglingInChunks(t *testing.T) {
 			if taken := c.has("EndOfData"); taken != (id == "legal") || taken == strings.Contains(string(c.replies), "550 5.6.0") {
 				t.Errorf("events %q, replies %s", c.events, c.replies)
 			}
+			c = converseAnyhow(t, hostileConfig, fmt.Sprintf("%sBDAT %d LAST\r\n%sNOOP\r\n", begunBinary, len(content), content))
+			if c.has(`Mail "evil`) || c.over || c.last() != "250 2.0.0 Ok" || !c.has(fmt.Sprintf("EndOfData size=%d dots=false %q", len(content), content)) {
+				t.Errorf("BINARYMIME: events %q, replies %s", c.events, c.replies)
+			}
 		})
+	}
+}
+
+// TestBinaryForOneMessage: what was declared for a message holds for no other, however that one ends, and never for DATA.
+func TestBinaryForOneMessage(t *testing.T) {
+	for name, between := range map[string]string{
+		"taken": "BDAT 3 LAST\r\na\nb", "refused at its end": "BDAT 5 LAST\r\nspam\n", "too large": "BDAT 1001 LAST\r\n" + strings.Repeat("\n", 1001),
+		"RSET": "RSET\r\n", "RSET between chunks": "BDAT 1\r\n\nRSET\r\n", "EHLO": hello, "DATA": "DATA\r\nRSET\r\n", "nobody": "RSET\r\nDATA\r\n",
+	} {
+		small := &ServerConfig{Hostname: "mx.example.com", MaxSize: 1000}
+		c := converseAnyhow(t, small, begunBinary+between+envelope+"text\r\n.\r\n"+strings.TrimPrefix(begun, hello)+"BDAT 3 LAST\r\na\nb")
+		if !c.has(`EndOfData size=6 dots=false "text\r\n"`) || !strings.HasPrefix(c.last(), "550 5.6.0 ") || c.over {
+			t.Errorf("%s: events %q, replies %s", name, c.events, c.replies)
+		}
 	}
 }
 

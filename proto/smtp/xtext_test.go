@@ -99,12 +99,13 @@ func FuzzXtext(f *testing.F) {
 }
 
 // paramsPassedOn are those that a relay says again to the next host.
-const paramsPassedOn = paramSize | paramBody | paramUTF8 | paramReturn | paramEnvelopeID
+const paramsPassedOn = paramSize | paramBody | paramUTF8 | paramReturn | paramEnvelopeID | paramBy | paramPriority
 
 // FuzzParameters: parameters that the server takes can be stored decoded, and passed on by the client as they were meant.
 func FuzzParameters(f *testing.F) {
 	f.Add("SIZE=5 BODY=8BITMIME RET=FULL ENVID=a+2Bb", "NOTIFY=SUCCESS,DELAY ORCPT=rfc822;x+3Dy@d")
 	f.Add("SMTPUTF8 ret=hdrs", "ORCPT=utf-8;\xc3\xbc@x notify=never")
+	f.Add("BY=-5;NT MT-PRIORITY=-3 BODY=7BIT", "NOTIFY=DELAY")
 	f.Add("ENVID=+00", "ORCPT=utf-8;\\x{FC}@x")
 	f.Fuzz(func(t *testing.T, mail, rcpt string) {
 		var m MailParams
@@ -115,14 +116,14 @@ func FuzzParameters(f *testing.F) {
 		m.EnvID = AppendXtext(nil, string(AppendDecodedXtext(nil, m.EnvID)))
 		r.Original = AppendOriginal(nil, string(AppendDecodedOriginal(nil, r.Original)))
 		m.Size = 0
-		c := upClient(t, strings.Replace(greetings, "250 SMTPUTF8", "250-DSN\r\n250 SMTPUTF8", 1))
+		c := upClient(t, strings.Replace(greetings, "250 SMTPUTF8", "250-DSN\r\n250-DELIVERBY\r\n250-MT-PRIORITY\r\n250 SMTPUTF8", 1))
 		if err := c.Begin("a@a", m, []string{"b@b"}, r); err != nil {
 			t.Fatalf("%q, %q: %v", mail, rcpt, err)
 		}
 		sent := newSession(t, hostileConfig)
 		sent.feed(hello + string(c.Pending()))
 		want := []string{
-			fmt.Sprintf(`Mail "a@a" size=0 8bit=%v utf8=%v%s`, m.Body == Body8Bit, m.SMTPUTF8, notedMail(&m)),
+			fmt.Sprintf(`Mail "a@a" size=0 8bit=%v utf8=%v%s%s`, m.Body == Body8Bit, m.SMTPUTF8, notedMail(&m), notedWishes(&m)),
 			fmt.Sprintf(`Rcpt "b@b" local="b" domain="b"%s`, notedRcpt(&r)), "Data",
 		}
 		if fmt.Sprintf("%q", sent.events[1:]) != fmt.Sprintf("%q", want) {

@@ -51,6 +51,7 @@ func (n *Node) openLoops() (err error) {
 			Accepted: func(l *loop.Loop, m *message.Message) { n.lanes[l.Index()].accepted(m) },
 			Stats:    n.stats.received,
 		}
+		d.Head = headRules(c, &l)
 		d.OpenRooms(len(n.lanes))
 		n.doors = append(n.doors, d)
 		listeners[i] = loop.Listener{Address: l.Address, New: d.New, Busy: busy}
@@ -71,6 +72,20 @@ func (n *Node) openLoops() (err error) {
 		return fmt.Errorf("listening: %w", err)
 	}
 	return nil
+}
+
+// headRules are what is done with the header sections of mail that comes in by l; nil = nothing.
+func headRules(c *config.Config, l *config.Listener) *ingress.HeadRules {
+	r := &ingress.HeadRules{Submission: l.Mode != config.ModeMX, CheckFrom: l.CheckFrom, Hostname: c.Hostname}
+	r.Fields[ingress.Tenant], r.Fields[ingress.Campaign], r.Fields[ingress.Key] = c.Labels.Tenant, c.Labels.Campaign, c.Idempotency.Header
+	names := map[string]ingress.Label{"tenant": ingress.Tenant, "campaign": ingress.Campaign, "key": ingress.Key}
+	for _, part := range c.Labels.EnvID {
+		r.EnvelopeID = append(r.EnvelopeID, names[part])
+	}
+	if !r.Submission && len(r.EnvelopeID) == 0 && c.Labels.Tenant == "" && c.Labels.Campaign == "" && c.Idempotency.Header == "" {
+		return nil
+	}
+	return r
 }
 
 // doorTLS makes the TLS of a door. Client certificates are asked for only where their names count.

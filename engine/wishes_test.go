@@ -34,7 +34,7 @@ func TestWishesSurviveARestart(t *testing.T) {
 		},
 	}
 	flags := map[string]message.Flags{d.mail("MAIL FROM:<s@sender.example> REQUIRETLS", hello, "a@far.example"): message.RequireTLS}
-	const binary = "Subject: x\r\n\r\n\x00\xff\n.\r"
+	const binary = "Date: x\r\nFrom: s@sender.example\r\nMessage-ID: <x@sender.example>\r\n\r\n\x00\xff\n.\r"
 	d.say("MAIL FROM:<s@sender.example> BODY=BINARYMIME REQUIRETLS", 250)
 	d.say("RCPT TO:<a@far.example>", 250)
 	d.send(fmt.Sprintf("BDAT %d LAST\r\n%s", len(binary), binary))

@@ -27,6 +27,7 @@ type Config struct {
 	Egress    Egress
 	DNS       DNS
 	Limits    Limits
+	Labels    Labels
 	Admin     Admin
 	Events    Events
 	Log       Log
@@ -53,6 +54,7 @@ type Listener struct {
 	GreetDelay        time.Duration  // before the greeting, for clients that are not exempt (see Limits); who talks before it is refused
 	ProxyFrom         []netip.Prefix // proxies, whose connections begin with a PROXY header (version 1 or 2) that tells the client's address
 	XClientFrom       []netip.Prefix // clients that may tell by XCLIENT for whom they speak
+	CheckFrom         bool           // From may name only addresses that the user may send from. Not with ModeMX
 	RelayCertificates []string       // names in client certificates whose holders may relay anywhere: lower-case DNS names, or "*.suffix"
 }
 
@@ -230,8 +232,16 @@ type Quota struct {
 
 // Idempotency is how long a repeated injection is known by its key.
 type Idempotency struct {
+	Header string        // header field that holds the key, beside Labels.EnvID; "" = none
 	Window time.Duration // since the first one
 	Max    int           // keys that are held, some 70 bytes each; beyond it the oldest are forgotten early
+}
+
+// Labels say where the labels of mail stand that comes from clients that may relay. The tenant of a user who authenticated goes before all.
+type Labels struct {
+	Tenant   string   // header field; "" = none
+	Campaign string   // likewise
+	EnvID    []string // parts of an ENVID, between slashes: "tenant", "campaign", "key"; empty = it says nothing
 }
 
 // Admin is the HTTP service.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -34,6 +35,7 @@ func schema(c *Config) []field {
 				{"xclient_from", list(&l.XClientFrom, parsePrefix)},
 				{"relay_certificates", list(&l.RelayCertificates, lower)},
 				{"starttls", boolean(&l.StartTLS)},
+				{"check_from", boolean(&l.CheckFrom)},
 			}
 		})},
 		{"tls", table([]field{
@@ -107,8 +109,14 @@ func schema(c *Config) []field {
 			{"network", table(quota(&c.Limits.Network))},
 		})},
 		{"idempotency", table([]field{
+			{"header", text(&c.Idempotency.Header)},
 			{"window", duration(&c.Idempotency.Window)},
 			{"max", integer(&c.Idempotency.Max)},
+		})},
+		{"labels", table([]field{
+			{"tenant", text(&c.Labels.Tenant)},
+			{"campaign", text(&c.Labels.Campaign)},
+			{"envid", parsed(&c.Labels.EnvID, parseEnvID)},
 		})},
 		{"admin", table([]field{
 			{"address", text(&c.Admin.Address)},
@@ -277,6 +285,20 @@ func list[T any](to *[]T, parse func(string) (T, error)) setter {
 
 // lower reads a domain pattern.
 func lower(s string) (string, error) { return strings.ToLower(s), nil }
+
+// parseEnvID reads which labels an ENVID holds.
+func parseEnvID(s string) (parts []string, err error) {
+	if s == "" {
+		return nil, nil
+	}
+	for part := range strings.SplitSeq(s, "/") {
+		if part != "tenant" && part != "campaign" && part != "key" || slices.Contains(parts, part) {
+			return nil, fmt.Errorf(`%s is not a form of ENVID: want tenant, campaign and key, each once at most, with "/" between, as in "tenant/campaign/key"`, quote(s))
+		}
+		parts = append(parts, part)
+	}
+	return parts, nil
+}
 
 // parsePrefix reads "10.0.0.0/8" or a single address.
 func parsePrefix(s string) (netip.Prefix, error) {

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/net/idna"
 
+	"mailrace/proto/header"
 	"mailrace/proto/message"
 )
 
@@ -45,6 +46,7 @@ func (c *Config) problems() Errors {
 		k.complain("dns.servers", "%d servers: want 8 or less", n)
 	}
 	k.limits(&c.Limits)
+	k.labels(c)
 	k.lasts("idempotency.window", c.Idempotency.Window, time.Second, 30*24*time.Hour)
 	k.within("idempotency.max", c.Idempotency.Max, 1000, 1_000_000_000)
 	if c.Admin.Address != "" {
@@ -98,6 +100,9 @@ func (k *checker) listeners(c *Config) {
 			} else if fault := patternFault(d, `an exact name or "*.suffix"`); fault != "" {
 				k.complain(at, "%s", fault)
 			}
+		}
+		if l.CheckFrom && l.Mode == ModeMX {
+			k.complain(key+".check_from", `mail from other hosts has no user: want mode = "submission" or "submissions"`)
 		}
 		k.relayCertificates(key+".relay_certificates", &l, &c.TLS)
 		switch l.Mode {
@@ -234,6 +239,26 @@ func (k *checker) limits(l *Limits) {
 	k.lasts("limits.interval", l.Interval, time.Second, time.Hour)
 	k.quota("limits.client", &l.Client)
 	k.quota("limits.network", &l.Network)
+}
+
+// labels judges the names of header fields, each of which is taken out of mail.
+func (k *checker) labels(c *Config) {
+	seen := map[string]bool{}
+	for _, l := range []struct{ key, name string }{
+		{"labels.tenant", c.Labels.Tenant}, {"labels.campaign", c.Labels.Campaign}, {"idempotency.header", c.Idempotency.Header},
+	} {
+		name := strings.ToLower(l.name)
+		switch {
+		case name == "":
+		case !header.ValidName(name):
+			k.complain(l.key, `%s is not the name of a header field: want printable ASCII without ":", as in "X-Tenant"`, quote(l.name))
+		case slices.Contains([]string{"from", "sender", "reply-to", "to", "cc", "bcc", "date", "message-id", "subject", "received", "mime-version", "content-type"}, name):
+			k.complain(l.key, `%s has a meaning of its own, and would be taken out of mail: want a name like "X-Tenant"`, quote(l.name))
+		case seen[name]:
+			k.complain(l.key, "%s is the field of another label already: want another", quote(l.name))
+		}
+		seen[name] = true
+	}
 }
 
 func (k *checker) quota(key string, q *Quota) {

@@ -47,7 +47,8 @@ type Door struct {
 	Claims            *Claims        // idempotency keys of this node; nil = keys are ignored
 	Exempt            []netip.Prefix // clients that are neither counted nor bound to Pace.Session and Pace.Messages, as those that may relay
 	Terms             Terms
-	RelayCertificates *Domains // names in client certificates that TLS has verified, whose holders may relay anywhere; nil = none
+	Head              *HeadRules // what is done with header sections; nil = nothing
+	RelayCertificates *Domains   // names in client certificates that TLS has verified, whose holders may relay anywhere; nil = none
 
 	// Accepted takes over a message that is durable, with one hold on its Body. It is called on the session's loop, after the 250 was queued.
 	Accepted func(l *loop.Loop, m *message.Message)

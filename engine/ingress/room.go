@@ -44,13 +44,13 @@ func (d *Door) Sessions(l *loop.Loop) int { return len(d.rooms[l.Index()].sessio
 
 // Stats are the figures of all doors.
 type Stats struct {
-	Connections, Messages, Bytes, NoMemory, NoRelay, StoreErrors *metrics.Counter
-	Handshakes, HandshakesFailed                                 *metrics.Counter           // TLS
-	Timeouts, Slow, OverTime, OverMessages, Unread               *metrics.Counter           // sessions that were ended
-	Early, BadProxy                                              *metrics.Counter           // likewise, before they began
-	Repeated                                                     *metrics.Counter           // messages whose idempotency key was used before
-	Hasty                                                        *metrics.Counter           // sessions of strangers that did not wait for a reply
-	Quota                                                        [verdicts]*metrics.Counter // connections, messages and recipients over a quota
+	Connections, Messages, Bytes, NoMemory, NoRelay, BadHeader, StoreErrors *metrics.Counter
+	Handshakes, HandshakesFailed                                            *metrics.Counter           // TLS
+	Timeouts, Slow, OverTime, OverMessages, Unread                          *metrics.Counter           // sessions that were ended
+	Early, BadProxy                                                         *metrics.Counter           // likewise, before they began
+	Repeated                                                                *metrics.Counter           // messages whose idempotency key was used before
+	Hasty                                                                   *metrics.Counter           // sessions of strangers that did not wait for a reply
+	Quota                                                                   [verdicts]*metrics.Counter // connections, messages and recipients over a quota
 }
 
 // NewStats registers the figures in a set.
@@ -61,6 +61,7 @@ func NewStats(set *metrics.Set) *Stats {
 		Bytes:            set.NewCounter("mailrace_ingress_bytes_total"),
 		NoMemory:         set.NewCounter(`mailrace_ingress_refused_total{reason="memory"}`),
 		NoRelay:          set.NewCounter(`mailrace_ingress_refused_total{reason="relay"}`),
+		BadHeader:        set.NewCounter(`mailrace_ingress_refused_total{reason="header"}`),
 		StoreErrors:      set.NewCounter(`mailrace_ingress_refused_total{reason="store"}`),
 		Handshakes:       set.NewCounter(`mailrace_ingress_tls_handshakes_total{result="ok"}`),
 		HandshakesFailed: set.NewCounter(`mailrace_ingress_tls_handshakes_total{result="failed"}`),

@@ -196,8 +196,9 @@ func (s *session) rcpt() {
 
 // endOfData parks the session until the store has answered. RFC 5321 §4.2.5: with the 250 the responsibility is ours.
 func (s *session) endOfData() {
-	if s.tx.tooManyHops() {
-		s.smtp.Refuse(replyHops)
+	if refusal := s.tx.finish(); refusal != nil {
+		s.door.Stats.BadHeader.Inc()
+		s.smtp.Refuse(*refusal)
 		s.drop()
 		return
 	}

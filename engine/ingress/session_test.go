@@ -219,7 +219,7 @@ func TestHops(t *testing.T) {
 	c.say("QUIT", 221)
 	c.end()
 	r.awaitQuiet()
-	if appended, _, aborted := r.store.counts(); appended != 2 || aborted != 1 {
+	if appended, _, aborted := r.store.counts(); appended != 2 || aborted != 0 { // nothing of a loop is written
 		t.Errorf("%d appended, %d aborted", appended, aborted)
 	}
 }

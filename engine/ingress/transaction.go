@@ -1,10 +1,10 @@
 package ingress
 
 import (
-	"bytes"
 	"encoding/binary"
 	"time"
 
+	"mailrace/proto/header"
 	"mailrace/proto/message"
 	"mailrace/proto/smtp"
 	"mailrace/spool"
@@ -17,9 +17,6 @@ const (
 	// aheadMax is how many streamed chunks of one message may wait for the disk before the client is made to wait, by TCP. It bounds what a
 	// fast client holds in memory while the disk is slow.
 	aheadMax = 8
-	// hopsMax is the number of Received headers at which a message is taken to be in a loop. RFC 5321 §6.3 asks for at least 100 as a
-	// default for those who only count; Postfix's 50 is what the field uses.
-	hopsMax = 50
 )
 
 // transaction is one mail transaction, from MAIL until the store has answered for it. RFC 5321 §3.3
@@ -40,10 +37,16 @@ type transaction struct {
 	size   int64            // as announced with MAIL, 0 if not
 	flags  message.Flags
 	body   []*message.Chunk
-	hops   int
 	sent   int  // chunks handed to the store
 	stored int  // chunks the store has answered for
 	drop   bool // stored chunks do not stay in memory
+
+	// Of the header section.
+	head    header.Scanner
+	read    int         // chunks that head has read
+	grown   int         // octets that the content has gained by what the door did to its header section
+	settled bool        // the door's rules are done with it
+	refusal *smtp.Reply // of the whole message, whose content is no longer kept
 
 	// Labels, at most 255 octets each; see message.Message.
 	tenant, campaign string
@@ -93,27 +96,34 @@ func (tx *transaction) padOriginals(n int) {
 
 // addContent takes a span of decoded content. Chunks that are full go to the store, so that a long message is never in memory whole.
 func (tx *transaction) addContent(p []byte) {
+	if tx.refusal != nil {
+		return
+	}
 	if tx.flags&message.Body8Bit == 0 && has8Bit(p) {
 		tx.flags |= message.Body8Bit
 	}
 	tx.body = tx.s.door.Budget.AppendContent(tx.body, p, tx.size)
-	for tx.sent < len(tx.body)-1 {
+	for tx.sent < len(tx.body)-1 && tx.ready(len(tx.body)-1) {
 		tx.stream()
 	}
 }
 
 // stream hands the next chunk to the store, ahead of the envelope.
 func (tx *transaction) stream() {
-	if tx.sent == 0 {
-		tx.id = tx.s.door.Store.NewID(tx.s.loop())
-		tx.hops = countHops(tx.body[0].B)
-	}
+	tx.mint()
 	d := tx.s.door
 	tx.drop = tx.drop || d.Store.Keeps() && (len(tx.body)*message.ChunkSize > keepInMemory || d.Budget.Tight())
 	op := spool.NewOp()
 	op.Chunk = spool.Chunk{ID: tx.id, Index: tx.sent + 1, Data: tx.body[tx.sent], Keep: true}
 	tx.sent++
 	tx.enqueue(op)
+}
+
+// mint gives the message its ID, if it has none.
+func (tx *transaction) mint() {
+	if tx.id == 0 {
+		tx.id = tx.s.door.Store.NewID(tx.s.loop())
+	}
 }
 
 func (tx *transaction) enqueue(op *spool.Op) {
@@ -123,9 +133,8 @@ func (tx *transaction) enqueue(op *spool.Op) {
 
 // commit hands the envelope and what is left of the content to the store.
 func (tx *transaction) commit(leadingDots bool, size int64) {
-	if tx.sent == 0 {
-		tx.id = tx.s.door.Store.NewID(tx.s.loop())
-	}
+	tx.mint()
+	size += int64(tx.grown)
 	if leadingDots {
 		tx.flags |= message.LeadingDots
 	}
@@ -155,14 +164,6 @@ func (tx *transaction) commit(leadingDots bool, size int64) {
 	tx.enqueue(op)
 }
 
-// tooManyHops says whether the message seems to go round in circles. RFC 5321 §6.3
-func (tx *transaction) tooManyHops() bool {
-	if tx.sent == 0 && len(tx.body) > 0 {
-		tx.hops = countHops(tx.body[0].B)
-	}
-	return tx.hops >= hopsMax
-}
-
 // abort gives the content up.
 func (tx *transaction) abort() {
 	if tx.sent == 0 {
@@ -179,7 +180,8 @@ func (tx *transaction) release() {
 	message.FreeAll(tx.body)
 	clear(tx.body)
 	tx.body = tx.body[:0]
-	tx.id, tx.hops, tx.sent, tx.stored, tx.drop = 0, 0, 0, 0, false
+	tx.id, tx.sent, tx.stored, tx.drop = 0, 0, 0, false
+	tx.head, tx.read, tx.grown, tx.settled, tx.refusal = header.Scanner{}, 0, 0, false, nil
 }
 
 // Completed takes the store's answer. It is called on the loop that enqueued the operation.
@@ -254,19 +256,4 @@ func has8Bit(p []byte) bool {
 		}
 	}
 	return false
-}
-
-// countHops counts the Received headers in the header section that p begins with.
-func countHops(p []byte) (n int) {
-	for len(p) > 0 && p[0] != '\r' {
-		if len(p) >= 9 && p[0]|0x20 == 'r' && bytes.EqualFold(p[:9], []byte("Received:")) {
-			n++
-		}
-		end := bytes.IndexByte(p, '\n')
-		if end < 0 {
-			break
-		}
-		p = p[end+1:]
-	}
-	return n
 }

@@ -11,6 +11,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"mailrace/proto/header"
 	"mailrace/proto/message"
 )
 
@@ -130,20 +131,13 @@ func (w *writer) headerLine(line []byte) {
 	w.line(clean)
 }
 
-// headerSection is the part of content up to the first line that is neither a header field nor the continuation of one, in whole lines
-// and at most returnedMax octets.
+// headerSection is the header section of content, in whole lines and at most returnedMax octets.
 func headerSection(content []byte) []byte {
-	end := 0
-	for end < len(content) {
-		line, rest := cutLine(content[end:])
-		next := len(content) - len(rest)
-		folded := end > 0 && len(line) > 0 && (line[0] == ' ' || line[0] == '\t')
-		if next > returnedMax || !bytes.HasSuffix(content[:next], []byte("\r\n")) || !folded && !isField(line) {
-			break
-		}
-		end = next
+	section, _, _ := header.Split(content)
+	if len(section) > returnedMax {
+		section = section[:bytes.LastIndexByte(section[:returnedMax], '\n')+1]
 	}
-	return content[:end]
+	return section
 }
 
 // wireForm reports whether content is CRLF lines of at most 998 octets without NUL. RFC 5322 §2.1.1
@@ -156,19 +150,6 @@ func wireForm(content []byte) bool {
 		content = rest
 	}
 	return true
-}
-
-// isField reports whether the line begins with a field name and a colon, RFC 5322 §3.6.8.
-func isField(line []byte) bool {
-	for i, c := range line {
-		if c == ':' {
-			return i > 0
-		}
-		if c <= ' ' || c >= 0x7f {
-			return false
-		}
-	}
-	return false
 }
 
 // cutLine splits b behind the first CRLF. The line comes without it.

@@ -52,7 +52,13 @@ func settings(t *testing.T, routes ...config.Route) *config.Config {
 // start runs a node until the test ends or stop is called.
 func start(t *testing.T, c *config.Config) *rig {
 	t.Helper()
-	n, err := New(c, slog.New(slog.NewTextHandler(t.Output(), nil)))
+	return launch(t, c, slog.New(slog.NewTextHandler(t.Output(), nil)))
+}
+
+// launch is start with a log of one's own.
+func launch(t *testing.T, c *config.Config, log *slog.Logger) *rig {
+	t.Helper()
+	n, err := New(c, log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,152 @@
+package engine_test
+
+import (
+	"go/ast"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// catalogue are the rows of hostile input and where each is tested: whether TestHostile has it, on every carrier and split at every octet, and
+// which tests there are beside it, by folder.
+var catalogue = []struct {
+	row, name string
+	hostile   bool
+	tests     string
+}{
+	{"S1", "end of data: LF . LF", true, "proto/smtp.TestSmuggling"},
+	{"S2", "end of data: LF . CR", true, "proto/smtp.TestSmuggling"},
+	{"S3", "end of data: CR . LF", true, "proto/smtp.TestSmuggling"},
+	{"S4", "end of data: CR . CR", true, "proto/smtp.TestSmuggling"},
+	{"S5", "end of data: LF . CRLF", true, "proto/smtp.TestSmuggling"},
+	{"S6", "end of data: CR . CRLF", true, "proto/smtp.TestSmuggling"},
+	{"S7", "end of data: CRLF . LF", true, "proto/smtp.TestSmuggling"},
+	{"S8", "end of data: CRLF . CR", true, "proto/smtp.TestSmuggling"},
+	{"S9", "end of data: CRLF NUL . CRLF", true, "proto/smtp.TestSmuggling"},
+	{"S10", "end of data: CRLF . NUL CRLF", true, "proto/smtp.TestSmuggling"},
+	{"S11", "end of data: CRLF . CR CRLF", true, "proto/smtp.TestSmuggling"},
+	{"S12", "end of data: CR CRLF . CRLF", true, "proto/smtp.TestSmuggling"},
+	{"S13", "end of data: CR CRLF . CR CRLF", true, "proto/smtp.TestSmuggling"},
+	{"S14", "pipelining behind the end of data", true, "proto/smtp.TestS14PipeliningAfterEndOfData"},
+	{"T1", "commands behind STARTTLS", true, "engine/ingress.TestT1CommandsBehindSTARTTLS proto/smtp.TestT1BehindSTARTTLS engine/loop.TestTLSClearTextT1"},
+	{"T3", "what is kept across STARTTLS", true, "proto/smtp.TestT3NothingIsKept"},
+	{"T5", "parameters of STARTTLS", true, "proto/smtp.TestT5Parameters"},
+	{"T6", "STARTTLS out of place", true, "proto/smtp.TestT6OutOfPlace"},
+	{"T7", "TLS ends within a chunk", true, "engine/ingress.TestT7CloseNotifyInChunk engine/loop.TestTLSCloseNotifyT7"},
+	{"T9", "other protocols", true, "engine.TestT9OtherProtocols"},
+	{"T10", "tickets of another listener", false, "engine.TestT10TicketOfAnotherListener engine/loop.TestTLSTicketsT10"},
+	{"T11", "slow or huge handshake", false, "engine.TestT11HandshakeThatStops engine/ingress.TestT11SlowHandshake engine/loop.TestTLSSlowHandshakeT11"},
+	{"I1", "control characters in paths and parameters", true, "proto/smtp.TestI1ControlCharactersInArguments"},
+	{"I2", "line ends in what a client writes", false, "proto/smtp.TestI2CommandWriter"},
+	{"I3", "narrowed runes", true, "proto/smtp.TestI3NarrowedRunes"},
+	{"I4", "line ends in xtext", true, "proto/smtp.TestI4InjectionThroughXtext"},
+	{"I5", "NUL in xtext, and its round trip", true, "proto/smtp.TestI5Xtext"},
+	{"I6", "shell in a local-part", true, "proto/smtp.TestI6ShellCharactersInLocalPart"},
+	{"I7", "replies that inject", false, "proto/smtp.TestReplyParser engine.TestTroublesomePeer"},
+	{"I8", "replies without text, of two codes", false, "proto/smtp.TestReplyParser"},
+	{"I9", "headers injected into reports", false, "proto/dsn.TestGolden proto/dsn.TestRefuses"},
+	{"I10", "terminals and formats in logs", true, "engine/event.TestLine engine.TestI10LogsAreClean"},
+	{"I11", "names that close a comment", true, "proto/smtp.TestI11HelloThatClosesAComment engine/ingress.TestTraceHeader"},
+	{"I12", "names used as keys", true, ""},
+	{"I13", "paths in queue IDs", false, "proto/message.TestIDText engine/admin.TestAnswers"},
+	{"I14", "NUL", true, "proto/smtp.TestI14NUL"},
+	{"I15", "8-bit to hosts that cannot take it", false, "proto/smtp.TestI15NothingThatTheServerCannotTake engine.TestMissingExtension"},
+	{"B1", "DATA behind a failed BDAT", true, "proto/smtp.TestB1FailedBDATThenData"},
+	{"B2", "RCPT and DATA behind a failure", true, "proto/smtp.TestB2EveryFailureResets"},
+	{"B3", "address without SMTPUTF8", true, "proto/smtp.TestB3AddressNeedsSMTPUTF8"},
+	{"B4", "flood of chunks", true, "proto/smtp.TestB4ChunkFlood"},
+	{"B5", "octets of a chunk", true, "proto/smtp.TestB5OctetsAreConsumedExactly"},
+	{"B6", "sizes of chunks", true, "proto/smtp.TestB6ChunkSizes"},
+	{"B7", "DATA and BDAT mixed", true, "proto/smtp.TestB7Mixing"},
+	{"B8", "BDAT for nobody", true, "proto/smtp.TestB8ChunkForNobody"},
+	{"B9", "early talker", true, "proto/smtp.TestB9EarlyTalker engine/ingress.TestB9EarlyTalker"},
+	{"B10", "pipelining across sync points", true, "engine/ingress.TestB10HastyClients"},
+	{"B11", "content behind a refused DATA", true, "proto/smtp.TestB11ContentAfterRefusedData"},
+	{"B12", "oversized", true, "proto/smtp.TestB12Oversized"},
+	{"B13", "too large", true, "proto/smtp.TestB13TooLarge"},
+	{"B14", "reset within a transaction", true, "proto/smtp.TestB14ResetInMidTransaction"},
+	{"B15", "disconnect at every octet", true, "proto/smtp.TestB15DisconnectAtEveryByte engine/ingress.TestDisconnectAtEveryByte"},
+	{"B16", "old verbs", true, "proto/smtp.TestB16OldVerbs"},
+	{"B17", "XCLIENT, XFORWARD, PROXY", true, "engine/ingress.TestB17NoProxy engine/ingress.TestB17XClientOfStrangers engine/ingress.TestA7SlowProxy"},
+	{"A1", "open relay", true, "engine/ingress.TestRelayDenied"},
+	{"A2", "addresses within addresses", true, "engine/ingress.TestA2StrangersRelayNowhere"},
+	{"A3", "backscatter", true, "engine.TestNullSenderGetsNoReport engine.TestReportThatBounces engine.TestNotify"},
+	{"A4", "loops", true, "engine/ingress.TestHops"},
+	{"A5", "NOTIFY, ENVID, ORCPT misused", true, "proto/smtp.TestA5Notify"},
+	{"A7", "slow loris", false, "engine.TestA7SlowLorisOnEveryCarrier engine/ingress.TestA7SlowLoris engine/ingress.TestA7SlowProxy"},
+	{"A8", "floods", true, "engine.TestA8FloodsOnEveryCarrier engine/ingress.TestA8ConnectionFlood engine/ingress.TestA8FloodCostsNoMemory"},
+	{"A9", "client that never reads", false, "engine.TestA9NeverReadsOnEveryCarrier engine/ingress.TestA9ClientThatNeverReads engine/ingress.TestA9ClientThatReadsLate"},
+	{"A10", "no room", false, "engine.TestA10NoRoomOnEveryCarrier engine/ingress.TestStoreFails engine/ingress.TestMemoryFullRefusesMail spool.TestCrash"},
+	{"A11", "hash flooding", true, ""},
+	{"A12", "address parsers", true, "engine.TestA12NoForeignAddressParser"},
+	{"A13", "nested MIME", true, "engine.TestA12NoForeignAddressParser"},
+}
+
+// later are rows that wait for what they are about: outbound TLS policy, milters.
+var later = []string{"T2", "T4", "T8", "B18", "A6", "A14", "A15"}
+
+// rowsNamed notes the rows of the exchanges and ordeals in a file: composite literals whose row is a string, or whose first string is one.
+func rowsNamed(f *ast.File, rows map[string]bool) {
+	isRow := regexp.MustCompile(`^"[STIBA][0-9]+"$`)
+	ast.Inspect(f, func(n ast.Node) bool {
+		if l, ok := n.(*ast.BasicLit); ok && isRow.MatchString(l.Value) {
+			rows[strings.Trim(l.Value, `"`)] = true
+		}
+		return true
+	})
+}
+
+// TestA12NoForeignAddressParser: addresses and MIME of strangers are not read by net/mail and its kin, whose time and memory nobody bounds.
+func TestA12NoForeignAddressParser(t *testing.T) {
+	for _, s := range sources(t, moduleRoot(t)) {
+		for _, spec := range s.ast.Imports {
+			if imported := strings.Trim(spec.Path.Value, `"`); !s.test && slices.Contains([]string{"net/mail", "net/textproto", "mime", "mime/multipart"}, imported) {
+				t.Errorf("%s imports %s", s.file, imported)
+			}
+		}
+	}
+}
+
+// TestEveryHostileRowHasATest: every row has exchanges or ordeals in TestHostile, or a test that is there, and no row is forgotten.
+func TestEveryHostileRowHasATest(t *testing.T) {
+	sections := map[byte]int{'S': 14, 'T': 11, 'I': 15, 'B': 18, 'A': 15}
+	files := sources(t, moduleRoot(t))
+	tests, suite := map[string]bool{}, map[string]bool{}
+	for _, s := range files {
+		if !s.test {
+			continue
+		}
+		for _, d := range s.ast.Decls {
+			if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil && strings.HasPrefix(f.Name.Name, "Test") {
+				tests[s.dir+"."+f.Name.Name] = true
+			}
+		}
+		if s.dir == "engine" && strings.Contains(s.file, "/hostile_") && !strings.HasSuffix(s.file, "_audit_test.go") {
+			rowsNamed(s.ast, suite)
+		}
+	}
+	for _, c := range catalogue {
+		for _, name := range strings.Fields(c.tests) {
+			if !tests[name] {
+				t.Errorf("%s, %s: there is no %s", c.row, c.name, name)
+			}
+		}
+		if suite[c.row] != c.hostile || !c.hostile && c.tests == "" {
+			t.Errorf("%s, %s: in TestHostile %v, other tests %q", c.row, c.name, suite[c.row], c.tests)
+		}
+		delete(suite, c.row)
+		sections[c.row[0]]--
+	}
+	for _, row := range later {
+		sections[row[0]]--
+	}
+	for section, left := range sections {
+		if left != 0 {
+			t.Errorf("section %c: %d rows are missing", section, left)
+		}
+	}
+	for row := range suite {
+		t.Errorf("TestHostile has a row %s that the catalogue does not know", row)
+	}
+}

@@ -74,7 +74,7 @@ const pythonClient = `
 import smtplib, sys
 with smtplib.SMTP(sys.argv[1], int(sys.argv[2])) as s:
     s.ehlo("client.example")
-    for ext in ("pipelining", "size", "8bitmime", "smtputf8", "enhancedstatuscodes", "dsn", "chunking"):
+    for ext in ("pipelining", "size", "8bitmime", "smtputf8", "enhancedstatuscodes", "dsn", "chunking", "binarymime", "limits", "futurerelease", "deliverby", "mt-priority"):
         assert s.has_extn(ext), ext
     assert s.verify("someone@example.net")[0] == 252
     assert s.noop()[0] == 250
@@ -82,8 +82,12 @@ with smtplib.SMTP(sys.argv[1], int(sys.argv[2])) as s:
     assert s.rset()[0] == 250
     assert s.docmd("EXPN", "list")[0] == 502
     assert s.docmd("HELP")[0] == 214
+    assert b"RCPT TO:" in s.help("RCPT")
+    assert s.mail("s@example.com", ["HOLDFOR=60", "BY=3600;R"])[0] == 250
+    assert s.rset()[0] == 250
+    assert s.mail("s@example.com", ["HOLDUNTIL=2020-01-01", "SIZE=5"])[0] == 501
     assert s.docmd("RCPT", "TO:<r@example.net>")[0] == 503
-    refused = s.sendmail("s@example.com", ["r@example.net"], open(sys.argv[3], "rb").read(), mail_options=["BODY=8BITMIME", "RET=HDRS", "ENVID=job+2B1"], rcpt_options=["NOTIFY=FAILURE,DELAY", "ORCPT=rfc822;r@example.net"])
+    refused = s.sendmail("s@example.com", ["r@example.net"], open(sys.argv[3], "rb").read(), mail_options=["BODY=8BITMIME", "RET=HDRS", "ENVID=job+2B1", "BY=86400;N", "MT-PRIORITY=-1"], rcpt_options=["NOTIFY=FAILURE,DELAY", "ORCPT=rfc822;r@example.net"])
     assert not refused, refused
 `
 

@@ -103,7 +103,7 @@ func (d *sinkDump) messages(t *testing.T) []string {
 }
 
 // trace is our Received header.
-var traceHeader = regexp.MustCompile(`\AReceived: from \S+ \(\[127\.0\.0\.1\]\)\r?\n\tby mta\.test\.example with (?:UTF8|E)?SMTP id [0-9A-Z]{13}\r?\n\tfor <[^>\r\n]+>; [^\r\n]+\r?\n`)
+var traceHeader = regexp.MustCompile(`\AReceived: from \S+ \(\[127\.0\.0\.1\]\)\r?\n\tby mta\.test\.example with (?:UTF8|E)?SMTP id [0-9A-Z]{13}\r?\n\tfor <[^>\r\n]+>(?:\r?\n\tpriority -?\d)?; [^\r\n]+\r?\n`)
 
 // compare checks that each message arrived once, and is what was sent behind our trace header.
 func compare(t *testing.T, got []string, want string, count int) {

@@ -115,6 +115,9 @@ else:
 s.ehlo("client.example")
 assert not s.has_extn("starttls")
 assert s.docmd("STARTTLS")[0] == 503
+assert s.has_extn("requiretls")
+assert s.mail("s@example.com", ["REQUIRETLS"])[0] == 250
+assert s.rset()[0] == 250
 refused = s.sendmail("s@example.com", ["r@example.net"], open(file, "rb").read())
 assert not refused, refused
 s.quit()

@@ -62,7 +62,7 @@ func secured(t *testing.T) *config.Config {
 	c.TLS.Certificates = []config.Certificate{issue(t, dir, "mta.test.example"), issue(t, dir, "other.test.example", "*.wild.example")}
 	c.Listeners = nil
 	for _, mode := range []config.Mode{config.ModeMX, config.ModeSubmission, config.ModeSubmissions} {
-		c.Listeners = append(c.Listeners, config.Listener{Address: "127.0.0.1:0", Mode: mode, RelayFrom: loopback, StartTLS: true})
+		c.Listeners = append(c.Listeners, config.Listener{Address: "127.0.0.1:0", Mode: mode, RelayFrom: loopback, StartTLS: true, BinaryMIME: true})
 	}
 	return c
 }

@@ -70,3 +70,16 @@ func TestWishesSurviveARestart(t *testing.T) {
 		t.Errorf("record %+v", e)
 	}
 }
+
+// TestBinaryMIMEIsAChoice is not taken where the listener does not say so.
+func TestBinaryMIMEIsAChoice(t *testing.T) {
+	t.Parallel()
+	r := start(t, settings(t, config.Route{Domains: []string{"*"}, To: config.Target{Kind: config.ToDiscard}}))
+	d := r.dial()
+	if offer := d.say("EHLO client.example", 250); strings.Contains(offer, "BINARYMIME") || strings.Contains(offer, "FUTURERELEASE") {
+		t.Errorf("%q", offer)
+	}
+	d.say("MAIL FROM:<s@sender.example> BODY=BINARYMIME", 555)
+	d.say("MAIL FROM:<s@sender.example> HOLDFOR=1", 555)
+	d.say("MAIL FROM:<s@sender.example> BY=1;R", 250)
+}

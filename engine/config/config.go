@@ -50,6 +50,7 @@ type Listener struct {
 	RelayFrom []netip.Prefix // clients that may relay anywhere; nobody by default
 	StartTLS  bool           // offer STARTTLS if there are certificates; set by default in files. Submissions has TLS from the start
 
+	BinaryMIME        bool           // take BODY=BINARYMIME; set by default in files. What a next host does not take like that bounces
 	RelayDomains      []string       // recipients that anybody may send to: lower-case names, or "*.suffix" (every name below suffix)
 	GreetDelay        time.Duration  // before the greeting, for clients that are not exempt (see Limits); who talks before it is refused
 	ProxyFrom         []netip.Prefix // proxies, whose connections begin with a PROXY header (version 1 or 2) that tells the client's address

@@ -23,7 +23,7 @@ func TestDesignFile(t *testing.T) {
 	}
 	want := Default()
 	want.Hostname = "mail.example.com"
-	want.Listeners = []Listener{{Address: "127.0.0.1:2525", Mode: ModeMX, RelayFrom: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, StartTLS: true}}
+	want.Listeners = []Listener{{Address: "127.0.0.1:2525", Mode: ModeMX, RelayFrom: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, StartTLS: true, BinaryMIME: true}}
 	want.Routes = []Route{{Domains: []string{"*"}, To: Target{Kind: ToMX}}}
 	want.Admin.Address = "127.0.0.1:8025"
 	if !reflect.DeepEqual(c, want) {

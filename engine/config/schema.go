@@ -23,7 +23,7 @@ func schema(c *Config) []field {
 			{"drain_timeout", duration(&c.Engine.DrainTimeout)},
 		})},
 		{"listener", tables(func() []field {
-			c.Listeners = append(c.Listeners, Listener{StartTLS: true})
+			c.Listeners = append(c.Listeners, Listener{StartTLS: true, BinaryMIME: true})
 			l := &c.Listeners[len(c.Listeners)-1]
 			return []field{
 				{"address", text(&l.Address)},
@@ -36,6 +36,7 @@ func schema(c *Config) []field {
 				{"relay_certificates", list(&l.RelayCertificates, lower)},
 				{"starttls", boolean(&l.StartTLS)},
 				{"check_from", boolean(&l.CheckFrom)},
+				{"binarymime", boolean(&l.BinaryMIME)},
 			}
 		})},
 		{"tls", table([]field{

@@ -54,17 +54,21 @@ const (
 	paramEnvelopeID
 	paramBy
 	paramPriority
+	paramBinary // BODY=BINARYMIME, beside paramBody
 	paramRequireTLS
 	paramHold
 	paramSubmitter
 
 	// paramsServed are those that every session serves.
-	paramsServed = paramRequireTLS - 1
+	paramsServed = paramBinary - 1
 )
 
 // mailParams are the parameters that MAIL may have in the session as it stands.
 func (s *Server) mailParams() mailParam {
 	served := paramsServed
+	if !s.cfg.NoBinary {
+		served |= paramBinary
+	}
 	if s.secured {
 		served |= paramRequireTLS
 	}
@@ -88,7 +92,7 @@ func (m *MailParams) parse(rest []byte, served mailParam) (refusal string) {
 		switch {
 		case param&^served == paramRequireTLS:
 			return replyNeedsTLS
-		case param&served == 0:
+		case param == 0, param&^served != 0:
 			return replyUnknownParm
 		case !ok, seen&param != 0:
 			return replyParameter
@@ -105,7 +109,9 @@ func (m *MailParams) take(key, value []byte, hasValue bool) (param mailParam, ok
 		m.Size, ok = parseSize(value)
 		return paramSize, ok
 	case equalFold(key, "BODY"): // RFC 6152 §2, RFC 3030 §3
-		m.Body, ok = parseBody(value)
+		if m.Body, ok = parseBody(value); m.Body == BodyBinary {
+			return paramBody | paramBinary, ok
+		}
 		return paramBody, ok
 	case equalFold(key, "SMTPUTF8"): // RFC 6531 §3.4
 		m.SMTPUTF8 = true

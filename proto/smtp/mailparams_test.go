@@ -54,6 +54,7 @@ func FuzzMailParameters(f *testing.F) {
 	f.Add("HOLDUNTIL=2030-01-01T00:00:00Z BY=+999999999;r AUTH=a+2Bb@c.example", uint16(0xffff))
 	f.Add("HOLDFOR=1000000000", uint16(paramHold))
 	f.Add("REQUIRETLS", uint16(paramsServed))
+	f.Add("AUTH=a@b+0AX", uint16(0xffff))
 	f.Fuzz(func(t *testing.T, text string, served uint16) {
 		var m MailParams
 		if controlIn([]byte(text)) != noControl || m.parse([]byte(text), mailParam(served)) != "" {
@@ -81,7 +82,7 @@ func writtenOut(m *MailParams) (text []byte, used mailParam) {
 		text, used = fmt.Appendf(text, " "+format, args...), used|param
 	}
 	if m.Body == BodyBinary {
-		add(paramBody, "BODY=BINARYMIME")
+		add(paramBody|paramBinary, "BODY=BINARYMIME")
 	}
 	if m.RequireTLS {
 		add(paramRequireTLS, "REQUIRETLS")
@@ -151,12 +152,17 @@ func TestOffer(t *testing.T) {
 		}
 		s.Flushed()
 	}
-	s.cfg = &ServerConfig{Hostname: "mx.example.com", MaxRecipients: 1_000_000}
+	s.cfg = &ServerConfig{Hostname: "mx.example.com", MaxRecipients: 1_000_000, NoBinary: true}
 	s.Offer(Offer{})
 	s.Feed(hold)
 	s.Accept()
-	if strings.Contains(string(s.Pending()), "LIMITS") {
-		t.Errorf("no limits that could be told: %s", s.Pending())
+	if p := string(s.Pending()); strings.Contains(p, "LIMITS") || strings.Contains(p, "BINARYMIME") {
+		t.Errorf("no limits that could be told, and no binary content: %s", p)
+	}
+	s.Flushed()
+	s.Feed([]byte("MAIL FROM:<a@b> BODY=BINARYMIME\r\n"))
+	if got := string(s.Pending()); got != replyUnknownParm {
+		t.Errorf("binary content, unasked: %q", got)
 	}
 }
 

@@ -17,6 +17,7 @@ type ServerConfig struct {
 	MaxErrors     int    // protocol errors since the last accepted message; then 421 4.7.0 and Close
 	StartTLS      bool   // offer STARTTLS where the session is not under TLS
 	MaxCommands   int    // commands without mail since the last accepted message; then 421 4.7.0 and Close
+	NoBinary      bool   // do not take BODY=BINARYMIME
 	MinDeliverBy  int64  // least seconds of BY with R, announced with DELIVERBY; 0 = any
 
 	Auth      []string // mechanisms of AUTH under TLS, in capitals and in the order of EHLO; none = AUTH is not served there

@@ -67,7 +67,7 @@ func newStill(b testing.TB, loops int, kind Kind) (*still, *Router) {
 				e.posted = append(e.posted, fn)
 			},
 			Dial: func(l *Link) {
-				e.posted = append(e.posted, func() { p := &puller{link: l}; l.Ready(p); p.Wake() })
+				e.posted = append(e.posted, func() { p := &puller{link: l}; l.Ready(p, Limits{}); p.Wake() })
 			},
 			Settle: func(*message.Message, int, *Outcome) { e.done++ },
 		})

@@ -29,6 +29,8 @@ type Link struct {
 	state   linkState
 	taken   []*Transaction // handed out and not done, in their order
 	handed  int            // transactions, ever
+	limits  Limits         // of the peer
+	domains []string       // of recipients so far, where the peer limits them
 	proved  bool           // the peer replied for a recipient on this link
 
 	waiting    bool  // in site.waiting
@@ -54,9 +56,10 @@ func (site *Site) dial(a *pool.Address) {
 // Target is where the link leads.
 func (l *Link) Target() Target { return l.target }
 
-// Ready says that the session of c stands and c is going to call Next. Called once, after Env.Dial returned.
-func (l *Link) Ready(c Conn) {
-	l.conn, l.state = c, linkOpen
+// Ready says that the session of c stands and c is going to call Next, which keeps to the limits of the peer. Called once, after Env.Dial
+// returned.
+func (l *Link) Ready(c Conn, limits Limits) {
+	l.conn, l.limits, l.state = c, limits, linkOpen
 	l.site.opening--
 }
 
@@ -75,7 +78,15 @@ func (l *Link) Next() *Transaction {
 		l.retire()
 		return nil
 	}
-	t := site.queue.pop()
+	if l.limits.Messages > 0 && l.handed >= l.limits.Messages {
+		l.makeRoom()
+		return nil
+	}
+	t, used := l.take()
+	if used {
+		l.makeRoom()
+		return nil
+	}
 	if t == nil {
 		l.waiting = true
 		site.waiting = append(site.waiting, l)
@@ -92,6 +103,12 @@ func (l *Link) Next() *Transaction {
 	s.stats.handedOut.Add(1)
 	site.grow()
 	return t
+}
+
+// makeRoom ends a link that the peer takes no more on. What waits gets another at once, where the site may have one more.
+func (l *Link) makeRoom() {
+	l.retire()
+	l.site.grow()
 }
 
 // takeBack ends the time of t on the link.

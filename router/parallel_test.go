@@ -133,7 +133,7 @@ func TestLoopsInParallel(t *testing.T) {
 			After: func(d time.Duration, fn func()) { time.AfterFunc(d, func() { l.post(fn) }) },
 			Post:  l.post,
 			Dial: func(link *Link) {
-				l.post(func() { c := &loopConn{loop: l, link: link}; link.Ready(c); c.pull() })
+				l.post(func() { c := &loopConn{loop: l, link: link}; link.Ready(c, Limits{}); c.pull() })
 			},
 			Settle: func(m *message.Message, i int, out *Outcome) {
 				if out.State.Settled() && left.Add(-1) == 0 {

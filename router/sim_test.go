@@ -185,6 +185,7 @@ type host struct {
 	banner  *Outcome // refuses the session
 	closes  *Reason  // ends it before anything is taken
 	latency time.Duration
+	limits  Limits
 	window  int // transactions that a connection takes before the first is answered; 0 = 1
 	// reply answers for recipient i; nil = delivered.
 	reply func(t *Transaction, i int) Outcome
@@ -194,6 +195,8 @@ type host struct {
 	takes  [][]string
 	conns  int
 	most   int
+
+	sessions map[*conn][]string // what each took, if it is to be kept
 }
 
 type fate int
@@ -259,7 +262,7 @@ func (s *sim) dial(l *Link) {
 			o := *h.banner
 			c.end(GoneRefused, &o)
 		default:
-			l.Ready(c)
+			l.Ready(c, h.limits)
 			if h.closes != nil {
 				c.end(*h.closes, nil)
 				return
@@ -357,6 +360,9 @@ func (c *conn) respond() {
 	}
 	h.got = append(h.got, took...)
 	h.takes = append(h.takes, took)
+	if h.sessions != nil {
+		h.sessions[c] = append(h.sessions[c], took...)
+	}
 	c.under = c.under[1:]
 	t.Done()
 	c.schedule()
@@ -377,7 +383,17 @@ func (s *sim) message(recipients ...string) *message.Message {
 
 // send accepts a message and dispatches it on a loop, as ingress does.
 func (s *sim) send(loop int, recipients ...string) *message.Message {
+	return s.dispatch(loop, s.message(recipients...))
+}
+
+// wish is send for a sender who asks for something.
+func (s *sim) wish(loop int, w message.Wishes, recipients ...string) *message.Message {
 	m := s.message(recipients...)
+	m.Wishes = &w
+	return s.dispatch(loop, m)
+}
+
+func (s *sim) dispatch(loop int, m *message.Message) *message.Message {
 	m.Body = s.budget.AppendContent(nil, make([]byte, 100), 100)
 	m.Hold(1)
 	s.router.Dispatch(loop, m)

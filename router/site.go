@@ -29,7 +29,7 @@ type Site struct {
 	limit    int    // of connections
 	hosts    pool.Hosts
 	answer   *mx.Answer
-	queue    queue
+	queue    lanes
 	links    []*Link // open and opening
 	opening  int
 	closing  int     // take nothing more
@@ -179,7 +179,7 @@ func (site *Site) wantsLink(now int64) bool {
 	case site.failures > 0: // a site that comes back is probed by one connection until it delivered
 		return false
 	}
-	aged := site.opening == 0 && site.queue.first.queued+int64(s.opts.GrowAfter) <= now
+	aged := site.opening == 0 && site.queue.front().first.queued+int64(s.opts.GrowAfter) <= now
 	return aged || site.queue.length > n*s.opts.QueueDepth
 }
 

@@ -104,7 +104,7 @@ func (s *session) handle(ev smtp.ClientEvent) {
 // up says that the session stands.
 func (s *session) up() {
 	s.ready = true
-	s.link.Ready(s)
+	s.link.Ready(s, router.Limits(s.smtp.Limits()))
 }
 
 func (s *session) mailReply() {

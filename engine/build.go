@@ -39,6 +39,7 @@ func (n *Node) openLoops() (err error) {
 	for i, l := range c.Listeners {
 		server := server
 		server.NoBinary = !l.BinaryMIME
+		server.MendNewlines = l.FixNewlines
 		d := &ingress.Door{
 			SMTP: &server, RelayFrom: l.RelayFrom, RelayDomains: ingress.NewDomains(l.RelayDomains), Budget: n.budget, Store: n.store,
 			GreetDelay: l.GreetDelay, ProxyFrom: l.ProxyFrom, XClientFrom: l.XClientFrom, Log: n.log, Clients: clients, Exempt: c.Limits.Exempt, Claims: n.claims,

@@ -55,6 +55,7 @@ type Listener struct {
 	GreetDelay        time.Duration  // before the greeting, for clients that are not exempt (see Limits); who talks before it is refused
 	ProxyFrom         []netip.Prefix // proxies, whose connections begin with a PROXY header (version 1 or 2) that tells the client's address
 	XClientFrom       []netip.Prefix // clients that may tell by XCLIENT for whom they speak
+	FixNewlines       bool           // bare LF and CR in content are replaced, rather than refused
 	CheckFrom         bool           // From may name only addresses that the user may send from. Not with ModeMX
 	RelayCertificates []string       // names in client certificates whose holders may relay anywhere: lower-case DNS names, or "*.suffix"
 }

@@ -17,7 +17,7 @@ var faults = []struct{ toml, want string }{
 	// unknown keys
 	{"+[engine]\nlops = 1\n", `m.toml:6:1: engine.lops: unknown key: did you mean "loops"?`},
 	{"+[engin]\n", `m.toml:5:2: engin: unknown key: did you mean "engine"?`},
-	{"+somewhere = []\n", `m.toml:5:1: listener.somewhere: unknown key: [listener] has address, mode, relay_from, relay_domains, greet_delay, proxy_from, xclient_from, relay_certificates, starttls, check_from, binarymime`},
+	{"+somewhere = []\n", `m.toml:5:1: listener.somewhere: unknown key: [listener] has address, mode, relay_from, relay_domains, greet_delay, proxy_from, xclient_from, relay_certificates, starttls, check_from, binarymime, newlines`},
 	{"+[queue]\nsomething = 1\n", `m.toml:6:1: queue.something: unknown key: [queue] has retry_min, retry_max, expire, hold_max, deliver_by_min`},
 	{"+[queue]\n\"\\n\" = 1\n", `m.toml:6:1: queue."\n": unknown key: [queue] has retry_min, retry_max, expire, hold_max, deliver_by_min`},
 
@@ -54,7 +54,7 @@ var faults = []struct{ toml, want string }{
 	{"+[egress]\nidle = 2026-01-01\nport = []\n", "" +
 		`m.toml:6:8: egress.idle: a date or time is not a duration: want a string as in "5m"` + "\n" +
 		`m.toml:7:1: egress.port: an array is not a whole number: want digits without quotes`},
-	{"+[listener.tls]\n", `m.toml:5:11: listener.tls: unknown key: [listener] has address, mode, relay_from, relay_domains, greet_delay, proxy_from, xclient_from, relay_certificates, starttls, check_from, binarymime`},
+	{"+[listener.tls]\n", `m.toml:5:11: listener.tls: unknown key: [listener] has address, mode, relay_from, relay_domains, greet_delay, proxy_from, xclient_from, relay_certificates, starttls, check_from, binarymime, newlines`},
 
 	{"+[[route]]\ndomains = ['*']\nto = 'mx'\ntls = 'verifed'\n[egress]\ntls = 'required'\nca = '/nowhere/ca.pem'\n", "" +
 		`m.toml:8:7: route.tls: "verifed" is not known: did you mean "verified"?` + "\n" +
@@ -152,6 +152,8 @@ var faults = []struct{ toml, want string }{
 	{"+[log]\nlevel = 'inf'\nformat = 'xml'\n", "" +
 		`m.toml:6:9: log.level: "inf" is not known: did you mean "info"?` + "\n" +
 		`m.toml:7:10: log.format: "xml" is not known: want text, json`},
+
+	{"+newlines = 'mend'\n", `m.toml:5:12: listener.newlines: "mend" is not known: want "reject" or "fix"`},
 
 	// labels
 	{"+check_from = true\n[labels]\ntenant = 'X Tenant'\ncampaign = 'From'\nenvid = 'tenant/'\n[idempotency]\nheader = ':'\n", "" +

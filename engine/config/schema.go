@@ -37,6 +37,7 @@ func schema(c *Config) []field {
 				{"starttls", boolean(&l.StartTLS)},
 				{"check_from", boolean(&l.CheckFrom)},
 				{"binarymime", boolean(&l.BinaryMIME)},
+				{"newlines", parsed(&l.FixNewlines, parseNewlines)},
 			}
 		})},
 		{"tls", table([]field{
@@ -286,6 +287,14 @@ func list[T any](to *[]T, parse func(string) (T, error)) setter {
 
 // lower reads a domain pattern.
 func lower(s string) (string, error) { return strings.ToLower(s), nil }
+
+// parseNewlines reads what is done with bare newlines: whether they are fixed.
+func parseNewlines(s string) (bool, error) {
+	if s != "reject" && s != "fix" {
+		return false, fmt.Errorf(`%s is not known: want "reject" or "fix"`, quote(s))
+	}
+	return s == "fix", nil
+}
 
 // parseEnvID reads which labels an ENVID holds.
 func parseEnvID(s string) (parts []string, err error) {

@@ -45,7 +45,7 @@ func (s *Server) commandChunk(args []byte) Event {
 	case s.tx.recipients == 0:
 		return s.discardChunk(replyNobody, true)
 	case s.tx.chunks == 0:
-		s.decoder.Reset()
+		s.resetDecoder()
 	}
 	s.tx.chunks++
 	switch {
@@ -77,6 +77,9 @@ func (s *Server) discardChunk(reply string, fault bool) Event {
 // readChunk reads octets of a chunk that is kept.
 func (s *Server) readChunk(p []byte) (int, Event) {
 	if n := int(min(s.chunk.left, int64(len(p)))); n > 0 {
+		if s.cfg.MendNewlines && !s.tx.binary {
+			return s.mendChunk(p[:n])
+		}
 		s.chunk.left -= int64(n)
 		if s.tx.binary {
 			s.decoder.TakeBinary(p[:n])
@@ -96,6 +99,9 @@ func (s *Server) readChunk(p []byte) (int, Event) {
 	case s.tx.binary: // it has no lines that could lack an end
 		s.content = nil
 		return 0, s.ask(EndOfData)
+	case s.decoder.cr && s.cfg.MendNewlines:
+		s.content = s.decoder.TakeEnd()
+		return 0, Content
 	case s.decoder.cr:
 		return 0, s.discardChunk(replyContent, false)
 	case s.decoder.bol:
@@ -109,6 +115,22 @@ func (s *Server) readChunk(p []byte) (int, Event) {
 	s.decoder.Take(lineEnd)
 	s.content = lineEnd
 	return 0, Content
+}
+
+// mendChunk reads octets of a chunk whose newlines are mended. p is not empty, and all of it belongs to the chunk.
+func (s *Server) mendChunk(p []byte) (int, Event) {
+	n, content, ok := s.decoder.TakeMending(p)
+	s.chunk.left -= int64(n)
+	switch {
+	case !ok:
+		return n, s.discardChunk(replyContent, false)
+	case s.decoder.Size() > s.maxSize(): // it may become longer than it was
+		return n, s.discardChunk(replyTooLarge, false)
+	case len(content) == 0:
+		return n, NeedInput
+	}
+	s.content = content
+	return n, Content
 }
 
 // skipChunk discards octets of a chunk that is refused, and answers behind the last.

@@ -23,6 +23,8 @@ const (
 // use. The end of data is exactly CRLF.CRLF, or .CRLF at the very beginning; nothing else ends it. It is the only reader of DATA, so no
 // two parts can disagree about where a message ends. Content that comes in chunks it takes by Take, see there.
 //
+// For senders that cannot do better it mends newlines rather than refuse them, see mending.go. Where data ends does not depend on that.
+//
 // The state of Decode is one bit, whether a line begins here: what cannot be judged yet (a CR, or a dot that begins a line) is left with the caller.
 // Reset it before use.
 type Decoder struct {
@@ -30,9 +32,12 @@ type Decoder struct {
 	bol         bool // the next octet begins a line
 	cr          bool // of Take: the last octet was a CR
 	leadingDots bool
+	mends       bool
+	stray       bool   // of mending: the last octet was a CR alone
+	before      ending // likewise: of the line before
 }
 
-// Reset makes the decoder ready for a new message.
+// Reset makes the decoder ready for a new message, and strict.
 func (d *Decoder) Reset() { *d = Decoder{bol: true} }
 
 // Size is the number of octets of content so far, without dot-stuffing.
@@ -45,6 +50,9 @@ func (d *Decoder) LeadingDots() bool { return d.leadingDots }
 // it ends before the next line that begins with a dot, or with p. Call it again with p[n:] until it returns DecodedNothing; then present
 // what is left in front of more input. After DecodedEnd, and after a violation, it must be Reset before it reads on.
 func (d *Decoder) Decode(p []byte) (n int, content []byte, found Decoded) {
+	if d.mends {
+		return d.decodeMending(p)
+	}
 	stuffing := 0
 	if d.bol && len(p) > 0 && p[0] == '.' {
 		switch {

@@ -65,9 +65,13 @@ func decodeSlowly(input string) (d decoded) {
 }
 
 // decode runs the Decoder over input, which next cuts into pieces: it gets how much is left and says how much to present more.
-func decode(t testing.TB, input string, next func(left int) int) (d decoded) {
+func decode(t testing.TB, input string, next func(left int) int) decoded {
 	var dec Decoder
 	dec.Reset()
+	return decodeBy(t, dec, input, next)
+}
+
+func decodeBy(t testing.TB, dec Decoder, input string, next func(left int) int) (d decoded) {
 	var content, held []byte
 	for {
 		for {

@@ -18,6 +18,7 @@ type ServerConfig struct {
 	StartTLS      bool   // offer STARTTLS where the session is not under TLS
 	MaxCommands   int    // commands without mail since the last accepted message; then 421 4.7.0 and Close
 	NoBinary      bool   // do not take BODY=BINARYMIME
+	MendNewlines  bool   // in content an LF alone becomes CRLF, and a CR alone a space, rather than end the session; see Decoder
 	MinDeliverBy  int64  // least seconds of BY with R, announced with DELIVERBY; 0 = any
 
 	Auth      []string // mechanisms of AUTH under TLS, in capitals and in the order of EHLO; none = AUTH is not served there
@@ -251,6 +252,14 @@ func (s *Server) readContent(p []byte) (int, Event) {
 	return n, s.abort("550 5.6.0 NUL in message content\r\n")
 }
 
+func (s *Server) resetDecoder() {
+	if s.cfg.MendNewlines {
+		s.decoder.ResetMending()
+		return
+	}
+	s.decoder.Reset()
+}
+
 func (s *Server) maxSize() int64 { return orDefault(s.cfg.MaxSize, DefaultMaxSize) }
 
 func (s *Server) ask(question Event) Event {
@@ -286,7 +295,7 @@ func (s *Server) Accept() {
 			s.phase = phaseChunk
 			return
 		}
-		s.decoder.Reset()
+		s.resetDecoder()
 		s.phase = phaseContent
 		s.say("354 End data with <CR><LF>.<CR><LF>\r\n")
 	case EndOfData:

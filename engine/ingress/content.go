@@ -1,6 +1,8 @@
 package ingress
 
 import (
+	"bytes"
+
 	"mailrace/proto/header"
 	"mailrace/proto/message"
 	"mailrace/proto/smtp"
@@ -23,7 +25,7 @@ func (tx *transaction) ready(n int) bool {
 	switch {
 	case end != header.Open:
 		tx.settle()
-	case !tx.s.door.Head.reads():
+	case !tx.s.door.Head.reads() && tx.flags&message.Binary == 0:
 		return true
 	}
 	return tx.settled && tx.refusal == nil
@@ -48,6 +50,10 @@ func (tx *transaction) settle() {
 		tx.refusal = &replyHops
 		return
 	}
+	if tx.flags&message.Binary != 0 && !tx.headOfLines() {
+		tx.refusal = &replyBinaryHead
+		return
+	}
 	rules := tx.s.door.Head
 	if rules == nil {
 		return
@@ -68,6 +74,18 @@ func (tx *transaction) settle() {
 		}
 	}
 	tx.tenant, tx.campaign, tx.key = head.Labels[Tenant], head.Labels[Campaign], head.Labels[Key]
+}
+
+// headOfLines says whether the header section consists of lines, although the body need not (BINARYMIME): a reader that takes a CR or an LF
+// alone for the end of a line would see other fields in it.
+func (tx *transaction) headOfLines() bool {
+	section := tx.beginning()
+	if tx.head.End() != header.Open { // else there is nothing but a section, the last line of which may lack its end
+		section = section[:tx.head.Size()]
+	}
+	var lines smtp.Decoder
+	lines.Reset()
+	return lines.Take(section) && !bytes.HasSuffix(section, []byte("\r"))
 }
 
 // beginning is the header section with what ended it, in one piece.

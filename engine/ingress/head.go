@@ -248,6 +248,7 @@ func (r *HeadRules) rewrite(seen *sighting, section, rest []byte, in *Injection)
 
 var (
 	replyHeaderSize = smtp.Reply{Code: 552, Enhanced: "5.3.4", Text: "Header section larger than " + strconv.Itoa(header.MaxSize) + " octets"}
+	replyBinaryHead = smtp.Reply{Code: 550, Enhanced: "5.6.0", Text: "bare <CR>, bare <LF> or NUL in the header section"}
 	replyFields     = smtp.Reply{Code: 554, Enhanced: "5.6.0", Text: "More than " + strconv.Itoa(header.MaxFields) + " header fields"}
 )
 

@@ -193,6 +193,41 @@ func TestHeldByXClient(t *testing.T) {
 	r.awaitQuiet()
 }
 
+// TestBinaryHead refuses a header section that others could read otherwise, also where the content is binary.
+func TestBinaryHead(t *testing.T) {
+	t.Parallel()
+	filler := strings.Repeat("X-Filler: "+strings.Repeat("x", 90)+"\r\n", 900) // more than a chunk
+	r := open(t, nil)
+	c := r.greet()
+	for content, code := range map[string]int{
+		"Subject: x\nFrom: evil@example.com\r\n\r\nx": 550,
+		"Subject: x\rFrom: evil@example.com\r\n\r\nx": 550,
+		"Subject: x\x00\r\n\r\nx":                     550,
+		"Subject: x\n\nFrom: evil@example.com":        550,
+		"Subject: x\nFrom: evil@example.com":          550,
+		"Subject: x\r\n y\nFrom: z\r\n.\r\n\r\n":      550,
+		"Subject: x\r":                                550,
+		filler + "Subject: x\nFrom: evil@example.com\r\n\r\n" + strings.Repeat("x", 1<<20): 550,
+		filler + "Subject: x\r\n\r\n" + strings.Repeat("x\n", 1<<20):                       250,
+		"Subject: x\r\n\r\n\n\r\x00": 250,
+		"Subject: x":                 250,
+		"x\nFrom: a body":            250,
+	} {
+		c.say("MAIL FROM:<s@sender.example> BODY=BINARYMIME", 250)
+		c.say("RCPT TO:<a@far.example>", 250)
+		c.send("BDAT " + strconv.Itoa(len(content)) + " LAST\r\n" + content)
+		if got, err := c.reply(); err != nil || !strings.HasPrefix(got, strconv.Itoa(code)) {
+			t.Errorf("%.60q: %q, %v, want %d", content, got, err, code)
+		}
+		if code == 250 {
+			receive(t, r.accepted)
+		}
+	}
+	c.say("NOOP", 250)
+	c.Close()
+	r.awaitQuiet()
+}
+
 // TestBinaryContent is stored as it came: small, and so long that it streams; with octets that would be violations elsewhere.
 func TestBinaryContent(t *testing.T) {
 	t.Parallel()

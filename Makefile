@@ -11,6 +11,8 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 # Packages that `make race` tests: all but the ones that start whole programs.
 RACE ?= ./bench/... ./engine/... ./proto/... ./router/... ./spool/...
 FUZZTIME ?= 30s
+# For the fuzz targets that read nothing from strangers.
+RESTTIME ?= $(FUZZTIME)
 BENCHTIME ?= 1s
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
@@ -45,8 +47,8 @@ smoke: build ## run each bench scenario for a moment, for its accounting and the
 race: ## run the tests of the packages under the race detector
 	go test -race -timeout 20m $(RACE)
 
-fuzz: ## run every fuzz target for FUZZTIME (30s)
-	@.ci/fuzz $(FUZZTIME)
+fuzz: ## run every fuzz target for FUZZTIME (30s), those that read nothing from strangers for RESTTIME (as long)
+	@.ci/fuzz $(FUZZTIME) $(RESTTIME)
 
 bench: build ## run the benchmarks of the packages, then those of the whole against a null MTA
 	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...

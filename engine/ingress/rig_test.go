@@ -90,7 +90,7 @@ type arrival struct {
 
 // rig is a door on a loop, with what tests look at.
 type rig struct {
-	t        *testing.T
+	t        testing.TB
 	door     *Door
 	store    *shelf
 	group    *loop.Group
@@ -113,7 +113,7 @@ func (w watched) Timeout(c *loop.Conn) {
 }
 
 // open opens a door that completes what it stores at once, unless change says otherwise.
-func open(t *testing.T, change func(d *Door, s *shelf)) *rig {
+func open(t testing.TB, change func(d *Door, s *shelf)) *rig {
 	t.Helper()
 	r := &rig{t: t, store: &shelf{}, accepted: make(chan arrival, 100_000), timeouts: make(chan struct{}, 1000)}
 	r.door = &Door{
@@ -179,7 +179,7 @@ func (r *rig) awaitQuiet() {
 	r.await("the end of all sessions, and free memory", func() bool { return r.sessions() == 0 && r.door.Budget.Used() == 0 })
 }
 
-func receive[T any](t *testing.T, from <-chan T) T {
+func receive[T any](t testing.TB, from <-chan T) T {
 	t.Helper()
 	select {
 	case v := <-from:
@@ -193,7 +193,7 @@ func receive[T any](t *testing.T, from <-chan T) T {
 // client is one side of a dialogue.
 type client struct {
 	*net.TCPConn
-	t *testing.T
+	t testing.TB
 	r *bufio.Reader
 }
 

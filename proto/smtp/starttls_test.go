@@ -173,3 +173,34 @@ func TestHandshakeIsNoContent(t *testing.T) {
 		t.Errorf("phase %d, in content %v", s.phase, s.InContent())
 	}
 }
+
+// FuzzStartTLS: whatever was said in clear, under TLS the server is as new: it says and does what it would in a session that began with TLS (T3).
+func FuzzStartTLS(f *testing.F) {
+	f.Add(hello+"MAIL FROM:<a@a.example>\r\nRCPT TO:<b@b.example>\r\nRSET\r\n", "MAIL FROM:<a@a.example>\r\n"+hello+envelope+"x\r\n.\r\n")
+	f.Add("HELO x\r\nAUTH PLAIN "+plainRight+"\r\nEHLO y\r\n", "STARTTLS\r\n"+hello+"AUTH PLAIN "+plainRight+"\r\nAUTH LOGIN\r\n")
+	f.Fuzz(func(t *testing.T, clear, secret string) {
+		cfg := *authConfig
+		cfg.AuthClear, cfg.StartTLS, cfg.MaxErrors, cfg.MaxCommands = cfg.Auth, true, 1<<30, 1<<30
+		c, fresh := newSession(t, &cfg), newSession(t, &cfg)
+		c.feed(clear)
+		if c.over || len(c.held) > 0 {
+			return
+		}
+		if _, ev := c.s.Feed([]byte("STARTTLS\r\n")); ev != StartTLS {
+			return
+		}
+		c.s.Accept()
+		c.flush()
+		for _, c := range []*session{c, fresh} {
+			c.s.Secured()
+			c.events, c.replies = nil, nil
+			c.feed(secret)
+		}
+		if got, want := strings.Join(c.events, "\n"), strings.Join(fresh.events, "\n"); got != want {
+			t.Errorf("after %q:\n%s\n--- in a new session:\n%s", clear, got, want)
+		}
+		if got, want := string(c.replies), string(fresh.replies); got != want {
+			t.Errorf("after %q: %s\n--- in a new session: %s", clear, got, want)
+		}
+	})
+}

@@ -29,6 +29,10 @@ func (n *Node) openLoops() (err error) {
 	clients := ingress.NewClients(ingress.ClientLimits{
 		Client: ingress.Quota(c.Limits.Client), Network: ingress.Quota(c.Limits.Network), Interval: c.Limits.Interval,
 	}, c.Engine.MaxConnections, time.Now())
+	users, err := n.openAuth()
+	if err != nil {
+		return err
+	}
 	var pairs *certificates
 	if len(c.TLS.Certificates) > 0 {
 		if pairs, err = newCertificates(c.TLS.Certificates, n.log); err != nil {
@@ -54,6 +58,13 @@ func (n *Node) openLoops() (err error) {
 			Stats:    n.stats.received,
 		}
 		d.Head = headRules(c, &l)
+		if c.Authenticates(&l) {
+			d.Users = n.doorUsers(users, &l, pairs)
+			server.Auth = users.Mechanisms(true)
+			if l.AuthInClear {
+				server.AuthClear = users.Mechanisms(false)
+			}
+		}
 		d.OpenRooms(len(n.lanes))
 		n.doors = append(n.doors, d)
 		listeners[i] = loop.Listener{Address: l.Address, New: d.New, Busy: busy}

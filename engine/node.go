@@ -22,6 +22,7 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 
 	"mailrace/engine/admin"
+	"mailrace/engine/auth"
 	"mailrace/engine/config"
 	"mailrace/engine/egress"
 	"mailrace/engine/event"
@@ -48,6 +49,7 @@ type Node struct {
 	group    *loop.Group
 	lanes    []*lane
 	readers  *readers
+	auth     *auth.Authority // nil without users
 	admin    *admin.Server
 	metrics  *metrics.Set
 	stats    *stats
@@ -303,6 +305,9 @@ func (n *Node) close() error {
 	}
 	if n.readers != nil {
 		n.readers.close()
+	}
+	if n.auth != nil {
+		n.auth.Close()
 	}
 	if n.resolver != nil {
 		metrics.UnregisterSet(n.resolver.Metrics(), true)

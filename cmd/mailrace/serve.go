@@ -75,7 +75,11 @@ is 1 if there is any.`,
 		Example: "  mailrace check --config mailrace.toml",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if _, err := config.Load(path); err != nil {
+			cfg, err := config.Load(path)
+			if err != nil {
+				return err
+			}
+			if err := engine.CheckUsers(cfg); err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s is good\n", path)

@@ -21,6 +21,7 @@ type Config struct {
 	Engine    Engine
 	Listeners []Listener // at least one
 	TLS       TLS
+	Auth      Auth
 	Spool     Spool
 	Queue     Queue
 	Routes    []Route // the most specific domain wins, whatever the order; none = everything by MX
@@ -58,6 +59,8 @@ type Listener struct {
 	FixNewlines       bool           // bare LF and CR in content are replaced, rather than refused
 	CheckFrom         bool           // From may name only addresses that the user may send from. Not with ModeMX
 	RelayCertificates []string       // names in client certificates whose holders may relay anywhere: lower-case DNS names, or "*.suffix"
+	Auth              *bool          // serve AUTH; nil = on submission and submissions, if Config.Auth is enabled: see Config.Authenticates
+	AuthInClear       bool           // also where the session is not under TLS
 }
 
 // Mode is the kind of service a listener gives.
@@ -230,6 +233,7 @@ type Quota struct {
 	Messages       int // in an interval; 450 beyond
 	Recipients     int // in an interval; 452 beyond
 	Errors         int // refused commands in an interval; further connections get 421
+	AuthFailures   int // failed AUTHs in an interval; further ones get 421
 }
 
 // Idempotency is how long a repeated injection is known by its key.
@@ -269,8 +273,12 @@ func Default() *Config {
 	return &Config{
 		Engine: Engine{Memory: 1 << 30, MaxConnections: 20_000, DrainTimeout: 30 * time.Second},
 		TLS:    TLS{MinVersion: "1.2", HandshakeTimeout: 30 * time.Second},
-		Spool:  Spool{Path: "spool", Sync: true},
-		Queue:  Queue{RetryMin: 5 * time.Minute, RetryMax: 4 * time.Hour, Expire: 5 * 24 * time.Hour, HoldMax: 7 * 24 * time.Hour, DeliverByMin: time.Minute},
+		Auth: Auth{
+			Queue: 256, Cache: 5 * time.Minute, Failures: 20, FailureWindow: 10 * time.Minute, FailureDelay: time.Second,
+			OAuth: OAuth{Claim: "email", Timeout: 10 * time.Second},
+		},
+		Spool: Spool{Path: "spool", Sync: true},
+		Queue: Queue{RetryMin: 5 * time.Minute, RetryMax: 4 * time.Hour, Expire: 5 * 24 * time.Hour, HoldMax: 7 * 24 * time.Hour, DeliverByMin: time.Minute},
 		Egress: Egress{
 			Connections: 20, Recipients: 100, Messages: 1000, Port: 25, TLS: TLSOpportunistic, Idle: 10 * time.Second,
 			ConnectTimeout: 30 * time.Second, CommandTimeout: 5 * time.Minute, DataTimeout: 10 * time.Minute,
@@ -281,8 +289,8 @@ func Default() *Config {
 			CommandTimeout: 5 * time.Minute, DataTimeout: 5 * time.Minute,
 			MinRate: 500, RateWindow: 30 * time.Second, SessionTime: time.Hour, SessionMessages: 1000, PriorityMax: message.PriorityMax,
 			Interval: time.Minute,
-			Client:   Quota{Connections: 50, ConnectionRate: 200, Messages: 2000, Recipients: 5000, Errors: 100},
-			Network:  Quota{Connections: 200, ConnectionRate: 1000, Messages: 10_000, Recipients: 25_000},
+			Client:   Quota{Connections: 50, ConnectionRate: 200, Messages: 2000, Recipients: 5000, Errors: 100, AuthFailures: 10},
+			Network:  Quota{Connections: 200, ConnectionRate: 1000, Messages: 10_000, Recipients: 25_000, AuthFailures: 100},
 		},
 		Idempotency: Idempotency{Window: 24 * time.Hour, Max: 1_000_000},
 		Events:      Events{Path: "events.jsonl", MaxSize: 1 << 30, Keep: 4},

@@ -63,7 +63,7 @@ func nearest(s string, names []string) string {
 	s = strings.ToLower(s)
 	best, bestDistance := "", min(2, len(s)/3)+1
 	for _, n := range names {
-		if d := distance(s, n, bestDistance); d < bestDistance {
+		if d := distance(s, strings.ToLower(n), bestDistance); d < bestDistance {
 			best, bestDistance = n, d
 		}
 	}

@@ -17,7 +17,7 @@ var faults = []struct{ toml, want string }{
 	// unknown keys
 	{"+[engine]\nlops = 1\n", `m.toml:6:1: engine.lops: unknown key: did you mean "loops"?`},
 	{"+[engin]\n", `m.toml:5:2: engin: unknown key: did you mean "engine"?`},
-	{"+somewhere = []\n", `m.toml:5:1: listener.somewhere: unknown key: [listener] has address, mode, relay_from, relay_domains, greet_delay, proxy_from, xclient_from, relay_certificates, starttls, check_from, binarymime, newlines`},
+	{"+somewhere = []\n", `m.toml:5:1: listener.somewhere: unknown key: [listener] has address, mode, relay_from, relay_domains, greet_delay, proxy_from, xclient_from, relay_certificates, starttls, check_from, binarymime, newlines, auth, auth_in_clear`},
 	{"+[queue]\nsomething = 1\n", `m.toml:6:1: queue.something: unknown key: [queue] has retry_min, retry_max, expire, hold_max, deliver_by_min`},
 	{"+[queue]\n\"\\n\" = 1\n", `m.toml:6:1: queue."\n": unknown key: [queue] has retry_min, retry_max, expire, hold_max, deliver_by_min`},
 
@@ -54,7 +54,7 @@ var faults = []struct{ toml, want string }{
 	{"+[egress]\nidle = 2026-01-01\nport = []\n", "" +
 		`m.toml:6:8: egress.idle: a date or time is not a duration: want a string as in "5m"` + "\n" +
 		`m.toml:7:1: egress.port: an array is not a whole number: want digits without quotes`},
-	{"+[listener.tls]\n", `m.toml:5:11: listener.tls: unknown key: [listener] has address, mode, relay_from, relay_domains, greet_delay, proxy_from, xclient_from, relay_certificates, starttls, check_from, binarymime, newlines`},
+	{"+[listener.tls]\n", `m.toml:5:11: listener.tls: unknown key: [listener] has address, mode, relay_from, relay_domains, greet_delay, proxy_from, xclient_from, relay_certificates, starttls, check_from, binarymime, newlines, auth, auth_in_clear`},
 
 	{"+[[route]]\ndomains = ['*']\nto = 'mx'\ntls = 'verifed'\n[egress]\ntls = 'required'\nca = '/nowhere/ca.pem'\n", "" +
 		`m.toml:8:7: route.tls: "verifed" is not known: did you mean "verified"?` + "\n" +
@@ -165,6 +165,35 @@ var faults = []struct{ toml, want string }{
 	{"+[labels]\ntenant = 'X-A'\ncampaign = 'x-a'\nenvid = 'key/key'\n", "" +
 		`m.toml:7:12: labels.campaign: "x-a" is the field of another label already: want another` + "\n" +
 		`m.toml:8:9: labels.envid: "key/key" is not a form of ENVID: want tenant, campaign and key, each once at most, with "/" between, as in "tenant/campaign/key"`},
+
+	// users
+	{"+auth = true\n", `m.toml:5:8: listener.auth: there are no users: want users in [auth], or [auth.oauth]`},
+	{"+auth = 'yes'\nauth_in_clear = 1\n", "" +
+		`m.toml:5:8: listener.auth: "yes" is not a truth value: want true or false` + "\n" +
+		`m.toml:6:17: listener.auth_in_clear: 1 is not a truth value: want true or false`},
+	{"hostname = 'a.b'\n[[listener]]\naddress='127.0.0.1:0'\nmode='submission'\n[auth]\nusers='/dev/null'\n",
+		`m.toml:2:3: listener.auth: AUTH is for TLS, of which there is none here: want certificates in [tls] and starttls = true, or auth_in_clear = true`},
+	{"+[auth]\nusers = '/nowhere/users.toml'\nmechanisms = ['plain', 'XOAUTH2', 'PLAIN', 'CRAM-MD5', 'LOGI']\n", "" +
+		`m.toml:6:9: auth.users: stat /nowhere/users.toml: no such file or directory: want the file that "mailrace user add" makes` + "\n" +
+		`m.toml:7:24: auth.mechanisms: XOAUTH2 takes tokens: want introspection or jwks in [auth.oauth]` + "\n" +
+		`m.toml:7:35: auth.mechanisms: PLAIN stands here twice` + "\n" +
+		`m.toml:7:44: auth.mechanisms: "CRAM-MD5" is not known: want PLAIN, LOGIN, SCRAM-SHA-256, SCRAM-SHA-256-PLUS, XOAUTH2, OAUTHBEARER` + "\n" +
+		`m.toml:7:56: auth.mechanisms: "LOGI" is not known: did you mean "LOGIN"?`},
+	{"+[auth]\nmechanisms = ['LOGIN']\nworkers = -1\nqueue = 0\ncache = '2d'\nfailures = -1\nfailure_window = '0s'\nfailure_delay = '1m'\n", "" +
+		`m.toml:6:15: auth.mechanisms: LOGIN takes passwords: want users in [auth]` + "\n" +
+		`m.toml:7:11: auth.workers: -1 is out of range: want 0 to 1024` + "\n" +
+		`m.toml:8:9: auth.queue: 0 is out of range: want 1 to 1000000` + "\n" +
+		`m.toml:9:9: auth.cache: 2d is out of range: want 0ms to 1d` + "\n" +
+		`m.toml:10:12: auth.failures: -1 is out of range: want 0 to 1000000` + "\n" +
+		`m.toml:11:18: auth.failure_window: 0ms is out of range: want 1s to 1d` + "\n" +
+		`m.toml:12:17: auth.failure_delay: 1m is out of range: want 0ms to 10s`},
+	{"+[auth.oauth]\nintrospection = 'http://idp.example/i'\njwks = '/nowhere/jwks.json'\nclaim = ''\ntimeout = '1ms'\n", "" +
+		`m.toml:6:17: auth.oauth.introspection: "http://idp.example/i" is not secured: want https` + "\n" +
+		`m.toml:7:8: auth.oauth.jwks: there is introspection, too: want one of them` + "\n" +
+		`m.toml:8:9: auth.oauth.claim: empty: want the claim that names the user, as in "email"` + "\n" +
+		`m.toml:9:11: auth.oauth.timeout: 1ms is out of range: want 100ms to 1m`},
+	{"+[auth.oauth]\nintrospection = 'idp.example'\n", `m.toml:6:17: auth.oauth.introspection: "idp.example" is not a URL: want one as in "https://idp.example.com/introspect"`},
+	{"+[limits.client]\nauth_failures = -1\n", `m.toml:6:17: limits.client.auth_failures: -1 is out of range: want 0 to 1000000000`},
 
 	// routes
 	{"+[[route]]\ndomains = ['*', 'a.example', 'A.example']\nto = 'mx'\n[[route]]\ndomains = ['*']\nto = 'mx'\n", "" +

@@ -38,6 +38,8 @@ func schema(c *Config) []field {
 				{"check_from", boolean(&l.CheckFrom)},
 				{"binarymime", boolean(&l.BinaryMIME)},
 				{"newlines", parsed(&l.FixNewlines, parseNewlines)},
+				{"auth", optional(&l.Auth)},
+				{"auth_in_clear", boolean(&l.AuthInClear)},
 			}
 		})},
 		{"tls", table([]field{
@@ -53,6 +55,7 @@ func schema(c *Config) []field {
 			{"client_ca", text(&c.TLS.ClientCA)},
 			{"handshake_timeout", duration(&c.TLS.HandshakeTimeout)},
 		})},
+		{"auth", table(authFields(&c.Auth))},
 		{"spool", table([]field{
 			{"path", text(&c.Spool.Path)},
 			{"shards", integer(&c.Spool.Shards)},
@@ -142,6 +145,7 @@ func quota(q *Quota) []field {
 		{"messages", integer(&q.Messages)},
 		{"recipients", integer(&q.Recipients)},
 		{"errors", integer(&q.Errors)},
+		{"auth_failures", integer(&q.AuthFailures)},
 	}
 }
 
@@ -189,6 +193,16 @@ func boolean(to *bool) setter {
 			return
 		}
 		*to = v.text == "true"
+	}
+}
+
+// optional is a truth value whose default depends on others.
+func optional(to **bool) setter {
+	return func(r *reader, key string, v *value) {
+		var is bool
+		if boolean(&is)(r, key, v); !r.failed[key] {
+			*to = &is
+		}
 	}
 }
 

@@ -34,6 +34,7 @@ func (c *Config) problems() Errors {
 	k.lasts("engine.drain_timeout", c.Engine.DrainTimeout, 0, time.Hour)
 	k.listeners(c)
 	k.tls(&c.TLS)
+	k.auth(&c.Auth)
 	if c.Spool.Path == "" {
 		k.complain("spool.path", "empty: want a directory")
 	}
@@ -105,6 +106,7 @@ func (k *checker) listeners(c *Config) {
 			k.complain(key+".check_from", `mail from other hosts has no user: want mode = "submission" or "submissions"`)
 		}
 		k.relayCertificates(key+".relay_certificates", &l, &c.TLS)
+		k.listenerAuth(key, &l, c)
 		switch l.Mode {
 		case "":
 			k.complain(key+".mode", `missing: want "mx", "submission" or "submissions"`)
@@ -267,6 +269,7 @@ func (k *checker) quota(key string, q *Quota) {
 	k.within(key+".messages", q.Messages, 0, 1_000_000_000)
 	k.within(key+".recipients", q.Recipients, 0, 1_000_000_000)
 	k.within(key+".errors", q.Errors, 0, 1_000_000_000)
+	k.within(key+".auth_failures", q.AuthFailures, 0, 1_000_000_000)
 }
 
 func (k *checker) within(key string, n, low, high int) {

@@ -15,6 +15,7 @@ type Quota struct {
 	Messages       int // transactions begun in an interval
 	Recipients     int // accepted in an interval; sessions side by side may go over it by what each has under way
 	Errors         int // protocol errors and refused commands in an interval; beyond it no connection is taken
+	AuthFailures   int // failed authentications in an interval; beyond it none is tried
 }
 
 // ClientLimits are the quotas of strangers. A client is an IPv4 address or the /64 of an IPv6 address, which is what one customer has; a
@@ -70,7 +71,7 @@ type clientEntry struct {
 }
 
 // tally is what was done in an interval.
-type tally struct{ connections, messages, recipients, errors uint32 }
+type tally struct{ connections, messages, recipients, errors, failures uint32 }
 
 // NewClients makes a table for as many connections as can be open.
 func NewClients(limits ClientLimits, connections int, now time.Time) *Clients {
@@ -111,11 +112,16 @@ const (
 	tooManyMessages
 	tooManyRecipients
 	tooManyErrors
+	tooManyAuthFailures
+	userConnections // of a user, not of a stranger: see auth.Limits
+	userMessages
+	userRecipients
 	verdicts // how many there are
 )
 
 func (v verdict) String() string {
-	return [...]string{"admitted", "connections", "connection_rate", "messages", "recipients", "errors"}[v]
+	return [...]string{"admitted", "connections", "connection_rate", "messages", "recipients", "errors", "auth_failures",
+		"user_connections", "user_messages", "user_recipients"}[v]
 }
 
 // enter counts a new connection. leave must be called at its end if it was admitted. A connection that is refused is not counted, so that a
@@ -234,6 +240,36 @@ func (t *Clients) addTo(key clientKey, recipients, errors int, now time.Time) {
 	if e := bucket.take(key, at); e != nil {
 		e.now.recipients += uint32(recipients)
 		e.now.errors += uint32(errors)
+	}
+}
+
+// mayAuthenticate says whether a client may try to authenticate.
+func (t *Clients) mayAuthenticate(v visit, now time.Time) bool {
+	return t.fewFailures(v.client, &t.limits.Client, now) && t.fewFailures(v.network, &t.limits.Network, now)
+}
+
+func (t *Clients) fewFailures(key clientKey, q *Quota, now time.Time) bool {
+	if q.AuthFailures == 0 {
+		return true
+	}
+	at, part := t.time(now)
+	bucket, lock := t.bucket(key)
+	lock.Lock()
+	defer lock.Unlock()
+	e := bucket.take(key, at)
+	return e == nil || !over(q.AuthFailures, e.now.failures, e.before.failures, part)
+}
+
+// failed counts a failed authentication.
+func (t *Clients) failed(v visit, now time.Time) {
+	at, _ := t.time(now)
+	for _, key := range []clientKey{v.client, v.network} {
+		bucket, lock := t.bucket(key)
+		lock.Lock()
+		if e := bucket.take(key, at); e != nil {
+			e.now.failures++
+		}
+		lock.Unlock()
 	}
 }
 

@@ -56,9 +56,14 @@ func (tx *transaction) settle() {
 	}
 	rules := tx.s.door.Head
 	if rules == nil {
+		if tx.s.user != nil {
+			tx.tenant = tx.s.tenant()
+		}
 		return
 	}
-	in := Injection{Now: tx.began, From: string(tx.arena[:tx.from]), Trusted: tx.s.relay}
+	in := Injection{
+		Now: tx.began, From: string(tx.arena[:tx.from]), Trusted: tx.s.relay, Tenant: tx.s.tenant(), MaySend: tx.s.maySend(),
+	}
 	if tx.dsn != nil {
 		in.EnvelopeID = tx.dsn.EnvelopeID
 	}

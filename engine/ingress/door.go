@@ -43,6 +43,7 @@ type Door struct {
 	GreetDelay        time.Duration  // before the greeting, for clients that are not trusted
 	ProxyFrom         []netip.Prefix // proxies that begin with a PROXY header, and whose word about the client's address is taken
 	XClientFrom       []netip.Prefix // clients that may tell by XCLIENT for whom they speak
+	Users             *Users         // who may log in; nil = nobody. SMTP says by which mechanisms
 	Clients           *Clients       // what strangers have done lately, at all doors; nil = not counted
 	Claims            *Claims        // idempotency keys of this node; nil = keys are ignored
 	Exempt            []netip.Prefix // clients that are neither counted nor bound to Pace.Session and Pace.Messages, as those that may relay
@@ -102,6 +103,11 @@ var replyQuota = [verdicts]smtp.Reply{
 	tooManyErrors:      {Code: 421, Enhanced: "4.7.0", Text: "Too many errors from your address or network, try again later"},
 	tooManyMessages:    {Code: 450, Enhanced: "4.7.1", Text: "Too many messages from your address or network, try again later"},
 	tooManyRecipients:  {Code: 452, Enhanced: "4.5.3", Text: "Too many recipients from your address or network, try again later"},
+
+	tooManyAuthFailures: {Code: 421, Enhanced: "4.7.0", Text: "Too many failed authentications from your address or network, try again later"},
+	userConnections:     {Code: 421, Enhanced: "4.7.0", Text: "Too many connections of this user, try again later"},
+	userMessages:        {Code: 450, Enhanced: "4.7.1", Text: "You have sent as many messages as you may in an hour, try again later"},
+	userRecipients:      {Code: 452, Enhanced: "4.5.3", Text: "You have sent to as many recipients as you may in an hour, try again later"},
 }
 
 // surplusMax is how many recipients over its quota a client may try in a session before the session ends.

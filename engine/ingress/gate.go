@@ -58,6 +58,7 @@ func (s *session) judge(proxy bool) {
 // assess looks up what the client may do, and has it counted. One that is hidden behind somebody we trust may stay, and relays nothing.
 func (s *session) assess(hidden bool) verdict {
 	client := s.remote.Addr()
+	s.hidden = hidden
 	s.client, s.relay = client.String(), within(client, s.door.RelayFrom) && !hidden
 	s.trusted = s.relay || hidden || within(client, s.door.Exempt)
 	if s.ends = (time.Time{}); s.door.Pace.Session > 0 && !s.trusted {
@@ -69,9 +70,15 @@ func (s *session) assess(hidden bool) verdict {
 // become makes the session that of the client that XCLIENT tells of.
 func (s *session) become() {
 	x := s.smtp.XClient()
-	why := admitted
+	user, ok := s.hearsayUser(x.Login)
+	if !ok {
+		s.smtp.Refuse(replyNoSuchLogin)
+		return
+	}
+	why, known, moves := admitted, s.user != nil, x.Addr.IsValid() || x.Unknown
+	s.forget()
 	switch {
-	case x.Addr.IsValid() || x.Unknown:
+	case moves:
 		s.leave()
 		s.hearsay = true
 		if s.remote = netip.AddrPortFrom(s.remote.Addr(), x.Port); !x.Unknown {
@@ -80,6 +87,12 @@ func (s *session) become() {
 		why = s.assess(x.Unknown)
 	case x.HasPort:
 		s.remote = netip.AddrPortFrom(s.remote.Addr(), x.Port)
+	}
+	if known && !moves { // nobody in particular, at the same address
+		why = s.assess(s.hidden)
+	}
+	if why == admitted && user != nil && !s.enterUser(user) {
+		why = userConnections
 	}
 	if why != admitted {
 		s.smtp.Refuse(replyQuota[why])

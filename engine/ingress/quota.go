@@ -25,6 +25,12 @@ func (s *session) leave() {
 
 // askMessage says whether the client may begin another message.
 func (s *session) askMessage() (why verdict) {
+	if s.user != nil {
+		if why = s.askUser(); why != admitted {
+			s.door.Stats.Quota[why].Inc()
+		}
+		return why
+	}
 	if !s.counted {
 		return admitted
 	}
@@ -36,21 +42,29 @@ func (s *session) askMessage() (why verdict) {
 
 // askRecipient refuses a recipient over the quota. RFC 5321 §4.5.3.1.10: the client tries it again.
 func (s *session) askRecipient() bool {
-	if !s.counted || len(s.tx.ends) < s.recipients {
+	if !s.counted && s.user == nil || len(s.tx.ends) < s.recipients {
 		return true
 	}
-	s.door.Stats.Quota[tooManyRecipients].Inc()
+	why := tooManyRecipients
+	if s.user != nil {
+		why = userRecipients
+	}
+	s.door.Stats.Quota[why].Inc()
 	if s.surplus++; s.surplus > surplusMax {
 		s.smtp.Refuse(replySurplus)
 	} else {
-		s.smtp.Refuse(replyQuota[tooManyRecipients])
+		s.smtp.Refuse(replyQuota[why])
 	}
 	return false
 }
 
 // countRecipients counts those of a transaction that ends, for whatever reason: an address that was tried is no less tried.
 func (s *session) countRecipients() {
-	if s.counted && len(s.tx.ends) > 0 {
+	switch {
+	case len(s.tx.ends) == 0:
+	case s.user != nil:
+		s.user.AddRecipients(len(s.tx.ends), s.conn.Loop().Now())
+	case s.counted:
 		s.door.Clients.add(s.visit, len(s.tx.ends), 0, s.conn.Loop().Now())
 	}
 }

@@ -14,6 +14,7 @@ type room struct {
 	sessions map[*session]struct{}
 	draining bool
 	date     dateCache
+	logins   rarely // failed, in the log
 }
 
 func (r *room) enter(s *session) { r.sessions[s] = struct{}{} }
@@ -44,11 +45,14 @@ func (d *Door) Sessions(l *loop.Loop) int { return len(d.rooms[l.Index()].sessio
 
 // Stats are the figures of all doors.
 type Stats struct {
+	set *metrics.Set
+
 	Connections, Messages, Bytes, NoMemory, NoRelay, BadHeader, StoreErrors *metrics.Counter
 	Handshakes, HandshakesFailed                                            *metrics.Counter           // TLS
 	Timeouts, Slow, OverTime, OverMessages, Unread                          *metrics.Counter           // sessions that were ended
 	Early, BadProxy                                                         *metrics.Counter           // likewise, before they began
 	Repeated                                                                *metrics.Counter           // messages whose idempotency key was used before
+	NoUser, BadSender                                                       *metrics.Counter           // refused because of who the user is
 	Hasty                                                                   *metrics.Counter           // sessions of strangers that did not wait for a reply
 	Quota                                                                   [verdicts]*metrics.Counter // connections, messages and recipients over a quota
 }
@@ -56,6 +60,7 @@ type Stats struct {
 // NewStats registers the figures in a set.
 func NewStats(set *metrics.Set) *Stats {
 	s := &Stats{
+		set:              set,
 		Connections:      set.NewCounter("mailrace_ingress_connections_total"),
 		Messages:         set.NewCounter("mailrace_ingress_messages_total"),
 		Bytes:            set.NewCounter("mailrace_ingress_bytes_total"),
@@ -76,8 +81,15 @@ func NewStats(set *metrics.Set) *Stats {
 	s.BadProxy = set.NewCounter(`mailrace_ingress_ended_total{reason="proxy_header"}`)
 	s.Repeated = set.NewCounter("mailrace_ingress_repeated_total")
 	s.Hasty = set.NewCounter("mailrace_ingress_hasty_sessions_total")
+	s.NoUser = set.NewCounter(`mailrace_ingress_refused_total{reason="no_user"}`)
+	s.BadSender = set.NewCounter(`mailrace_ingress_refused_total{reason="sender"}`)
 	for v := tooManyConnections; v < verdicts; v++ {
 		s.Quota[v] = set.NewCounter(fmt.Sprintf("mailrace_ingress_over_quota_total{quota=%q}", v))
 	}
 	return s
+}
+
+// authenticated counts a try to authenticate, by its result.
+func (s *Stats) authenticated(mechanism, result string) {
+	s.set.GetOrCreateCounter(fmt.Sprintf("mailrace_ingress_auth_total{mechanism=%q,result=%q}", mechanism, result)).Inc()
 }

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"mailrace/engine/auth"
 	"mailrace/engine/loop"
 	"mailrace/proto/message"
 	"mailrace/proto/smtp"
@@ -20,19 +21,22 @@ type session struct {
 	client  string // its address in text
 	helo    string // as in Received
 	tls     security
-	relay   bool // may send anywhere
-	trusted bool // may stay as long and send as much as it likes
-	open    bool // a transaction is under way: MAIL was accepted and the message has not been answered for
-	parked  bool // waits for the store; the machine has an open question
-	choked  bool // waits for the store to catch up with the content
-	clogged bool // waits for the client to read
-	hearsay bool // the client is one that XCLIENT told of
-	shaking bool // the TLS handshake is under way, or due
-	ending  bool // the last reply is queued
-	cut     bool // in the middle of what the client says, who may go on
-	gone    bool // the connection is closed
-	inData  bool // inside Data, which flushes and resumes by itself
-	hurried bool // did not wait for a reply
+	relay   bool       // may send anywhere
+	trusted bool       // may stay as long and send as much as it likes
+	open    bool       // a transaction is under way: MAIL was accepted and the message has not been answered for
+	parked  bool       // waits for the store; the machine has an open question
+	choked  bool       // waits for the store to catch up with the content
+	clogged bool       // waits for the client to read
+	hearsay bool       // the client is one that XCLIENT told of
+	hidden  bool       // who the client is is not known
+	shaking bool       // the TLS handshake is under way, or due
+	ending  bool       // the last reply is queued
+	cut     bool       // in the middle of what the client says, who may go on
+	gone    bool       // the connection is closed
+	inData  bool       // inside Data, which flushes and resumes by itself
+	hurried bool       // did not wait for a reply
+	user    *auth.User // who is authenticated, or nil
+	login   *login     // nil before AUTH
 	gate    gate
 
 	floor    floor     // of the content under way
@@ -126,6 +130,8 @@ func (s *session) handle(ev smtp.Event) {
 		s.choked = s.tx.sent-s.tx.stored >= aheadMax
 	case smtp.EndOfData:
 		s.endOfData()
+	case smtp.Auth:
+		s.authenticate()
 	case smtp.XClient:
 		s.become()
 	case smtp.StartTLS:
@@ -162,6 +168,10 @@ func (s *session) mail() {
 		return
 	}
 	now, params := s.conn.Loop().Now(), s.smtp.Mail()
+	if refusal := s.mayMail(params.Path); refusal != nil {
+		s.smtp.Refuse(*refusal)
+		return
+	}
 	wishes, refusal := s.wishes(now, params)
 	if refusal.Code != 0 {
 		s.smtp.Refuse(refusal)
@@ -374,6 +384,7 @@ func (s *session) Closed(*loop.Conn, error) {
 	s.gone = true
 	s.room.leave(s)
 	defer s.leave()
+	defer s.part()
 	if s.shaking {
 		s.door.Stats.HandshakesFailed.Inc()
 	}
@@ -412,6 +423,9 @@ func (s *session) trace(m *message.Message) []byte {
 	}
 	if t.cipher = s.tls.cipher; t.cipher != "" && t.protocol != "SMTP" { // RFC 3848; there is no SMTPS
 		t.protocol += "S"
+	}
+	if s.user != nil && t.protocol != "SMTP" {
+		t.protocol += "A"
 	}
 	if len(m.Recipients) == 1 {
 		t.rcpt = m.Recipients[0].Address

@@ -24,6 +24,10 @@ func (s *session) secured() {
 	state, _ := s.conn.TLS()
 	s.tls = security{tls.VersionName(state.Version), tls.CipherSuiteName(state.CipherSuite)}
 	s.helo = ""
+	if s.user != nil { // by what was said in clear
+		s.forget()
+		_ = s.assess(s.hidden) // one that was let in stays
+	}
 	if s.vouched(&state) {
 		s.relay, s.trusted, s.ends = true, true, time.Time{}
 		s.leave() // it is counted no longer

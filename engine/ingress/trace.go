@@ -29,7 +29,7 @@ type trace struct {
 	helo     string // a domain or an address literal
 	client   netip.Addr
 	hostname string
-	protocol string // SMTP, ESMTP, UTF8SMTP …, with an S under TLS: RFC 3848, RFC 6531 §4.3
+	protocol string // SMTP, ESMTP, UTF8SMTP …, with an S under TLS and an A by a user: RFC 3848, RFC 6531 §4.3
 	cipher   string // of TLS, or ""
 	id       message.ID
 	rcpt     string // the only recipient, or "" where there are several: the others must not be told

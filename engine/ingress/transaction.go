@@ -143,6 +143,9 @@ func (tx *transaction) commit(leadingDots bool, size int64) {
 		Client: tx.s.client, Peer: tx.s.remote, Helo: tx.s.helo, Body: tx.body, Stored: tx.sent, DSN: tx.dsn, Wishes: tx.wishes,
 		TLSVersion: tx.s.tls.version, TLSCipher: tx.s.tls.cipher, Tenant: tx.tenant, Campaign: tx.campaign,
 	}
+	if tx.s.user != nil {
+		m.User = tx.s.user.Name
+	}
 	addresses := string(tx.arena)
 	m.From = addresses[:tx.from]
 	m.Recipients = make([]message.Recipient, len(tx.ends))

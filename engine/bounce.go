@@ -9,7 +9,7 @@ import (
 	"mailrace/spool"
 )
 
-// verdict is what became of a recipient in the end.
+// verdict is what became of a recipient in the end, or that it is late.
 type verdict struct {
 	recipient int
 	outcome   router.Outcome
@@ -32,10 +32,19 @@ func (a *lane) conclude(m *message.Message, i int, o *router.Outcome) {
 // over that duty. RFC 3461 §5.2
 func reported(m *message.Message, i int, o *router.Outcome) bool {
 	notify := m.Recipients[i].Notify
-	if o.State == message.Delivered {
-		return m.From != "" && notify.Success() && (o.Silent || !o.Remote)
+	switch {
+	case m.From == "": // RFC 5321 §4.5.5: there is nobody to tell
+		return false
+	case o.State == message.Delivered:
+		return notify.Success() && (o.Silent || !o.Remote) || notify != message.NotifyNever && traced(m.Wishes, o)
 	}
-	return m.From != "" && notify.Failure() // RFC 5321 §4.5.5: of a null reverse-path there is nobody to tell
+	return notify.Failure()
+}
+
+// traced says whether the sender is told that a message was relayed that has a deadline: where it asked for a trace, and where it wants to hear of
+// delays, which the next host does not tell of. RFC 2852 §4.1.4
+func traced(w *message.Wishes, o *router.Outcome) bool {
+	return w != nil && o.Remote && (w.ByMode != message.ByNone && w.ByTrace || w.ByMode == message.ByNotify && o.Untimed)
 }
 
 // reportVerdicts settles what was concluded in this turn. A recipient counts as settled only when its DSN is as durable as the message was:
@@ -49,7 +58,7 @@ func (a *lane) reportVerdicts() {
 			a.report(m, vs, nil)
 		default:
 			a.node.load(a.loop, m, 1, 1, func(cs []*message.Chunk, err error) {
-				if err != nil {
+				if err != nil && len(settled(vs)) > 0 { // one that is merely late may be delivered and gone by now
 					// The DSN is more important than what it returns.
 					a.node.log.Error("a message cannot be read for its DSN", "id", m.ID, "error", err)
 				}
@@ -60,10 +69,12 @@ func (a *lane) reportVerdicts() {
 	}
 }
 
-func indices(vs []verdict) []int {
-	is := make([]int, len(vs))
+// settled are the recipients whose verdict is the last word.
+func settled(vs []verdict) (is []int) {
 	for i := range vs {
-		is[i] = vs[i].recipient
+		if !vs[i].outcome.Late {
+			is = append(is, vs[i].recipient)
+		}
 	}
 	return is
 }
@@ -83,26 +94,40 @@ func (a *lane) report(m *message.Message, vs []verdict, original []*message.Chun
 	}
 	for i := range vs {
 		rcpt := recipient(&m.Recipients[vs[i].recipient], &vs[i].outcome)
+		if rcpt.Action == dsn.Delayed {
+			rcpt.RetryUntil = a.node.router.Expiry(m)
+		}
 		rcpt.Original = m.DSN.Original(vs[i].recipient)
 		r.Recipients = append(r.Recipients, rcpt)
 	}
 	content, flags, err := r.Build()
 	if err != nil {
 		a.node.log.Error("no DSN can be made for a message", "id", m.ID, "error", err)
-		a.resolve(m, spool.NewOp(), indices(vs)...)
+		a.resolveReported(m, spool.NewOp(), vs)
 		return
 	}
 	op := spool.NewOp()
 	flags |= m.Flags & message.RequireTLS // what it reports is as confidential: RFC 8689 §5
 	a.compose(op, r.ID, "", []string{m.From}, flags, content)
 	a.node.stats.dsns.Inc()
-	a.resolve(m, op, indices(vs)...)
+	a.resolveReported(m, op, vs)
+}
+
+// resolveReported settles those recipients that vs are the end of. Those that are late were noted as such before.
+func (a *lane) resolveReported(m *message.Message, op *spool.Op, vs []verdict) {
+	if is := settled(vs); len(is) > 0 {
+		a.resolve(m, op, is...)
+	} else {
+		a.enqueue(m, op)
+	}
 }
 
 // recipient is one in the terms of the report.
 func recipient(r *message.Recipient, o *router.Outcome) dsn.Recipient {
 	d := dsn.Recipient{Address: r.Address, Status: o.Enhanced, RemoteMTA: o.Host, Expired: o.State == message.Expired}
 	switch {
+	case o.Late:
+		d.Action = dsn.Delayed
 	case o.State != message.Delivered:
 	case o.Remote:
 		d.Action = dsn.Relayed

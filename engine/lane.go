@@ -58,17 +58,28 @@ var eventTypes = [...]event.Type{
 // settle notes what became of a recipient: in the event log, and in the spool.
 func (a *lane) settle(m *message.Message, i int, o *router.Outcome) {
 	rcpt := &m.Recipients[i]
-	a.node.stats.outcomes[o.State].Inc()
+	what := eventTypes[o.State]
+	switch {
+	case o.Held:
+		what = event.Hold
+	case o.Late:
+		what = event.Delay
+	default:
+		a.node.stats.outcomes[o.State].Inc()
+	}
 	a.events.Record(&event.Record{
-		Time: o.Ended, Type: eventTypes[o.State], ID: m.ID, Sender: m.From, Recipient: rcpt.Address, Queue: rcpt.Domain(),
+		Time: o.Ended, Type: what, ID: m.ID, Sender: m.From, Recipient: rcpt.Address, Queue: rcpt.Domain(),
 		Site: o.Site, Source: o.Source, Peer: o.Addr, TLSVersion: o.TLSVersion, TLSCipher: o.TLSCipher, Code: o.Code, Enhanced: o.Enhanced, Text: o.Text,
 		Attempt: o.Attempt, Size: m.Size, Latency: time.Duration(o.Ended - m.Arrived), Tenant: m.Tenant, Campaign: m.Campaign,
 	})
 	switch {
-	case o.State == message.Deferred:
+	case o.State == message.Deferred || o.Late:
 		op := spool.NewOp()
 		a.note(op, m, i)
 		a.enqueue(m, op)
+		if o.Late && m.From != "" && rcpt.Notify.Delay() {
+			a.conclude(m, i, o)
+		}
 		return
 	case reported(m, i, o):
 		a.conclude(m, i, o)
@@ -102,7 +113,7 @@ func (a *lane) resolve(m *message.Message, op *spool.Op, recipients ...int) {
 func (a *lane) note(op *spool.Op, m *message.Message, i int) {
 	r := &m.Recipients[i]
 	op.Updates = append(op.Updates, spool.Update{
-		ID: m.ID, Index: i, State: r.State, Attempts: r.Attempts, Due: r.Due, Reply: r.Reply,
+		ID: m.ID, Index: i, State: r.State, Attempts: r.Attempts, Due: r.Due, Reply: r.Reply, Late: r.Late,
 	})
 }
 
@@ -113,10 +124,10 @@ func (a *lane) enqueue(m *message.Message, op *spool.Op) {
 	a.node.store.Enqueue(m.ID.Shard(), op)
 }
 
-// removal names all records of a message. Notes exist of messages with several recipients, and of one that was deferred before.
+// removal names all records of a message. Notes exist of messages with several recipients, and of one that was deferred, or late, before.
 func removal(m *message.Message) spool.Removal {
 	r := spool.Removal{ID: m.ID, Chunks: m.Chunks}
-	if len(m.Recipients) > 1 || m.Recipients[0].Due != 0 {
+	if len(m.Recipients) > 1 || m.Recipients[0].Due != 0 || m.Recipients[0].Late {
 		r.Recipients = len(m.Recipients)
 	}
 	return r

@@ -15,6 +15,7 @@ func TestRemovalNamesNotes(t *testing.T) {
 		"delivered at once":           {[]message.Recipient{{Attempts: 1}}, 0},
 		"deferred, then delivered":    {[]message.Recipient{{Attempts: 2, Due: 1}}, 1},
 		"deferred without an attempt": {[]message.Recipient{{Attempts: 1, Due: 1}}, 1},
+		"late, then delivered":        {[]message.Recipient{{Attempts: 1, Late: true}}, 1},
 		"several":                     {[]message.Recipient{{Attempts: 1}, {Attempts: 1}}, 2},
 	} {
 		m := &message.Message{ID: 7, Chunks: 3, Recipients: c.recipients}

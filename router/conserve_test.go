@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	"mailrace/proto/message"
 )
 
 // TestConservation sends 100,000 messages, some to several recipients, to 1,000 sites that refuse, defer, break, go down and come back, and
@@ -35,6 +37,9 @@ func conserve(t *testing.T, seed uint64, messages, sites int) {
 			s.mx(fmt.Sprintf("d%d-%d.test", i, d), "10 "+name(1)+" "+at(1)+" "+at(2), "20 "+name(3)+" "+at(3), "20 "+name(4)+" "+at(4))
 		}
 		for k := 1; k <= 4; k++ {
+			if h := s.host(at(k)); i%3 == 0 {
+				h.limits = Limits{Messages: r.IntN(5), Recipients: r.IntN(3), Domains: r.IntN(3)}
+			}
 			if randomHost(s, s.host(at(k)), r); i%40 == 0 { // its mail expires
 				s.host(at(k)).latency, s.host(at(k)).reply, s.host(at(k)).breaks = time.Second, nil, func(int, *Transaction) fate { return says421 }
 			}
@@ -51,7 +56,15 @@ func conserve(t *testing.T, seed uint64, messages, sites int) {
 			to = append(to, fmt.Sprintf("%d.%d@d%d-%d.test", n, k, site, r.IntN(2)))
 		}
 		recipients += len(to)
-		s.after(time.Duration(r.Int64N(int64(time.Hour))), func() { s.send(n%4, to...) })
+		at := r.Int64N(int64(time.Hour))
+		w := randomWishes(r, at)
+		s.after(time.Duration(at), func() {
+			if w == nil {
+				s.send(n%4, to...)
+			} else {
+				s.wish(n%4, *w, to...)
+			}
+		})
 	}
 	s.finish(recipients)
 	if s.most[""] > 800 {
@@ -89,6 +102,22 @@ func conserve(t *testing.T, seed uint64, messages, sites int) {
 		st(`mailrace_router_outcomes_total{outcome="expired"}`), st(`mailrace_router_outcomes_total{outcome="deferred"}`),
 		st(`mailrace_router_transactions_requeued_total`), st(`mailrace_router_transactions_in_doubt_total`), st(`mailrace_router_dials_total`),
 		st(`mailrace_router_site_failures_total`))
+}
+
+// randomWishes are what the sender of one message in five asks for.
+func randomWishes(r *rand.Rand, at int64) *message.Wishes {
+	if r.IntN(5) > 0 {
+		return nil
+	}
+	hours := func(n int64) int64 { return in(time.Duration(at + r.Int64N(n*int64(time.Hour)))) }
+	w := &message.Wishes{ByMode: message.ByMode(r.IntN(3)), Priority: int8(r.IntN(19) - 9)}
+	if r.IntN(2) == 0 {
+		w.Release = hours(6)
+	}
+	if w.ByMode != message.ByNone {
+		w.Deadline = max(hours(12), w.Release)
+	}
+	return w
 }
 
 // randomHost gives a host a temper.

@@ -23,15 +23,19 @@ type destination struct {
 
 // Dispatch takes a message that is in the spool and sees to every recipient that is not settled. It is called on the given loop, with a hold
 // of the caller on m (none is needed for a message without a Body); the router takes its own where it keeps the content. It calls nothing
-// of Env but Now, Post and After. Recipients that are Deferred with a Due in the future wait without content until then.
+// of Env but Now, Post and After, and Settle for recipients that have to wait for the release of m. Recipients that are Deferred with a Due
+// in the future wait without content until then.
 func (r *Router) Dispatch(loop int, m *message.Message) {
 	s := r.schedulers[loop]
 	held, now := len(m.Body) > 0, s.now()
+	release := heldUntil(m, now)
 	for i := range m.Recipients {
 		switch p := &m.Recipients[i]; {
 		case p.State.Settled():
 		case p.State == message.Deferred && p.Due > now:
 			s.postpone(m, i)
+		case release != 0:
+			s.hold(m, i, release, now)
 		default:
 			p.State = message.Pending
 			s.route(m, i, held)
@@ -161,6 +165,7 @@ func (s *Scheduler) forward(t *Transaction) {
 // accept takes t out of a mailbox.
 func (s *Scheduler) accept(t *Transaction) {
 	switch {
+	case t.Message.Wishes != nil && s.late(t, s.now()):
 	case t.answer == nil:
 		s.outcome = Outcome{Class: Delivered, Text: "discarded"}
 		s.settleAll(t, &s.outcome, attempted)

@@ -10,12 +10,14 @@
 //	  ▼
 //	mailbox of the pair of loops   emptied once for each batch, by one Env.Post
 //	  ▼
-//	Site (on its owner loop)       a FIFO queue; Env.Dial when the queue is longer than its links take soon
+//	Site (on its owner loop)       a queue by priority; Env.Dial when the queue is longer than its links take soon
 //	  ▼
 //	Link.Next ─► Transaction       pulled by the connection when it is ready for another envelope
 //	  │            Transaction.Settle for each recipient, then Transaction.Done
 //	  ▼
 //	Env.Settle                     delivered, bounced or expired: the end; deferred: onto the wheel, then dispatched afresh when due
+//
+// A message that is to be released later goes onto the wheel first.
 //
 // A site that fails as a whole is backed off as a whole: its queue is deferred, and what comes meanwhile waits until it may be tried again.
 package router

@@ -22,8 +22,9 @@ type Env struct {
 	// or l.Gone when it does not. After Ready, Gone follows once, when the connection is gone for whatever reason.
 	Dial func(l *Link)
 	// Settle tells what became of recipient i of m, which stands in m.Recipients[i] already: State, Attempts, and Reply and Due of
-	// one that was deferred. It is called once for each recipient that is Delivered, Bounced or Expired, and for each deferral. o is
-	// valid during the call. Settle must not call the router.
+	// one that was deferred. It is called once for each recipient that is Delivered, Bounced or Expired, and for each deferral. Two more
+	// things are told so: that a recipient waits for its release (o.Held, State is Deferred), and that the deadline of one passed whose
+	// delivery goes on (o.Late; State is as before, and m.Recipients[i].Late is set now). o is valid during the call. Settle must not call the router.
 	Settle func(m *message.Message, i int, o *Outcome)
 	// Rand spreads retries and picks among equal mail exchangers; nil = one seeded by the runtime.
 	Rand *rand.Rand

@@ -13,10 +13,22 @@ type Limits struct {
 }
 
 // take takes the transaction out of the queue that is to go over this connection: as much of it as the peer takes. What is beyond stays in the
-// queue. It returns nil when there is none, or when the first one wants more domains than the peer takes: then the link is of no more use.
+// queue, and what is to be returned by now is. It returns nil when there is none, or when the first one wants more domains than the peer takes: then the link is of no more use.
 func (l *Link) take() (t *Transaction, used bool) {
-	q := &l.site.queue
-	if t = q.pop(); t == nil || l.limits == (Limits{}) {
+	site, s := l.site, l.site.owner
+	for {
+		if t = site.queue.pop(); t == nil || t.Message.Wishes == nil {
+			break
+		}
+		now := s.now()
+		if returned(t.Message, now) {
+			s.stats.queued.Add(-int64(t.open))
+		}
+		if !s.late(t, now) {
+			break
+		}
+	}
+	if t == nil || l.limits == (Limits{}) {
 		return t, false
 	}
 	taken := 0
@@ -29,10 +41,10 @@ func (l *Link) take() (t *Transaction, used bool) {
 	})
 	switch {
 	case taken == 0:
-		q.pushFront(t)
+		site.put(t, atFront)
 		return nil, true
 	case rest != nil:
-		q.pushFront(rest)
+		site.put(rest, atFront)
 	}
 	return t, false
 }

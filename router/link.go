@@ -182,11 +182,7 @@ func (site *Site) requeue(t *Transaction, o *Outcome, at end) {
 	t.compact()
 	t.link, t.sent, t.answered, t.due = nil, false, false, 0
 	if t.requeues <= s.opts.Requeues {
-		if at == atFront {
-			site.queue.pushFront(t)
-		} else {
-			site.queue.push(t)
-		}
+		site.put(t, at)
 		s.stats.queued.Add(int64(t.open))
 		s.stats.requeued.Add(1)
 		return

@@ -37,6 +37,9 @@ type Outcome struct {
 	State   message.State  // where the recipient stands now: Delivered, Deferred, Bounced or Expired
 	InDoubt bool           // the connection was lost between the final dot and its reply: the peer may have taken the message
 	Silent  bool           // the peer took over the mail but offers no DSN: nobody but us will tell of the success. RFC 3461 §5.2.2
+	Untimed bool           // the peer took over the mail but offers no DELIVERBY. RFC 2852 §4.1.4.2
+	Held    bool           // it waits for its release, which its sender set: nothing was attempted
+	Late    bool           // its deadline passed, and its delivery goes on: State is not new
 	Remote  bool           // the code and text are the peer's own reply
 	Route   string         // Route.Name; "" where none matches
 	Site    string         // the site's key; "" where the recipient came to none

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
+
+	"mailrace/proto/message"
 )
 
 // Options configure a Router. Zero values stand for the defaults.
@@ -146,6 +148,9 @@ func (r *Router) Drain(loop int) {
 		}
 	}
 }
+
+// Expiry is when the lifetime of m ends. Any goroutine.
+func (r *Router) Expiry(m *message.Message) time.Time { return time.Unix(0, r.schedulers[0].expiry(m)) }
 
 // Metrics is the set of mailrace_router_* metrics, to be registered by whoever serves them.
 func (r *Router) Metrics() *metrics.Set { return r.metrics }

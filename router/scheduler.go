@@ -52,6 +52,8 @@ type Scheduler struct {
 	armed   int64  // time of the earliest alarm that was asked for; 0 = none
 	timers  int    // calls of Env.After that have not fired
 	outcome Outcome
+
+	missed, reminder Outcome // of a recipient whose deadline passed
 }
 
 func newScheduler(r *Router, loop int) *Scheduler {

@@ -51,10 +51,20 @@ func (s *Scheduler) settle(t *Transaction, i int, o *Outcome, c counting) {
 		r.State, r.Reply = message.Bounced, o.Reply()
 		s.stats.bounced.Add(1)
 	default:
+		if returned(m, now) {
+			s.missed = missed(r, o)
+			o = &s.missed
+			r.State, r.Reply = message.Bounced, o.Reply()
+			s.stats.bounced.Add(1)
+			break
+		}
 		s.deferRecipient(t, i, o, c, now)
 	}
 	o.State = r.State
 	s.env.Settle(m, i, o)
+	if r.State == message.Deferred {
+		s.remind(m, i, now)
+	}
 }
 
 // deferRecipient notes when recipient i is tried again: at its own backoff, not before its site may be tried, at the latest when its lifetime ends,
@@ -62,7 +72,7 @@ func (s *Scheduler) settle(t *Transaction, i int, o *Outcome, c counting) {
 func (s *Scheduler) deferRecipient(t *Transaction, i int, o *Outcome, c counting, now int64) {
 	r := &t.Message.Recipients[i]
 	r.Reply = o.Reply()
-	expire := t.Message.Arrived + int64(s.opts.Expire)
+	expire := s.expiry(t.Message)
 	if now >= expire {
 		r.State = message.Expired
 		s.stats.expired.Add(1)
@@ -72,6 +82,9 @@ func (s *Scheduler) deferRecipient(t *Transaction, i int, o *Outcome, c counting
 		t.due, t.dueAttempts = s.nextAttempt(t, int(r.Attempts), c, now), r.Attempts
 	}
 	r.State, r.Due = message.Deferred, min(t.due, expire)
+	if w := t.Message.Wishes; w != nil && w.ByMode == message.ByReturn {
+		r.Due = min(r.Due, w.Deadline)
+	}
 	o.Due = r.Due
 	t.deferred = append(t.deferred, i)
 	s.stats.deferrals.Add(1)
@@ -111,7 +124,7 @@ func (s *Scheduler) wait(m *message.Message, recipients []int, due int64) {
 	if s.wheel.Len() == 0 {
 		s.wheel.Advance(s.now(), nil) // it may have stood still for long
 	}
-	s.wheel.Add(n, due)
+	s.wheel.Add(n, wakeAt(m, recipients, due))
 	s.stats.waiting.Add(int64(len(recipients)))
 	if at, ok := s.wheel.Next(); ok {
 		s.alarm(at)
@@ -125,6 +138,13 @@ func (s *Scheduler) due(n *schedule.Node[deferral]) {
 		d.several = []int{d.one}
 	}
 	s.stats.waiting.Add(-int64(len(d.several)))
+	if due := d.message.Recipients[d.several[0]].Due; d.message.Wishes != nil && due > s.now() { // it is but the deadline
+		for _, i := range d.several {
+			s.remind(d.message, i, s.now())
+		}
+		s.wait(d.message, d.several, due)
+		return
+	}
 	for _, i := range d.several {
 		d.message.Recipients[i].State = message.Pending
 		s.route(d.message, i, false)

@@ -37,7 +37,8 @@ type sim struct {
 	open  map[string]int
 
 	settled   map[key]message.State
-	log       []event // of Env.Settle
+	lateness  map[key]bool // whose deadline was reported
+	log       []event      // of Env.Settle
 	nextID    message.ID
 	recording bool
 }
@@ -62,7 +63,7 @@ func newSim(t testing.TB, loops int, seed uint64, change func(*Options)) *sim {
 		t: t, now: start, rand: rand.New(rand.NewPCG(seed, 99)), budget: message.NewBudget(1 << 40),
 		domains: map[string]*mx.Answer{}, known: map[mx.Query]*mx.Answer{}, latency: 20 * time.Millisecond,
 		hosts: map[netip.Addr]*host{}, conns: map[*Link]*conn{}, most: map[string]int{}, open: map[string]int{},
-		settled: map[key]message.State{}, recording: true,
+		settled: map[key]message.State{}, lateness: map[key]bool{}, recording: true,
 	}
 	table, err := NewTable([]Route{{Domains: []string{"*"}}, {Domains: []string{"gone.test"}, Kind: Discard}, {Domains: []string{"relayed.test"}, Kind: Host, Host: "[192.0.2.200]", Port: 2525}})
 	if err != nil {
@@ -404,14 +405,28 @@ func (s *sim) dispatch(loop int, m *message.Message) *message.Message {
 func (s *sim) settle(m *message.Message, i int, o *Outcome) {
 	r := &m.Recipients[i]
 	k := key{m.ID, i}
-	if was, ok := s.settled[k]; ok && was.Settled() {
+	was, ok := s.settled[k]
+	if ok && was.Settled() {
 		s.t.Fatalf("%s settled twice: %v, then %v", r.Address, was, o.State)
 	}
+	if o.Late {
+		if !r.Late || r.State != o.State || was.Settled() || s.lateness[k] {
+			s.t.Fatalf("%s: late, or late again: %+v", r.Address, r)
+		}
+		if s.lateness[k] = true; s.recording {
+			s.log = append(s.log, event{s.now.Sub(start), r.Address, o.State, *o})
+		}
+		return
+	}
 	s.settled[k] = o.State
-	if r.State != o.State || o.Queued == 0 || o.Ended != s.now.UnixNano() || o.Route == "" && o.Code != 451 && o.Code != 550 {
+	if r.State != o.State || o.Queued == 0 || o.Ended != s.now.UnixNano() || o.Route == "" && o.Code != 451 && o.Code != 550 && !o.Held {
 		s.t.Fatalf("%s: recipient %+v, outcome %+v", r.Address, r, o)
 	}
-	if (o.State == message.Deferred) != (o.Due != 0) || o.Due != 0 && (o.Due != r.Due || o.Due <= s.now.UnixNano() || o.Due > m.Arrived+int64(s.router.opts.Expire)) {
+	born := m.Arrived
+	if m.Wishes != nil {
+		born = max(born, m.Wishes.Release)
+	}
+	if (o.State == message.Deferred) != (o.Due != 0) || o.Due != 0 && (o.Due != r.Due || o.Due <= s.now.UnixNano() || o.Due > born+int64(s.router.opts.Expire)) {
 		s.t.Fatalf("%s: %v due at %v", r.Address, o.State, time.Unix(0, o.Due))
 	}
 	if s.recording {
@@ -448,7 +463,14 @@ func (s *sim) history(address string) string {
 	var parts []string
 	for _, e := range s.log {
 		if e.address == address {
-			parts = append(parts, fmt.Sprintf("%v@%v", e.state, e.at.Round(time.Second)))
+			what := e.state.String()
+			switch {
+			case e.out.Held:
+				what = "held"
+			case e.out.Late:
+				what = "late"
+			}
+			parts = append(parts, fmt.Sprintf("%s@%v", what, e.at.Round(time.Second)))
 		}
 	}
 	return strings.Join(parts, " ")

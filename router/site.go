@@ -35,6 +35,7 @@ type Site struct {
 	closing  int     // take nothing more
 	waiting  []*Link // have asked for work in vain, the last one last
 	inFlight int     // recipients
+	deadline int64   // the next one of what is in the queue, or earlier, Unix nanoseconds; 0 = there is none
 
 	tried     int     // addresses that failed since one worked
 	broken    int     // links that broke since one worked
@@ -97,7 +98,7 @@ func (site *Site) enqueue(t *Transaction) {
 		if t.Held && site.queue.length > 0 && s.opts.Tight != nil && s.opts.Tight() {
 			t.drop()
 		}
-		site.queue.push(t)
+		site.put(t, atBack)
 	}
 	if !site.touched {
 		site.touched = true
@@ -111,6 +112,7 @@ func (site *Site) kick() {
 	if s.draining {
 		return
 	}
+	site.sweep(s.now())
 	for site.queue.length > 0 && len(site.waiting) > 0 {
 		l := site.nextToWake()
 		l.stopWaiting()

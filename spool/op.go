@@ -85,6 +85,7 @@ type Update struct {
 	Attempts uint16
 	Due      int64  // Unix nanoseconds
 	Reply    string // at most 1 KiB is kept
+	Late     bool   // its deadline passed and was reported
 }
 
 var opPool = sync.Pool{New: func() any { return new(Op) }}

@@ -18,10 +18,11 @@ import (
 // Envelope, version 2: the same, with (address notify:1)*, then return:1 envelopeID count (original)*
 // Envelope, version 3: the same, then user tenant campaign wished:1, and where wished is 1: release:8 deadline:8 mode:1 trace:1 priority:1
 // Recipient, version 1: id:8 index state:1 attempts due:8 reply
+// Recipient, version 2: the same, then late:1
 // Claim, version 1: id:8 expires:8 key:16
 const (
 	envelopeVersion  = 3
-	recipientVersion = 1
+	recipientVersion = 2
 
 	recordHeader = 1 + 4
 
@@ -230,7 +231,7 @@ func envelopeTrace(b []byte) ([]byte, error) {
 
 // updateSize is the exact length of u's recipient record.
 func updateSize(u *Update) int {
-	return recordHeader + 8 + uvarintLen(uint64(u.Index)) + 1 + uvarintLen(uint64(u.Attempts)) + 8 + stringLen(min(len(u.Reply), maxReply))
+	return recordHeader + 8 + uvarintLen(uint64(u.Index)) + 1 + uvarintLen(uint64(u.Attempts)) + 8 + stringLen(min(len(u.Reply), maxReply)) + 1
 }
 
 // appendUpdate appends u's recipient record to dst.
@@ -243,13 +244,22 @@ func appendUpdate(dst []byte, u *Update) []byte {
 	dst = binary.AppendUvarint(dst, uint64(u.Attempts))
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(u.Due))
 	dst = appendString(dst, u.Reply[:min(len(u.Reply), maxReply)])
+	late := byte(0)
+	if u.Late {
+		late = 1
+	}
+	dst = append(dst, late)
 	seal(dst[start:])
 	return dst
 }
 
-// decodeUpdate reads a recipient record.
+// decodeUpdate reads a recipient record of any version.
 func decodeUpdate(b []byte) (u Update, err error) {
-	r, err := open(b, recipientVersion)
+	version := byte(recipientVersion)
+	if len(b) > 0 && b[0] == 1 {
+		version = 1
+	}
+	r, err := open(b, version)
 	if err != nil {
 		return u, fmt.Errorf("recipient: %w", err)
 	}
@@ -260,10 +270,15 @@ func decodeUpdate(b []byte) (u Update, err error) {
 	u.Attempts = uint16(attempts)
 	u.Due = int64(r.uint64())
 	u.Reply = string(r.bytes())
+	late := byte(0)
+	if version >= 2 {
+		late = r.byte()
+	}
+	u.Late = late == 1
 	if err := r.end(); err != nil {
 		return u, fmt.Errorf("recipient: %w", err)
 	}
-	if u.Index < 0 || u.State > message.Expired || attempts > 1<<16-1 {
+	if u.Index < 0 || u.State > message.Expired || attempts > 1<<16-1 || late > 1 {
 		return u, fmt.Errorf("recipient: %w: index %d, state %d, %d attempts", errRecord, u.Index, uint8(u.State), attempts)
 	}
 	return u, nil

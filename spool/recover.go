@@ -156,7 +156,7 @@ func readStates(states *pebble.Iterator, m *message.Message, unreadable func(*pe
 			continue
 		}
 		rcpt := &m.Recipients[u.Index]
-		rcpt.State, rcpt.Attempts, rcpt.Due, rcpt.Reply = u.State, u.Attempts, u.Due, u.Reply
+		rcpt.State, rcpt.Attempts, rcpt.Due, rcpt.Reply, rcpt.Late = u.State, u.Attempts, u.Due, u.Reply, u.Late
 	}
 	return nil
 }

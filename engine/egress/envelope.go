@@ -2,7 +2,9 @@ package egress
 
 import (
 	"errors"
+	"fmt"
 	"slices"
+	"time"
 
 	"mailrace/proto/message"
 	"mailrace/proto/smtp"
@@ -49,8 +51,11 @@ func (s *session) begin() {
 // badEnvelope is the outcome for an envelope that cannot be put on the wire.
 func badEnvelope(err error) *router.Outcome {
 	o := &router.Outcome{Class: router.Bounced, Code: 553, Enhanced: "5.1.3", Text: err.Error()}
-	if errors.Is(err, smtp.ErrTooLarge) {
+	switch {
+	case errors.Is(err, smtp.ErrTooLarge):
 		o.Code, o.Enhanced = 552, "5.3.4"
+	case errors.Is(err, smtp.ErrNeedsDeliverBy): // a second passed since tooLate looked
+		o.Code, o.Enhanced = 554, "5.4.7"
 	}
 	return o
 }
@@ -68,10 +73,40 @@ func (s *session) unfit(d *delivery) *router.Outcome {
 	case m.Flags&message.Body8Bit != 0 && !ext.Has(smtp.Ext8BitMIME):
 		return &router.Outcome{Class: router.Bounced, Code: 554, Enhanced: "5.6.3", Text: "The next host does not offer 8BITMIME, which this message needs"}
 	}
+	if o := s.tooLate(m); o != nil {
+		return o
+	}
 	if m.Flags&message.RequireTLS != 0 && m.From != "" { // a notification goes on without, rather than be lost: RFC 8689 §5
 		return s.trusted()
 	}
 	return nil
+}
+
+// tooLate says why the peer cannot be trusted to deliver a message in time that is to be returned otherwise, or nil. RFC 2852 §4.1.4
+func (s *session) tooLate(m *message.Message) *router.Outcome {
+	if m.Wishes == nil || m.Wishes.ByMode != message.ByReturn {
+		return nil
+	}
+	o := router.Outcome{Class: router.Bounced, Code: 554, Enhanced: "5.4.7"}
+	switch left, least := s.timeLeft(m), s.smtp.MinDeliverBy(); {
+	case !s.smtp.Extensions().Has(smtp.ExtDeliverBy):
+		o.Text = "The next host does not offer DELIVERBY, which this message needs to be returned when it is late"
+	case left < max(least, 1):
+		o.Text = fmt.Sprintf("The next host takes no message that is to be delivered within %d s: it asks for %d s at least", left, least)
+	default:
+		return nil
+	}
+	return &o
+}
+
+// timeLeft is how many seconds are left until the deadline of a message that has one, of which the last counts although it has begun.
+func (s *session) timeLeft(m *message.Message) int64 {
+	const most = 999_999_999 // RFC 2852 §3
+	left := m.Wishes.Deadline - s.loop.Now().UnixNano()
+	if left > 0 {
+		left += int64(time.Second) - 1
+	}
+	return min(max(left/int64(time.Second), -most), most)
 }
 
 // params are the parameters of MAIL for a delivery; those of RCPT are in d.params then.
@@ -86,6 +121,12 @@ func (s *session) params(d *delivery) smtp.MailParams {
 	}
 	if m.Flags&message.RequireTLS != 0 {
 		p.RequireTLS = s.trusted() == nil
+	}
+	if w := m.Wishes; w != nil {
+		p.Priority = w.Priority
+		if w.ByMode != message.ByNone {
+			p.By = smtp.DeliverBy{Seconds: s.timeLeft(m), Mode: w.ByMode, Trace: w.ByTrace}
+		}
 	}
 	if ext.Has(smtp.ExtDSN) {
 		d.passOn(&p)

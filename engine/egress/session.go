@@ -135,7 +135,8 @@ func (s *session) finish(ev smtp.ClientEvent) {
 func (s *session) outcome() *router.Outcome {
 	r := s.smtp.Reply()
 	o := &router.Outcome{
-		Class: router.Deferred, Code: r.Code, Enhanced: string(r.Enhanced), Text: string(r.Text), Remote: true, Silent: !s.smtp.Extensions().Has(smtp.ExtDSN),
+		Class: router.Deferred, Code: r.Code, Enhanced: string(r.Enhanced), Text: string(r.Text), Remote: true,
+		Silent: !s.smtp.Extensions().Has(smtp.ExtDSN), Untimed: !s.smtp.Extensions().Has(smtp.ExtDeliverBy),
 	}
 	s.sign(o)
 	switch r.Code / 100 {

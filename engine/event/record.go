@@ -23,11 +23,15 @@ const (
 	Bounce
 	// Expiry: the message's lifetime ran out with the recipient still deferred.
 	Expiry
+	// Hold: the recipient waits for the release that its sender set; nothing was attempted. FUTURERELEASE
+	Hold
+	// Delay: the deadline that its sender set passed, and attempts go on. DELIVERBY
+	Delay
 
 	types
 )
 
-var typeNames = [types]string{"reception", "delivery", "deferral", "bounce", "expiry"}
+var typeNames = [types]string{"reception", "delivery", "deferral", "bounce", "expiry", "hold", "delay"}
 
 func (t Type) String() string { return typeNames[t] }
 

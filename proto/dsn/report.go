@@ -36,23 +36,26 @@ const (
 	Failed Action = iota
 	// Delivered to where mail ends.
 	Delivered
-	// Relayed to a host that tells nobody what becomes of it.
+	// Relayed to another host.
 	Relayed
+	// Delayed: the time that the sender set for the delivery has passed, and attempts go on. RFC 2852
+	Delayed
 )
 
-func (a Action) String() string { return [...]string{"failed", "delivered", "relayed"}[a] }
+func (a Action) String() string { return [...]string{"failed", "delivered", "relayed", "delayed"}[a] }
 
 // Recipient is one forward-path and what became of it.
 type Recipient struct {
 	Address     string // forward-path
 	Original    string // ORCPT: address type, ";" and address; "" where there was none
 	Action      Action
-	Status      string    // enhanced status code of the class of Action; one that is not becomes 5.0.0, 4.4.7 for Expired, or 2.0.0
+	Status      string    // enhanced status code of the class of Action; one that is not becomes 5.0.0, 4.4.7 for Expired and Delayed, or 2.0.0
 	RemoteMTA   string    // host that answered, name or IP address; "" where none did
 	Reply       string    // its last reply, code and text in one line; "" where none came
 	Reason      string    // what went wrong in plain words, where no host answered
 	Expired     bool      // the lifetime ran out, rather than a permanent failure
 	LastAttempt time.Time // zero = there was none
+	RetryUntil  time.Time // Delayed: when the attempts end; zero = unknown
 }
 
 var (
@@ -121,9 +124,11 @@ func (r *Report) Build() ([]byte, message.Flags, error) {
 }
 
 // failed is the number of recipients whose delivery failed.
-func (r *Report) failed() (n int) {
+func (r *Report) failed() int { return r.count(Failed) }
+
+func (r *Report) count(a Action) (n int) {
 	for i := range r.Recipients {
-		if r.Recipients[i].Action == Failed {
+		if r.Recipients[i].Action == a {
 			n++
 		}
 	}
@@ -141,9 +146,12 @@ func (w *writer) top(r *Report, boundary string) {
 	w.line("Date: ", date(r.Date))
 	w.line("From: Mail Delivery System <MAILER-DAEMON@", host, ">")
 	w.line("To: <", w.printable(r.To, addressMax), ">")
-	if r.failed() > 0 {
+	switch {
+	case r.failed() > 0:
 		w.line("Subject: Undelivered Mail Returned to Sender")
-	} else {
+	case r.count(Delayed) > 0:
+		w.line("Subject: Delayed Mail, Still Being Delivered")
+	default:
 		w.line("Subject: Successful Mail Delivery Report")
 	}
 	w.line("Message-ID: <", r.ID.String(), "@", host, ">")
@@ -183,7 +191,8 @@ func (w *writer) human(r *Report) []byte {
 	for action, text := range [...]string{
 		Failed:    " could not be delivered to the recipients below. No further attempt will be made.",
 		Delivered: " was delivered to the recipients below.",
-		Relayed:   " was handed on for the recipients below, to hosts that do not tell what becomes of it. This is the last notification of it.",
+		Relayed:   " was handed on for the recipients below. It may be that the next hosts do not tell what becomes of it.",
+		Delayed:   " has not been delivered to the recipients below yet. Attempts go on, there is no need to send it again.",
 	} {
 		for i := range r.Recipients {
 			rcpt := &r.Recipients[i]
@@ -266,6 +275,9 @@ func (w *writer) machine(r *Report) []byte {
 		}
 		if !rcpt.LastAttempt.IsZero() {
 			w.line("Last-Attempt-Date: ", date(rcpt.LastAttempt))
+		}
+		if !rcpt.RetryUntil.IsZero() {
+			w.line("Will-Retry-Until: ", date(rcpt.RetryUntil)) // RFC 3464 §2.3.9
 		}
 	}
 	return w.out

@@ -92,13 +92,18 @@ func TestGolden(t *testing.T) {
 	full.Content = append(full.Content, "Zweite Zeile: sch\xc3\xb6n\r\n.dot\r\n"...)
 	full.Recipients = full.Recipients[:1]
 	full.Recipients[0].Original = "rfc822;Nobody+x@sender.example"
+	delayed := sample()
+	delayed.Recipients = []Recipient{
+		{Address: "slow@example.org", Action: Delayed, Status: "4.4.7", Reason: "not delivered by the time that its sender set, attempts go on", RetryUntil: arrived.Add(5 * 24 * time.Hour)},
+		{Address: "slower@example.org", Action: Delayed},
+	}
 	mixed := sample()
 	mixed.Recipients = append(mixed.Recipients[:1], successes()...)
 	success := sample()
 	success.Full, success.Recipients = true, successes() // no content without a failure
 	for file, r := range map[string]*Report{
 		"testdata/report.eml": sample(), "testdata/report-utf8.eml": utf8, "testdata/report-full.eml": full, "testdata/report-mixed.eml": mixed,
-		"testdata/report-success.eml": success,
+		"testdata/report-success.eml": success, "testdata/report-delayed.eml": delayed,
 	} {
 		got, _, err := r.Build()
 		if err != nil {
@@ -325,7 +330,7 @@ func checkMachine(t *testing.T, r *Report, body string) {
 		}
 		for name := range group {
 			switch name {
-			case "Final-Recipient", "Original-Recipient", "Action", "Status", "Remote-Mta", "Diagnostic-Code", "Last-Attempt-Date":
+			case "Final-Recipient", "Original-Recipient", "Action", "Status", "Remote-Mta", "Diagnostic-Code", "Last-Attempt-Date", "Will-Retry-Until":
 			default:
 				t.Fatalf("recipient %d: field %q slipped in: %v", i, name, group)
 			}

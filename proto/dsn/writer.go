@@ -179,6 +179,10 @@ var enhancedCode = regexp.MustCompile(`^[245]\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2}
 func status(r *Recipient) string {
 	valid := enhancedCode.MatchString(r.Status)
 	switch success := valid && r.Status[0] == '2'; {
+	case r.Action == Delayed && valid && r.Status[0] == '4':
+		return r.Status
+	case r.Action == Delayed:
+		return "4.4.7"
 	case r.Action != Failed && success:
 		return r.Status
 	case r.Action != Failed:

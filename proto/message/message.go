@@ -58,6 +58,7 @@ type Recipient struct {
 	Attempts uint16 // attempts that ended
 	State    State
 	Notify   Notify
+	Late     bool // its deadline passed and was reported, Wishes.Deadline
 }
 
 // Domain is the part behind the last @ as the client wrote it, or "" where there is none.

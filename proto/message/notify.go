@@ -12,7 +12,7 @@ const (
 	NotifySuccess
 	// NotifyFailure: of a failure for good.
 	NotifyFailure
-	// NotifyDelay: of delays, if we think that worth while.
+	// NotifyDelay: of delays, if we think that worth while, and of a deadline that passed.
 	NotifyDelay
 )
 
@@ -21,6 +21,9 @@ func (n Notify) Success() bool { return n&NotifySuccess != 0 }
 
 // Failure says that the sender wants to hear of a failure.
 func (n Notify) Failure() bool { return n == NotifyDefault || n&NotifyFailure != 0 }
+
+// Delay says that the sender wants to hear of a deadline that passed. RFC 2852 §4.1.3
+func (n Notify) Delay() bool { return n == NotifyDefault || n&NotifyDelay != 0 }
 
 // Valid says that n is what RFC 3461 allows: NEVER stands alone.
 func (n Notify) Valid() bool { return n <= NotifyNever || n < NotifyDelay<<1 && n&NotifyNever == 0 }

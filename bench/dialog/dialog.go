@@ -28,8 +28,9 @@
 // QUIT.
 //
 // Texts know \r \n \t \0 \\ \{ \} and \xHH; {name} stands for a variable, {40*text} for a repetition, whose count may be a variable. Variables
-// are client (the EHLO name), from, to, home (the domain of from), domain (of to), oversize (one octet over the SIZE limit) and overlines (that many lines of 64 octets
-// are over it). A dialog with a variable that the server gives no value is skipped.
+// are client (the EHLO name), from, to, home (the domain of from), domain (of to), oversize (one octet over the SIZE limit), overlines (that many
+// lines of 64 octets are over it), and in base64 user, password, plain (both, as AUTH PLAIN has them) and wrong (with another password). A dialog with
+// a variable that has no value is skipped.
 package dialog
 
 import (

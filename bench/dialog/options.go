@@ -3,6 +3,7 @@ package dialog
 import (
 	"cmp"
 	"crypto/tls"
+	"encoding/base64"
 	"flag"
 	"fmt"
 	"regexp"
@@ -20,6 +21,8 @@ type Options struct {
 	From     string        // a reverse-path that the server accepts
 	To       string        // a forward-path that it accepts; some messages are sent there
 	Hello    string        // the name given with EHLO
+	User     string        // whom AUTH may let in, if set
+	Password string        // of User
 	Timeout  time.Duration // for each reply
 	Quiet    time.Duration // how long nothing arrives where nothing may
 	Parallel int           // dialogs at once
@@ -37,7 +40,7 @@ const (
 
 // BindFlags declares the options as flags of `mailrace bench dialogs`. The command line adds --json.
 //
-//	--address host:port  --mode m  --tls t  --only pattern  --from path  --to path  --hello name  --timeout d  --quiet d  --parallel n
+//	--address host:port  --mode m  --tls t  --only pattern  --from path  --to path  --hello name  --user name  --password word  --timeout d  --quiet d  --parallel n
 func BindFlags(fs *flag.FlagSet, o *Options) {
 	*o = o.withDefaults()
 	fs.StringVar(&o.Address, "address", o.Address, "`host:port` of the SMTP server")
@@ -50,6 +53,8 @@ func BindFlags(fs *flag.FlagSet, o *Options) {
 	fs.StringVar(&o.From, "from", o.From, "reverse-`path` that the server accepts")
 	fs.StringVar(&o.To, "to", o.To, "forward-`path` that the server accepts; some messages are sent there")
 	fs.StringVar(&o.Hello, "hello", o.Hello, "`name` given with EHLO")
+	fs.StringVar(&o.User, "user", o.User, "`name` of a user, for the dialogs in which AUTH lets somebody in")
+	fs.StringVar(&o.Password, "password", o.Password, "the user's `password`")
 	fs.DurationVar(&o.Timeout, "timeout", o.Timeout, "how long to wait for a reply")
 	fs.DurationVar(&o.Quiet, "quiet", o.Quiet, "how long to listen where nothing may arrive")
 	fs.IntVar(&o.Parallel, "parallel", o.Parallel, "dialogs at once")
@@ -117,5 +122,12 @@ func (o Options) check() (Options, error) {
 func (o *Options) values() map[string]string {
 	_, home, _ := strings.Cut(o.From, "@")
 	_, domain, _ := strings.Cut(o.To, "@")
-	return map[string]string{"client": o.Hello, "from": o.From, "to": o.To, "home": home, "domain": domain}
+	values := map[string]string{"client": o.Hello, "from": o.From, "to": o.To, "home": home, "domain": domain}
+	if o.User != "" { // RFC 4616 §2
+		values["plain"] = base64.StdEncoding.EncodeToString([]byte("\x00" + o.User + "\x00" + o.Password))
+		values["user"] = base64.StdEncoding.EncodeToString([]byte(o.User))
+		values["password"] = base64.StdEncoding.EncodeToString([]byte(o.Password))
+		values["wrong"] = base64.StdEncoding.EncodeToString([]byte("\x00" + o.User + "\x00" + o.Password + "?"))
+	}
+	return values
 }

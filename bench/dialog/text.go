@@ -15,7 +15,7 @@ const textMax = 80 << 20
 const depthMax = 4
 
 // variables are the names that texts may use.
-var variables = []string{"client", "from", "to", "home", "domain", "oversize", "overlines"}
+var variables = []string{"client", "from", "to", "home", "domain", "oversize", "overlines", "plain", "user", "password", "wrong"}
 
 // text is what a step sends, before its variables are known.
 type text []piece
@@ -31,7 +31,12 @@ type piece struct {
 // missing is a variable that has no value with this server.
 type missing string
 
-func (m missing) Error() string { return "the server gives no " + string(m) }
+func (m missing) Error() string {
+	if slices.Contains([]string{"plain", "user", "password", "wrong"}, string(m)) {
+		return "no user is known: --user, --password"
+	}
+	return "the server gives no " + string(m)
+}
 
 // parseText reads a text. cases is what {case} stands for, nil where it stands for nothing.
 func parseText(s string, cases text) (text, error) {

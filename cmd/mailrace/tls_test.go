@@ -39,7 +39,8 @@ func TestSecureClients(t *testing.T) {
 	submissions := n.others[0]
 	host, port, _ := strings.Cut(n.smtp, ":")
 	_, portTLS, _ := strings.Cut(submissions, ":")
-	content := "From: <s@example.com>\r\nTo: <r@example.net>\r\nSubject: a client\r\n\r\nHello,\r\n.\r\n..two\r\nend\r\n"
+	content := "Date: Wed, 4 Mar 2026 05:06:07 +0000\r\nMessage-ID: <a@example.com>\r\n" + // complete: a submission listener adds nothing
+		"From: <s@example.com>\r\nTo: <r@example.net>\r\nSubject: a client\r\n\r\nHello,\r\n.\r\n..two\r\nend\r\n"
 	file := write(t, dir, "message.eml", content)
 	script := write(t, dir, "client.py", securePythonClient)
 	dialogue := "EHLO client.example\r\nMAIL FROM:<s@example.com>\r\nRCPT TO:<r@example.net>\r\nDATA\r\n" + strings.ReplaceAll(content, "\r\n.", "\r\n..") +

@@ -8,16 +8,16 @@ import (
 // abuses are what strangers try.
 func abuses() []exchange {
 	all := []exchange{
-		{row: "A1", name: "stranger", stranger: true, stage: mailed, input: "RCPT TO:<r@far.example>\r\nRCPT TO:<r@[127.0.0.1]>\r\nRCPT TO:<r@[192.0.2.1]>\r\nRCPT TO:<r@local.example.far.example>\r\nDATA\r\n",
+		{row: "A1", name: "stranger", door: doorStrange, stage: mailed, input: "RCPT TO:<r@far.example>\r\nRCPT TO:<r@[127.0.0.1]>\r\nRCPT TO:<r@[192.0.2.1]>\r\nRCPT TO:<r@local.example.far.example>\r\nDATA\r\n",
 			replies: append(times(4, "550 5.7.1"), "554 5.5.1")},
-		{row: "A1", name: "our own domain", stranger: true, stage: mailed, input: "RCPT TO:<r@LOCAL.example>\r\nRCPT TO:<postmaster>\r\nDATA\r\n.\r\n", replies: []string{"250", "250", "354", "250"}, kept: 1},
-		{row: "A2", name: "foreign address in a local part", stranger: true, stage: mailed,
+		{row: "A1", name: "our own domain", door: doorStrange, stage: mailed, input: "RCPT TO:<r@LOCAL.example>\r\nRCPT TO:<postmaster>\r\nDATA\r\n.\r\n", replies: []string{"250", "250", "354", "250"}, kept: 1},
+		{row: "A2", name: "foreign address in a local part", door: doorStrange, stage: mailed,
 			input:   "RCPT TO:<u%far.example@local.example>\r\nRCPT TO:<far.example!u@local.example>\r\nRCPT TO:<\"u@far.example\"@local.example>\r\nDATA\r\n",
 			replies: append(times(3, "550 5.7.1"), "554 5.5.1")},
-		{row: "A2", name: "source route", stranger: true, stage: mailed,
+		{row: "A2", name: "source route", door: doorStrange, stage: mailed,
 			input:   "RCPT TO:<@local.example:u@far.example>\r\nRCPT TO:<@a.example,@local.example:u@far.example>\r\nRCPT TO:<u@far.example@local.example>\r\nRCPT TO:<u@[127.0.0.1]>\r\nRCPT TO:<u@local.example:far.example>\r\n",
 			replies: []string{"550 5.7.1", "550 5.7.1", "501 5.1.3", "550 5.7.1", "501 5.1.3"}},
-		{row: "A3", name: "null sender", stranger: true, stage: helloed, input: "MAIL FROM:<>\r\nRCPT TO:<r@far.example>\r\nRCPT TO:<r@local.example>\r\nDATA\r\nFrom: a@b.example\r\n\r\n.\r\n",
+		{row: "A3", name: "null sender", door: doorStrange, stage: helloed, input: "MAIL FROM:<>\r\nRCPT TO:<r@far.example>\r\nRCPT TO:<r@local.example>\r\nDATA\r\nFrom: a@b.example\r\n\r\n.\r\n",
 			replies: []string{"250", "550 5.7.1", "250", "354", "250"}, kept: 1},
 		{row: "A4", name: "50 hops", stage: inData, input: looping + "\r\n.\r\n", replies: []string{"554 5.4.6"}},
 		{row: "A4", name: "hops in other letters", stage: inData, input: strings.ReplaceAll(looping, "Received:", "rEcEiVeD:") + "Received:x\r\n\r\n.\r\n", replies: []string{"554 5.4.6"}},

@@ -8,7 +8,7 @@ import (
 
 // exchanges are all that TestHostile has.
 func exchanges() []exchange {
-	return slices.Concat(smuggling(), tlsExchanges(), injections(), states(), abuses())
+	return slices.Concat(smuggling(), tlsExchanges(), injections(), states(), abuses(), logins())
 }
 
 // falseEnds are what some mail system takes for the end of data, and the reply.

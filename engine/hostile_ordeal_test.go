@@ -26,6 +26,7 @@ type ordeal struct {
 var ordeals = []ordeal{
 	{"T1", "clear text behind STARTTLS", []string{"clear"}, injectBehindStartTLS},
 	{"T3", "nothing is kept", []string{"clear"}, upgrade},
+	{"T4", "nobody stays logged in", []string{"clear"}, upgradeUser},
 	{"T7", "close_notify within a message", []string{"starttls", "implicit"}, endSecurity},
 	{"T9", "other protocols by ALPN", []string{"starttls", "implicit"}, negotiate},
 	{"B9", "words before the greeting", []string{"clear", "implicit"}, talkEarly},
@@ -83,6 +84,47 @@ func upgrade(f *fort, carrier string) error {
 		}
 		if err := c.talk("MAIL FROM:<s@sender.example>\r\n", "503", "RCPT TO:<r@local.example>\r\n", "503", "DATA\r\n", "503", "BDAT 0 LAST\r\n", "503",
 			"STARTTLS\r\n", "503", "EHLO new.example\r\n", "250", "STARTTLS\r\n", "503"); err != nil {
+			return err
+		}
+		if err := c.leave(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// upgradeUser: who logged in in clear is nobody under TLS, and has to log in again.
+func upgradeUser(f *fort, carrier string) error {
+	for _, before := range []string{rightPlain, "AUTH LOGIN\r\n" + aliceRight[:len(aliceRight)/2], "AUTH LOGIN YWxpY2U=\r\n*\r\n"} {
+		c, err := f.call(carrier, doorOpen)
+		if err != nil {
+			return err
+		}
+		defer c.tcp.Close()
+		if err := c.advance(helloed); err != nil {
+			return err
+		}
+		c.pour(before, nil)
+		for range strings.Count(before, "\n") {
+			line, err := c.r.ReadString('\n')
+			if err != nil || !strings.HasPrefix(line, "235") && !strings.HasPrefix(line, "334") && !strings.HasPrefix(line, "501") {
+				return fmt.Errorf("%q, %v", line, err)
+			}
+		}
+		if strings.HasPrefix(before, "AUTH LOGIN\r\n") { // in the middle of an exchange STARTTLS is a response like any other, and a wrong one
+			if err := c.talk("STARTTLS\r\n", "535", "MAIL FROM:<s@sender.example>\r\n", "250", "RCPT TO:<r@far.example>\r\n", "550"); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := c.talk("STARTTLS\r\n", "220"); err != nil {
+			return err
+		}
+		if err := c.secure(doorOpen); err != nil {
+			return err
+		}
+		if err := c.talk(rightPlain, "503", "EHLO client.example\r\n", "250", "MAIL FROM:<s@sender.example>\r\n", "250", "RCPT TO:<r@far.example>\r\n", "550 5.7.1",
+			"RSET\r\n", "250", rightPlain, "235", "MAIL FROM:<s@sender.example>\r\n", "250", "RCPT TO:<r@far.example>\r\n", "250"); err != nil {
 			return err
 		}
 		if err := c.leave(); err != nil {

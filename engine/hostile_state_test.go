@@ -56,9 +56,9 @@ func states() []exchange {
 		{row: "B16", name: "old verbs", stage: helloed, input: "VRFY root\r\nEXPN all\r\nETRN local.example\r\nTURN\r\nATRN\r\nSEND FROM:<s@sender.example>\r\nVRFY\r\n",
 			replies: []string{"252", "502 5.5.1", "502 5.5.1", "502 5.5.1", "502 5.5.1", "502 5.5.1", "501 5.5.4"}},
 		{row: "B17", name: "verbs", stage: helloed, input: "XCLIENT ADDR=127.0.0.1\r\nXFORWARD NAME=x\r\nPROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n", replies: times(3, "550 5.7.0")},
-		{row: "B17", name: "header first", stage: greeted, stranger: true, input: "PROXY TCP4 127.0.0.1 127.0.0.1 1 25\r\nEHLO x\r\nMAIL FROM:<s@sender.example>\r\nRCPT TO:<r@far.example>\r\n",
+		{row: "B17", name: "header first", stage: greeted, door: doorStrange, input: "PROXY TCP4 127.0.0.1 127.0.0.1 1 25\r\nEHLO x\r\nMAIL FROM:<s@sender.example>\r\nRCPT TO:<r@far.example>\r\n",
 			replies: []string{"550 5.7.0", "250", "250", "550 5.7.1"}},
-		{row: "B17", name: "binary header", stage: greeted, stranger: true, input: "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\x7f\x00\x00\x01\x7f\x00\x00\x01\x00\x01\x00\x19" + "EHLO x\r\n" + evil,
+		{row: "B17", name: "binary header", stage: greeted, door: doorStrange, input: "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\x7f\x00\x00\x01\x7f\x00\x00\x01\x00\x01\x00\x19" + "EHLO x\r\n" + evil,
 			replies: []string{"500 5.5.", "500 5.5.", "500 5.5.2", "500 5.5.2"}, closes: true},
 	}, chunks(), sizes())
 }

@@ -8,6 +8,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -24,7 +26,7 @@ import (
 // exchange is one hostile input and its answers.
 type exchange struct {
 	row, name string
-	stranger  bool     // the client may relay nowhere but to local.example
+	door      int      // doorOwn unless set
 	on        []string // carriers that it makes sense on; nil = all
 	stage     stage    // how far the session has come when the input begins
 	input     string
@@ -70,7 +72,17 @@ const (
 	doorStrangeTLS
 	doorSlow // strangers wait for the greeting
 	doorSlowTLS
+	doorUser // strangers may log in, under TLS
+	doorUserTLS
+	doorOpen // they may do so in clear
+	doorOpenTLS
 )
+
+// The users that doors know.
+const users = `[[user]]
+name = "alice"
+password = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$P3OLBQw3O3GiY9hpX8wpK8qO6gQccIdDXnlkdzKceqU" # "right", at next to no cost
+`
 
 // fort is a node under attack.
 type fort struct {
@@ -87,8 +99,14 @@ func doors(t *testing.T) *config.Config {
 	c.TLS.Certificates = []config.Certificate{issue(t, t.TempDir(), "mta.test.example")}
 	c.Limits.Client, c.Limits.Network = config.Quota{}, config.Quota{}
 	c.Limits.MessageSize = 200_000
+	c.Auth.Users = filepath.Join(t.TempDir(), "users.toml")
+	if err := os.WriteFile(c.Auth.Users, []byte(users), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.Auth.FailureDelay, c.Auth.Failures = 0, 0
 	c.Listeners = nil
-	for _, l := range []config.Listener{{RelayFrom: loopback}, {}, {GreetDelay: patience}} {
+	yes, no := true, false
+	for _, l := range []config.Listener{{RelayFrom: loopback, Auth: &no}, {Auth: &no}, {GreetDelay: patience, Auth: &no}, {Auth: &yes}, {Auth: &yes, AuthInClear: true}} {
 		l.Address, l.RelayDomains = "127.0.0.1:0", []string{"local.example", "mta.test.example"}
 		l.Mode, l.StartTLS = config.ModeMX, true
 		c.Listeners = append(c.Listeners, l)
@@ -174,7 +192,7 @@ func (f *fort) call(carrier string, door int) (c *caller, err error) {
 	case err != nil:
 	case carrier == "starttls":
 		err = c.talk("NOOP\r\n", "250") // the server has come to the end of the handshake, too
-	case door < doorSlow:
+	case door != doorSlow && door != doorSlowTLS:
 		err = c.talk("", "220")
 	}
 	if err != nil {
@@ -263,11 +281,7 @@ func (c *caller) pour(input string, cuts []int) {
 
 // have has an exchange, with the input cut at the cuts.
 func (f *fort) have(x *exchange, carrier string, cuts []int) error {
-	door := doorOwn
-	if x.stranger {
-		door = doorStrange
-	}
-	c, err := f.call(carrier, door)
+	c, err := f.call(carrier, x.door)
 	if err != nil {
 		return err
 	}

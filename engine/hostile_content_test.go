@@ -50,6 +50,7 @@ func smuggling() (all []exchange) {
 			row: s.row, name: "in a chunk", stage: rcpted, input: fmt.Sprintf("BDAT %d LAST\r\n%sNOOP\r\n", len(content), content),
 			replies: []string{"550 5.6.0", "250"},
 		})
+		all = append(all, mended(s.row, s.octets))
 	}
 	return append(all,
 		exchange{
@@ -65,4 +66,20 @@ func smuggling() (all []exchange) {
 			replies: []string{"250", "503 5.5.1", "503 5.5.1"}, kept: 1,
 		},
 	)
+}
+
+// mended is a false end where newlines are mended: it is content, as all that follows to the true end. The sequence that holds a true end is
+// refused, and NUL is as ever.
+func mended(row, octets string) exchange {
+	x := exchange{
+		row: row, name: "where newlines are mended", door: doorMend, stage: inData, input: "From: a@b.example\r\n\r\ntext" + octets + strings.TrimSuffix(evil, ".\r\nQUIT\r\n") + ".\r\n",
+		replies: []string{"250"}, kept: 1,
+	}
+	switch {
+	case strings.Contains(octets, "\x00"):
+		x.replies, x.closes, x.kept = []string{"550 5.6.0"}, true, 0
+	case strings.Contains(octets, "\r\n.\r\n"): // the true end, but not to everybody who mends
+		x.replies, x.closes, x.kept = []string{"550 5.5.2"}, true, 0
+	}
+	return x
 }

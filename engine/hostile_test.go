@@ -76,6 +76,8 @@ const (
 	doorUserTLS
 	doorOpen // they may do so in clear
 	doorOpenTLS
+	doorMend // loopback may relay, and its newlines are mended
+	doorMendTLS
 )
 
 // The users that doors know.
@@ -106,7 +108,7 @@ func doors(t *testing.T) *config.Config {
 	c.Auth.FailureDelay, c.Auth.Failures = 0, 0
 	c.Listeners = nil
 	yes, no := true, false
-	for _, l := range []config.Listener{{RelayFrom: loopback, Auth: &no}, {Auth: &no}, {GreetDelay: patience, Auth: &no}, {Auth: &yes}, {Auth: &yes, AuthInClear: true}} {
+	for _, l := range []config.Listener{{RelayFrom: loopback, Auth: &no}, {Auth: &no}, {GreetDelay: patience, Auth: &no}, {Auth: &yes}, {Auth: &yes, AuthInClear: true}, {RelayFrom: loopback, FixNewlines: true, Auth: &no}} {
 		l.Address, l.RelayDomains = "127.0.0.1:0", []string{"local.example", "mta.test.example"}
 		l.Mode, l.StartTLS = config.ModeMX, true
 		c.Listeners = append(c.Listeners, l)

@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -9,6 +11,7 @@ import (
 	"mailrace/engine/ingress"
 	"mailrace/engine/inject"
 	"mailrace/engine/loop"
+	"mailrace/proto/header"
 	"mailrace/proto/message"
 	"mailrace/spool"
 )
@@ -42,11 +45,12 @@ func (n *Node) NewBatch() *Batch {
 
 // submission is a message of a batch on its way to the spool. It waits there for the spool, and before for others with its key.
 type submission struct {
-	batch *Batch
-	lane  *lane
-	index int
-	m     *message.Message
-	claim spool.Claim
+	batch  *Batch
+	lane   *lane
+	index  int
+	m      *message.Message
+	claim  spool.Claim
+	octets int64 // of the content as it was handed in
 }
 
 // submissions are a task for their loop.
@@ -88,10 +92,16 @@ func (b *Batch) Add(ctx context.Context, m *inject.Mail) {
 		return
 	}
 	a := n.lanes[int(n.turn.Add(1))%len(n.lanes)]
-	s := &submission{batch: b, lane: a, index: index, m: n.newMessage(n.store.NewID(a.index), m, flags)}
-	if m.Key != "" {
-		s.claim = n.claims.Of(m.Tenant, m.Key, time.Now())
+	s := &submission{batch: b, lane: a, index: index}
+	var key string
+	if s.m, key, err = n.newMessage(n.store.NewID(a.index), m, flags); err != nil {
+		b.settle(index, int64(len(m.Content)), inject.Result{Err: err})
+		return
 	}
+	if key != "" {
+		s.claim = n.claims.Of(s.m.Tenant, key, time.Now())
+	}
+	s.octets = int64(len(m.Content))
 	if b.waiting[a.index] = append(b.waiting[a.index], s); len(b.waiting[a.index]) == postMax {
 		b.post(a)
 	}
@@ -187,9 +197,8 @@ func (s *submission) Claimed(first message.ID) {
 		return
 	}
 	s.lane.node.stats.received.Repeated.Inc()
-	size := s.m.Size
 	s.m.Release()
-	s.batch.settle(s.index, size, inject.Result{ID: first, Repeated: true})
+	s.batch.settle(s.index, s.octets, inject.Result{ID: first, Repeated: true})
 }
 
 func (s *submission) store() {
@@ -207,7 +216,7 @@ func (s *submission) Completed(op *spool.Op) {
 			n.claims.GiveUp(s.claim.Key)
 		}
 		n.stats.received.StoreErrors.Inc()
-		s.fail(fmt.Errorf("storing the message: %w", err))
+		s.fail(fmt.Errorf("%w (%w)", inject.ErrStore, err))
 		return
 	}
 	if s.claim.Expires != 0 {
@@ -216,21 +225,20 @@ func (s *submission) Completed(op *spool.Op) {
 	}
 	n.stats.received.Messages.Inc()
 	n.stats.received.Bytes.Add(int(s.m.Size))
-	s.batch.settle(s.index, s.m.Size, inject.Result{ID: s.m.ID})
+	s.batch.settle(s.index, s.octets, inject.Result{ID: s.m.ID})
 	s.lane.accepted(s.m)
 }
 
 func (s *submission) fail(err error) {
-	size := s.m.Size
 	s.m.Release()
-	s.batch.settle(s.index, size, inject.Result{ID: s.m.ID, Err: err})
+	s.batch.settle(s.index, s.octets, inject.Result{ID: s.m.ID, Err: err})
 }
 
-// newMessage builds a message of a Mail that was checked.
-func (n *Node) newMessage(id message.ID, mail *inject.Mail, flags message.Flags) *message.Message {
+// newMessage builds a message of a Mail that was checked, and returns its key with it.
+func (n *Node) newMessage(id message.ID, mail *inject.Mail, flags message.Flags) (m *message.Message, key string, err error) {
 	now := time.Now()
-	m := &message.Message{
-		ID: id, Arrived: now.UnixNano(), From: mail.From, Flags: flags, Size: int64(len(mail.Content)), Helo: n.cfg.Hostname,
+	m = &message.Message{
+		ID: id, Arrived: now.UnixNano(), From: mail.From, Flags: flags, Helo: n.cfg.Hostname,
 		User: mail.User, Tenant: mail.Tenant, Campaign: mail.Campaign, DSN: mail.DSN, Wishes: mail.Wishes, Peer: mail.Client,
 	}
 	m.Recipients = make([]message.Recipient, len(mail.To))
@@ -238,20 +246,46 @@ func (n *Node) newMessage(id message.ID, mail *inject.Mail, flags message.Flags)
 		m.Recipients[i] = message.Recipient{Address: address, Notify: mail.Notify}
 	}
 	m.SetPending(len(m.Recipients))
-	date := now.Format(ingress.DateLayout)
+	key, rest := mail.Key, mail.Content
 	if mail.Client.IsValid() {
-		m.Client = mail.Client.Addr().Unmap().WithZone("").String()
-		m.Helo = string(ingress.AppendLiteral(nil, mail.Client.Addr()))
-		m.Trace = fmt.Appendf(nil, "Received: from %s (%[1]s)\r\n\tby %s with HTTP id %v", m.Helo, n.cfg.Hostname, id)
-		if len(mail.To) == 1 {
-			m.Trace = fmt.Appendf(m.Trace, "\r\n\tfor <%s>", mail.To[0])
+		if key, rest, err = n.completeMail(m, mail, now); err != nil {
+			return nil, "", err
 		}
-		m.Trace = fmt.Appendf(m.Trace, "; %s\r\n", date)
 	} else {
-		m.Trace = fmt.Appendf(nil, "Received: by %s id %v; %s\r\n", n.cfg.Hostname, id, date)
+		m.Trace = fmt.Appendf(nil, "Received: by %s id %v; %s\r\n", n.cfg.Hostname, id, now.Format(ingress.DateLayout))
 	}
-	m.Body = n.budget.AppendContent(nil, mail.Content, int64(len(mail.Content)))
+	m.Body = n.budget.AppendContent(m.Body, rest, int64(len(rest)))
+	for _, c := range m.Body {
+		m.Size += int64(len(c.B))
+	}
 	m.Chunks = len(m.Body)
 	m.Hold(1)
-	return m
+	return m, key, nil
+}
+
+// completeMail treats mail that came over HTTP as what it is, a submission: its header section is completed, and labels it. It returns the key of
+// the message, and the content that is to follow what is in m's Body.
+func (n *Node) completeMail(m *message.Message, mail *inject.Mail, now time.Time) (key string, rest []byte, err error) {
+	in := ingress.Injection{ID: m.ID, Now: now, From: mail.From, Trusted: true, Tenant: mail.Tenant, MaySend: mail.MaySend}
+	if mail.DSN != nil {
+		in.EnvelopeID = mail.DSN.EnvelopeID
+	}
+	head, refusal := n.httpHead.Read(mail.Content, &in)
+	if refusal != nil {
+		return "", nil, errors.New(refusal.Text)
+	}
+	m.Tenant, m.Campaign = head.Labels[ingress.Tenant], cmp.Or(mail.Campaign, head.Labels[ingress.Campaign])
+	rest = mail.Content
+	if head.Section != nil {
+		_, rest, _ = header.Split(mail.Content)
+		m.Body = n.budget.AppendContent(nil, head.Section, int64(len(head.Section)+len(rest)))
+	}
+	m.Client = mail.Client.Addr().Unmap().WithZone("").String()
+	m.Helo = string(ingress.AppendLiteral(nil, mail.Client.Addr()))
+	m.Trace = fmt.Appendf(nil, "Received: from %s (%[1]s)\r\n\tby %s with HTTP id %v", m.Helo, n.cfg.Hostname, m.ID)
+	if len(mail.To) == 1 {
+		m.Trace = fmt.Appendf(m.Trace, "\r\n\tfor <%s>", mail.To[0])
+	}
+	m.Trace = fmt.Appendf(m.Trace, "; %s\r\n", now.Format(ingress.DateLayout))
+	return cmp.Or(mail.Key, head.Labels[ingress.Key]), rest, nil
 }

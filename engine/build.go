@@ -2,8 +2,8 @@ package engine
 
 import (
 	"cmp"
+	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"time"
 
@@ -11,6 +11,7 @@ import (
 	"mailrace/engine/config"
 	"mailrace/engine/egress"
 	"mailrace/engine/ingress"
+	"mailrace/engine/inject"
 	"mailrace/engine/loop"
 	"mailrace/proto/message"
 	"mailrace/proto/smtp"
@@ -164,13 +165,29 @@ func (n *Node) openAdmin() (err error) {
 		return nil
 	}
 	n.admin, err = admin.Listen(admin.Options{
-		Address: n.cfg.Admin.Address, Scan: n.store.Scan, Log: n.log,
-		Ready: func() error {
-			if !n.ready.Load() {
-				return errors.New("stopping")
-			}
-			return nil
-		},
+		Address: n.cfg.Admin.Address, Scan: n.store.Scan, Log: n.log, Ready: n.taking, Inject: n.newInjection(), InjectPaths: inject.Paths,
 	})
 	return err
+}
+
+// taking says why the node takes no mail, or nil.
+func (n *Node) taking() error {
+	if !n.ready.Load() {
+		return inject.ErrStopping
+	}
+	return nil
+}
+
+// newInjection is what takes mail over HTTP.
+func (n *Node) newInjection() *inject.Handler {
+	c := &n.cfg.Admin
+	var password func(context.Context, string, string) (*inject.User, error)
+	if c.InjectUsers && n.auth != nil {
+		password = n.injectionUser
+	}
+	return inject.New(inject.Options{
+		From: c.InjectFrom, Password: password, MaxBody: c.InjectSize, Requests: c.InjectRequests, Timeout: c.InjectTimeout,
+		MaxMessage: int(n.cfg.Limits.MessageSize), Recipients: n.cfg.Limits.Recipients, HoldMax: n.cfg.Queue.HoldMax, PriorityMax: int8(n.cfg.Limits.PriorityMax),
+		Budget: n.budget, Ready: n.taking, Begin: func() inject.Batch { return n.NewBatch() }, Metrics: n.metrics, Log: n.log,
+	})
 }

@@ -46,6 +46,7 @@ type Node struct {
 	outbound *egress.Options
 	doors    []*ingress.Door
 	claims   *ingress.Claims
+	httpHead *ingress.HeadRules // what is done with the header sections of mail that comes over HTTP
 	group    *loop.Group
 	lanes    []*lane
 	readers  *readers
@@ -84,6 +85,7 @@ func New(cfg *config.Config, log *slog.Logger) (_ *Node, err error) {
 	for _, s := range []message.State{message.Deferred, message.Delivered, message.Bounced, message.Expired} {
 		n.stats.outcomes[s] = set.NewCounter(fmt.Sprintf("mailrace_recipients_total{outcome=%q}", s))
 	}
+	n.httpHead = headRules(cfg, &config.Listener{Mode: config.ModeSubmission, CheckFrom: true})
 	set.NewGauge("mailrace_memory_content_bytes", func() float64 { return float64(n.budget.Used()) })
 	set.NewGauge("mailrace_memory_content_limit_bytes", func() float64 { return float64(n.budget.Limit()) })
 	defer func() {

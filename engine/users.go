@@ -1,13 +1,16 @@
 package engine
 
 import (
+	"context"
 	"crypto"
 	"crypto/x509"
+	"errors"
 	"fmt"
 
 	"mailrace/engine/auth"
 	"mailrace/engine/config"
 	"mailrace/engine/ingress"
+	"mailrace/engine/inject"
 )
 
 // UserForms judge what stands in a file of users.
@@ -68,6 +71,22 @@ func (n *Node) doorUsers(users *auth.Authority, l *config.Listener, pairs *certi
 		u.Endpoints = pairs.endpoints
 	}
 	return u
+}
+
+// injectionUser finds out who injects mail over HTTP. It waits for a worker.
+func (n *Node) injectionUser(ctx context.Context, name, password string) (*inject.User, error) {
+	u, err := n.auth.Password(ctx, name, password)
+	if errors.Is(err, auth.ErrCredentials) {
+		return nil, inject.ErrCredentials
+	}
+	if err != nil {
+		return nil, err
+	}
+	user := &inject.User{Name: u.Name, Tenant: u.Tenant, Begin: u.Begin, Spend: u.AddRecipients}
+	if u.Senders != nil {
+		user.MaySend = func(address []byte) bool { return u.Senders.Allow(string(address)) }
+	}
+	return user, nil
 }
 
 // endpoints are the channel bindings tls-server-end-point of the certificates in use: hashes of them, by the hash function of their signatures,

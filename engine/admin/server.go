@@ -35,7 +35,10 @@ type Options struct {
 	Ready func() error
 	// Scan calls fn with each message of a consistent snapshot of the queue until fn returns false. Any goroutine; may block.
 	Scan func(fn func(*message.Message) bool) error
-	Log  *slog.Logger
+	// Inject serves InjectPaths, within limits of its own.
+	Inject      http.Handler
+	InjectPaths []string
+	Log         *slog.Logger
 }
 
 // Server is the running service.
@@ -58,7 +61,7 @@ func Listen(o Options) (*Server, error) {
 		return nil, fmt.Errorf("admin: %w", err)
 	}
 	s.http = &http.Server{
-		Handler:           s.handler(),
+		Handler:           s.handler(&o),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      time.Minute,
@@ -90,15 +93,19 @@ func (s *Server) shutdown() error {
 	return err
 }
 
-func (s *Server) handler() http.Handler {
+func (s *Server) handler(o *Options) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", s.index)
 	mux.HandleFunc("GET /metrics", s.metrics)
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /v1/queue", s.queue)
-	guarded := s.guard(mux)
-	return http.MaxBytesHandler(guarded, headerBytes)
+	all := http.NewServeMux()
+	all.Handle("/", http.MaxBytesHandler(mux, headerBytes))
+	for _, path := range o.InjectPaths {
+		all.Handle(path, o.Inject)
+	}
+	return s.guard(all)
 }
 
 // guard refuses what a web page in the operator's browser could send. A service on loopback is protected by nothing else: a page whose
@@ -134,7 +141,7 @@ func localName(hostport string) bool {
 }
 
 func (s *Server) index(w http.ResponseWriter, _ *http.Request) {
-	io.WriteString(w, "/metrics\n/healthz\n/readyz\n/v1/queue?limit=100&domain=example.com&state=deferred\n")
+	io.WriteString(w, "/metrics\n/healthz\n/readyz\nPOST /v1/messages\nPOST /api/inject/v1\n/v1/queue?limit=100&domain=example.com&state=deferred\n")
 }
 
 // metrics answers with the figures of the node and of its process, as Prometheus text.

@@ -253,6 +253,12 @@ type Labels struct {
 // Admin is the HTTP service.
 type Admin struct {
 	Address string // host:port; "" = off
+
+	InjectFrom     []netip.Prefix // networks whose clients may inject mail without a name
+	InjectUsers    bool           // users of Auth may inject, by HTTP Basic authentication, which sends passwords in clear
+	InjectSize     int64          // octets of a request's body, unpacked
+	InjectRequests int            // injections at a time; 429 beyond
+	InjectTimeout  time.Duration  // for one of them: the body, and making it durable
 }
 
 // Events is the event log.
@@ -292,6 +298,7 @@ func Default() *Config {
 			Client:   Quota{Connections: 50, ConnectionRate: 200, Messages: 2000, Recipients: 5000, Errors: 100, AuthFailures: 10},
 			Network:  Quota{Connections: 200, ConnectionRate: 1000, Messages: 10_000, Recipients: 25_000, AuthFailures: 100},
 		},
+		Admin:       Admin{InjectSize: 32 << 20, InjectRequests: 16, InjectTimeout: time.Minute},
 		Idempotency: Idempotency{Window: 24 * time.Hour, Max: 1_000_000},
 		Events:      Events{Path: "events.jsonl", MaxSize: 1 << 30, Keep: 4},
 		Log:         Log{Level: "info", Format: "text"},

@@ -142,6 +142,12 @@ var faults = []struct{ toml, want string }{
 		`m.toml:8:10: limits.errors: 0 is out of range: want 1 to 10000` + "\n" +
 		`m.toml:9:12: limits.commands: 0 is out of range: want 1 to 1000000` + "\n" +
 		`m.toml:10:19: limits.command_timeout: 0ms is out of range: want 100ms to 1h`},
+	{"+[admin]\ninject_from = ['here']\ninject_size = 1\ninject_requests = 0\ninject_timeout = '1ms'\ninject_users = true\n", "" +
+		`m.toml:6:16: admin.inject_from: "here" is not an address range: want "192.0.2.0/24", "2001:db8::/32" or a single address` + "\n" +
+		`m.toml:7:15: admin.inject_size: 1 is out of range: want 1KiB to 1GiB` + "\n" +
+		`m.toml:8:19: admin.inject_requests: 0 is out of range: want 1 to 10000` + "\n" +
+		`m.toml:9:18: admin.inject_timeout: 1ms is out of range: want 1s to 1h` + "\n" +
+		`m.toml:10:16: admin.inject_users: there are no users: want a file of them, users in [auth]`},
 	{"+[idempotency]\nwindow = '1ms'\nmax = 10\n", "" +
 		`m.toml:6:10: idempotency.window: 1ms is out of range: want 1s to 30d` + "\n" +
 		`m.toml:7:7: idempotency.max: 10 is out of range: want 1000 to 1000000000`},

@@ -125,6 +125,11 @@ func schema(c *Config) []field {
 		})},
 		{"admin", table([]field{
 			{"address", text(&c.Admin.Address)},
+			{"inject_from", list(&c.Admin.InjectFrom, parsePrefix)},
+			{"inject_users", boolean(&c.Admin.InjectUsers)},
+			{"inject_size", size(&c.Admin.InjectSize)},
+			{"inject_requests", integer(&c.Admin.InjectRequests)},
+			{"inject_timeout", duration(&c.Admin.InjectTimeout)},
 		})},
 		{"events", table([]field{
 			{"path", text(&c.Events.Path)},

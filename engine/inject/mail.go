@@ -25,7 +25,10 @@ type Mail struct {
 	SMTPUTF8   bool            // the header section holds octets above 127. Addresses that do are noticed
 	RequireTLS bool            // RFC 8689
 
-	Client netip.AddrPort // whom it came from over HTTP; the zero value is the program itself
+	// Who it came from over HTTP; the zero value is the program itself. The header section of such mail is completed as that of a submission:
+	// Date, Message-ID, From, Bcc. MaySend says from which addresses it may come; nil = from any.
+	Client  netip.AddrPort
+	MaySend func(address []byte) bool
 }
 
 // Result is what became of a Mail. An error says that it was not queued, but for ErrUnknown.
@@ -40,6 +43,8 @@ var (
 	ErrBusy = errors.New("memory for mail is used up, try again later")
 	// ErrStopping: the node is about to end.
 	ErrStopping = errors.New("the node is stopping, try again later")
+	// ErrStore: the spool did not take the message.
+	ErrStore = errors.New("the message could not be stored, try again later")
 	// ErrUnknown: the wait was over before the message was durable, and it may be queued or not.
 	ErrUnknown = errors.New("no answer from the spool in time: the message may have been queued. An idempotency key makes it safe to repeat it")
 )

@@ -35,6 +35,18 @@ func (b *Budget) Full() bool { return b.used.Load() >= b.limit }
 // Tight reports that committed mail should give up its memory: the spool has it.
 func (b *Budget) Tight() bool { return b.used.Load() >= b.limit/2 }
 
+// Take takes n bytes that are not chunks, unless the budget would be exceeded. The caller must Give them back.
+func (b *Budget) Take(n int64) bool {
+	if b.used.Add(n) > b.limit {
+		b.used.Add(-n)
+		return false
+	}
+	return true
+}
+
+// Give gives back what Take took.
+func (b *Budget) Give(n int64) { b.used.Add(-n) }
+
 // Chunk is a piece of content, at most ChunkSize octets, from a pool.
 type Chunk struct {
 	B      []byte

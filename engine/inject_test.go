@@ -1,0 +1,214 @@
+package engine
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mailrace/engine/config"
+	"mailrace/engine/inject"
+)
+
+// injecting is a configuration that takes mail over HTTP.
+func injecting(t *testing.T, routes ...config.Route) *config.Config {
+	c := settings(t, routes...)
+	c.Admin.Address, c.Admin.InjectFrom = "127.0.0.1:0", loopback
+	return c
+}
+
+// post sends a letter over HTTP and returns the answer.
+func (r *rig) post(path, body string) (int, inject.Answer) {
+	r.t.Helper()
+	res, err := http.Post("http://"+r.AdminAddr().String()+path, "application/json", strings.NewReader(body))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var a inject.Answer
+	if err := json.NewDecoder(res.Body).Decode(&a); err != nil {
+		r.t.Fatal(err)
+	}
+	return res.StatusCode, a
+}
+
+// TestInject takes a letter over HTTP all the way to its recipients, with a header section that is complete and labels.
+func TestInject(t *testing.T) {
+	t.Parallel()
+	f := listen(t, polite)
+	c := injecting(t, f.route("*"))
+	c.Labels.Campaign, c.Idempotency.Header = "X-Campaign", "X-Key"
+	r := start(t, c)
+	status, a := r.post("/v1/messages", `{"envelope":{"from":"s@shop.example","to":["a@far.example"]},"raw":"Subject: x\nBcc: hidden@far.example\nX-Campaign: spring\nX-Key: k\n\nHello\n","tenant":"shop"}`)
+	if status != 200 || a.Accepted != 1 {
+		t.Fatalf("%d %+v", status, a)
+	}
+	id := a.Recipients[0].ID
+	l := f.next()
+	content := string(l.content)
+	trace := "Received: from [127.0.0.1] ([127.0.0.1])\r\n\tby mta.test.example with HTTP id " + id + "\r\n\tfor <a@far.example>; "
+	if !strings.HasPrefix(content, trace) {
+		t.Errorf("%q", content)
+	}
+	section, body, _ := strings.Cut(content, "\r\n\r\n")
+	for name, n := range map[string]int{"Date": 1, "Message-ID": 1, "From": 1, "Subject": 1, "Bcc": 0, "X-Campaign": 0, "X-Key": 0} {
+		if strings.Count(section, "\r\n"+name+": ") != n {
+			t.Errorf("%s: want %d of it: %q", name, n, section)
+		}
+	}
+	if body != "Hello\r\n" {
+		t.Errorf("%q", body)
+	}
+	if _, again := r.post("/v1/messages", `{"envelope":{"from":"s@shop.example","to":["a@far.example"]},"text":"x","tenant":"shop","idempotency_key":"k"}`); !again.Recipients[0].Repeated || again.Recipients[0].ID != id {
+		t.Errorf("%+v", again)
+	}
+	if e := r.record("reception", "a@far.example", 1); e.ID != id || e.Tenant != "shop" || e.Campaign != "spring" || e.Peer != "127.0.0.1" {
+		t.Errorf("%+v", e)
+	}
+	r.awaitEmpty()
+	if n := len(r.records("reception")); n != 1 {
+		t.Errorf("%d receptions", n)
+	}
+}
+
+// TestInjectBatch sends to thousands in one request, packed.
+func TestInjectBatch(t *testing.T) {
+	t.Parallel()
+	r := start(t, injecting(t, config.Route{Domains: []string{"*"}, To: config.Target{Kind: config.ToDiscard}}))
+	const n = 3000
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	z.Write(batchOf(n))
+	z.Close()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+r.AdminAddr().String()+"/v1/messages", &packed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Content-Encoding", "gzip")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var a inject.Answer
+	if err := json.NewDecoder(res.Body).Decode(&a); err != nil || a.Accepted != n || a.Failed != 0 {
+		t.Fatalf("%v, %d accepted, %d failed", err, a.Accepted, a.Failed)
+	}
+	ids := map[string]bool{}
+	for _, rcpt := range a.Recipients {
+		ids[rcpt.ID] = true
+	}
+	if len(ids) != n {
+		t.Errorf("%d messages", len(ids))
+	}
+	r.awaitEmpty()
+	if got := len(r.records("delivery")); got != n {
+		t.Errorf("%d deliveries", got)
+	}
+}
+
+// TestInjectRefuses is for what only the node can refuse.
+func TestInjectRefuses(t *testing.T) {
+	t.Parallel()
+	c := injecting(t)
+	r := start(t, c)
+	many := strings.Repeat("X-A: b\\n", 1001)
+	for body, want := range map[string]string{
+		`{"envelope":{"from":"","to":["a@far.example"]},"raw":"Subject: x\n\nHello\n"}`:                                   "From header field missing",
+		`{"envelope":{"from":"s@shop.example","to":["a@far.example"]},"raw":"From: a@x.example\nFrom: b@x.example\n\nx"}`: "More than one From",
+		`{"envelope":{"from":"s@shop.example","to":["a@far.example"]},"raw":"` + many + `\n"}`:                            "More than 1000 header fields",
+	} {
+		if status, a := r.post("/v1/messages", body); status != 400 || !strings.Contains(a.Error, want) {
+			t.Errorf("%.100s: %d %+v, want %s", body, status, a, want)
+		}
+	}
+	if n := len(r.queue()); n != 0 || r.budget.Used() != 0 {
+		t.Errorf("%d messages, %d bytes", n, r.budget.Used())
+	}
+}
+
+// batchOf is a letter to n recipients, each with a text of their own.
+func batchOf(n int) []byte {
+	var b bytes.Buffer
+	text := strings.Repeat("The quick brown fox jumps over the lazy dog, says {{ name }}.\\n", 40)
+	fmt.Fprintf(&b, `{"envelope":{"from":"s@shop.example","recipients":[`)
+	for i := range n {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(&b, `{"email":"u%d@far.example","name":"User %[1]d","substitutions":{"code":"%[1]d"}}`, i)
+	}
+	fmt.Fprintf(&b, `]},"from":"Shop <s@shop.example>","subject":"Your code is {{ code }}","text":"%s","html":"<p>%s</p>"}`, text, text)
+	return b.Bytes()
+}
+
+// BenchmarkInject measures letters to 1000 recipients, each with a text of their own of 5 KiB in two parts, from the request to the discarding.
+// Client and node share the process and its CPU.
+func BenchmarkInject(b *testing.B) {
+	const n = 1000
+	dir := b.TempDir()
+	c := config.Default()
+	c.Hostname = "mta.test.example"
+	c.Listeners = []config.Listener{{Address: "127.0.0.1:0", Mode: config.ModeMX}}
+	c.Spool.Path, c.Events.Path = filepath.Join(dir, "spool"), "off"
+	c.Routes = []config.Route{{Domains: []string{"*"}, To: config.Target{Kind: config.ToDiscard}}}
+	c.Admin.Address, c.Admin.InjectFrom = "127.0.0.1:0", []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	node, err := New(c, slog.New(slog.DiscardHandler))
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- node.Run(ctx) }()
+	defer func() {
+		stop()
+		if err := <-ended; err != nil {
+			b.Error(err)
+		}
+	}()
+	body, url := batchOf(n), "http://"+node.AdminAddr().String()+"/v1/messages"
+	send := func() {
+		res, err := http.Post(url, "application/json", bytes.NewReader(body))
+		if err != nil {
+			b.Fatal(err)
+		}
+		answer, err := io.ReadAll(res.Body)
+		if res.Body.Close(); err != nil || res.StatusCode != 200 || !bytes.HasPrefix(answer, []byte(`{"accepted":1000,`)) {
+			b.Fatalf("%d, %v: %.200s", res.StatusCode, err, answer)
+		}
+	}
+	send()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	cpu := cpuTime(b)
+	for b.Loop() {
+		send()
+	}
+	messages := float64(b.N * n)
+	b.ReportMetric(float64((cpuTime(b)-cpu).Microseconds())/messages, "cpu-µs/message")
+	runtime.ReadMemStats(&after)
+	b.ReportMetric(float64(after.Mallocs-before.Mallocs)/messages, "allocs/message")
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/messages, "µs/message")
+}
+
+// cpuTime is what the process has used.
+func cpuTime(b *testing.B) time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}

@@ -337,3 +337,21 @@ func (f *UsersFile) write(dir *os.File) (err error) {
 	}
 	return err
 }
+
+// UsersOf is the file of users that a configuration names, or "". The rest of the configuration may be wrong: the file may have to be made first.
+func UsersOf(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("configuration: %w", err)
+	}
+	root, err := parseTree(path, data)
+	if err != nil {
+		return "", err
+	}
+	if e := root.entry("auth"); e != nil && e.table != nil {
+		if u := e.entry("users"); u != nil && u.kind == unstable.String {
+			return u.text, nil
+		}
+	}
+	return "", nil
+}

@@ -1,0 +1,316 @@
+package main
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/emersion/go-sasl"
+	gosmtp "github.com/emersion/go-smtp"
+
+	"mailrace/bench/sink"
+)
+
+// typing runs a program on a terminal and answers its prompts.
+const typing = `
+import os, pty, sys
+answers, argv = sys.argv[1].split("|"), sys.argv[2:]
+pid, tty = pty.fork()
+if pid == 0:
+    os.execvp(argv[0], argv)
+said = b""
+while True:
+    try:
+        p = os.read(tty, 1000)
+    except OSError:
+        break
+    if not p:
+        break
+    said += p
+    if p.rstrip().endswith(b":") and answers:
+        os.write(tty, answers.pop(0).encode() + b"\n")
+sys.stdout.write(said.decode())
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+`
+
+// with runs the program to its end with a standard input.
+func with(t *testing.T, stdin string, args ...string) (out string, status int) {
+	t.Helper()
+	bin, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command(bin, args...)
+	c.Stdin = strings.NewReader(stdin)
+	b, err := c.CombinedOutput()
+	if err != nil && c.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return string(b), c.ProcessState.ExitCode()
+}
+
+func TestUserCommand(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file, script := filepath.Join(dir, "users.toml"), write(t, dir, "typing.py", typing)
+	cfg := write(t, dir, "mailrace.toml", fmt.Sprintf("[auth]\nusers = %q\n", file)) // the rest may follow
+	for _, step := range []struct {
+		stdin  string
+		args   []string
+		status int
+		want   string
+	}{
+		{"secret\n", []string{"add", "alice@example.com", "--password-stdin", "--sender", "*@example.com", "--sender", "<>", "--tenant", "acme", "--messages", "1000"}, 0, "added alice@example.com"},
+		{"secret\r\n", []string{"add", "bob", "--password-stdin", "--scram=false"}, 0, "added bob"},
+		{"secret\n", []string{"add", "Bob", "--password-stdin"}, 1, "already: mailrace user passwd"},
+		{"", []string{"add", "carol", "--password-stdin"}, 1, "the password is empty"},
+		{"", []string{"add", "carol"}, 1, "no terminal"},
+		{"x\n", []string{"add", "c d", "--password-stdin"}, 1, "the name has spaces"},
+		{"x\n", []string{"add", "carol", "--password-stdin", "--sender", "example.com"}, 1, `--sender: "example.com" is no sender`},
+		{"x\n", []string{"add", "carol", "--password-stdin", "--messages", "-1"}, 1, "limits below 0"},
+		{"\U0001f511\n", []string{"add", "carol", "--password-stdin"}, 0, "cannot log in by SCRAM"},
+		{"new\n", []string{"passwd", "BOB", "--password-stdin"}, 0, "changed the password of BOB"},
+		{"new\n", []string{"passwd", "dave", "--password-stdin"}, 1, `"dave" is not in`},
+		{"", []string{"rm", "carol"}, 0, "removed carol"},
+		{"", []string{"rm", "carol"}, 1, `"carol" is not in`},
+		{"", []string{"ls"}, 0, "acme"},
+	} {
+		out, status := with(t, step.stdin, append(append([]string{"user"}, step.args...), "--config", cfg)...)
+		if status != step.status || !strings.Contains(out, step.want) || strings.Contains(out, "secret") {
+			t.Errorf("%v: status %d: %s", step.args, status, out)
+		}
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	out, _ := with(t, "", "user", "ls", "--json", "--file", file)
+	var list struct{ Users []listedUser }
+	if err := json.Unmarshal([]byte(out), &list); err != nil || len(list.Users) != 2 || list.Users[0].Messages != 1000 || list.Users[0].Senders[1] != "<>" ||
+		list.Users[1].Password != "argon2id" || !list.Users[1].SCRAM || strings.Contains(out, "$") {
+		t.Errorf("%v: %s", err, out)
+	}
+	bin, _ := program()
+	for answers, want := range map[string]string{"hidden|hidden": "added eve", "hidden|other": "the passwords are not the same"} {
+		b, err := exec.Command("python3", script, answers, bin, "user", "add", "eve", "--file", filepath.Join(dir, "others.toml")).CombinedOutput()
+		if !bytes.Contains(b, []byte(want)) || bytes.Contains(b, []byte("hidden")) || (err == nil) != strings.HasPrefix(want, "added") {
+			t.Errorf("%s: %v\n%s", answers, err, b)
+		}
+	}
+	bad := write(t, dir, "bad.toml", "[[user]]\nname = \"x\"\npassword = \"secret\"\n")
+	own := write(t, dir, "own.toml", fmt.Sprintf("hostname = \"a.example\"\n[[listener]]\naddress = \"127.0.0.1:0\"\nmode = \"mx\"\n[auth]\nusers = %q\n", bad))
+	want := bad + `:3:12: user.password: not a hash of a known form: want "$argon2id$…" or "$2y$…", as mailrace user makes them` + "\n"
+	for _, args := range [][]string{{"check", "--config", own}, {"user", "ls", "--file", bad}} {
+		if out, status := with(t, "", args...); status != 1 || out != "mailrace: "+want {
+			t.Errorf("%v: status %d: %s", args, status, out)
+		}
+	}
+}
+
+// authTraceHeader is our Received header on mail of a user under TLS.
+var authTraceHeader = regexp.MustCompile(`\AReceived: from \S+ \(\[127\.0\.0\.1\]\)\r?\n\tby mta\.test\.example with ESMTPSA id [0-9A-Z]{13}\r?\n`)
+
+// TestAuthClients logs in with programs that people use, by every mechanism that they know, and with a wrong password.
+func TestAuthClients(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	chain, key := certificate(t, dir)
+	idp := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, `{"active":%v,"email":"alice@example.com"}`, r.PostFormValue("token") == "t0ken")
+	}))
+	t.Cleanup(idp.Close)
+	users := filepath.Join(dir, "users.toml")
+	if out, status := with(t, "pa ss+w\u00f6rd\n", "user", "add", "alice@example.com", "--password-stdin", "--sender", "*@example.com", "--file", users); status != 0 {
+		t.Fatal(out)
+	}
+	if out, status := with(t, "right\n", "user", "add", "bob", "--password-stdin", "--file", users); status != 0 {
+		t.Fatal(out)
+	}
+	far := receiver(t, sink.Options{Store: filepath.Join(dir, "store")})
+	n := serve(t, strings.Replace(configOf(dir, "127.0.0.1:0", "smtp://"+far.Addr(), fmt.Sprintf(`[tls]
+certificates = [{ chain = %q, key = %q }]
+[[listener]]
+address = "127.0.0.1:0"
+mode = "submission"
+[[listener]]
+address = "127.0.0.1:0"
+mode = "submissions"
+[auth]
+users = %q
+failure_delay = "0s"
+failures = 0
+[auth.oauth]
+introspection = %q
+[limits.client]
+auth_failures = 0
+`, chain, key, users, idp.URL)), `relay_from = ["127.0.0.0/8"]`, "", 1))
+	host, port, _ := strings.Cut(n.others[0], ":")
+	content := "From: <s@example.com>\r\nTo: <r@example.net>\r\nSubject: a client\r\nDate: Sun, 22 Nov 2026 12:00:00 +0000\r\nMessage-ID: <a@example.com>\r\n\r\nHello,\r\n"
+	file := write(t, dir, "message.eml", content)
+	scripts := map[string]string{"py": write(t, dir, "auth.py", authPython), "js": write(t, dir, "auth.js", authNode)}
+	const user, secret = "alice@example.com", "pa ss+w\u00f6rd"
+	rounds := []struct {
+		password, token string
+		ok              bool
+	}{{secret, "t0ken", true}, {secret + "x", "t0kenx", false}}
+	sent := 0
+	for _, round := range rounds {
+		var clients [][]string
+		for _, mechanism := range []string{"PLAIN", "LOGIN"} {
+			clients = append(clients,
+				[]string{"curl", "--silent", "--show-error", "--ssl-reqd", "smtp://" + n.others[0], "--cacert", chain, "--mail-from", "s@example.com", "--mail-rcpt", "r@example.net",
+					"--upload-file", file, "--user", user + ":" + round.password, "--login-options", "AUTH=" + mechanism},
+				[]string{"python3", scripts["py"], host, port, chain, file, mechanism, user, round.password})
+			if exec.Command("perl", "-MNet::SSLeay", "-e", "1").Run() == nil {
+				clients = append(clients, []string{"swaks", "--server", host, "--port", port, "--from", "s@example.com", "--to", "r@example.net", "--data", "@" + file, "--suppress-data",
+					"--tls", "--auth", mechanism, "--auth-user", user, "--auth-password", round.password})
+			}
+		}
+		for _, mechanism := range []string{"XOAUTH2", "OAUTHBEARER"} {
+			clients = append(clients, []string{"curl", "--silent", "--show-error", "smtps://" + n.others[1], "--cacert", chain, "--mail-from", "s@example.com", "--mail-rcpt", "r@example.net",
+				"--upload-file", file, "--user", user, "--oauth2-bearer", round.token, "--login-options", "AUTH=" + mechanism})
+		}
+		for _, mechanism := range []string{"plain", "login", "scram-sha-256", "oauthbearer", "xoauth2"} {
+			password := round.password
+			if strings.Contains(mechanism, "oauth") || strings.Contains(mechanism, "xo") {
+				password = round.token
+			}
+			clients = append(clients, []string{"sh", "-c", `exec msmtp --host=$0 --port=$1 --tls=on --tls-trust-file="$2" --from=s@example.com --auth=$4 --user=$5 --passwordeval="printf %s '$6'" ` +
+				`--set-date-header=off --set-msgid-header=off -- r@example.net <"$3"`, "localhost", port, chain, file, mechanism, user, password})
+		}
+		for _, mechanism := range []string{"PLAIN", "LOGIN", "XOAUTH2"} {
+			clients = append(clients, []string{"env", "NODE_PATH=" + nodeModules(), "NODE_EXTRA_CA_CERTS=" + chain, "node", scripts["js"], "localhost", port, file, mechanism, user, round.password, round.token})
+		}
+		for _, args := range clients {
+			out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+			if (err == nil) != round.ok {
+				t.Errorf("%s: %v\n%s", strings.Join(args, " "), err, out)
+			}
+		}
+		for _, c := range []sasl.Client{
+			sasl.NewPlainClient("", user, round.password), sasl.NewLoginClient(user, round.password),
+			sasl.NewOAuthBearerClient(&sasl.OAuthBearerOptions{Username: user, Token: round.token, Host: "localhost", Port: 587}),
+		} {
+			clients = append(clients, nil)
+			if err := goAuthClient(n.others[1], c, content); (err == nil) != round.ok {
+				t.Errorf("go-smtp with %T: %v", c, err)
+			}
+		}
+		if round.ok {
+			sent = len(clients)
+		}
+	}
+	n.awaitEmpty()
+	figures := metricsOf(t, n)
+	n.stop()
+	got := stored(t, filepath.Join(dir, "store"))
+	if len(got) != sent {
+		t.Errorf("%d messages arrived from %d clients", len(got), sent)
+	}
+	for _, m := range got {
+		if !authTraceHeader.MatchString(m) {
+			t.Errorf("%q", m)
+		}
+	}
+	log, err := os.ReadFile(filepath.Join(dir, "events.jsonl"))
+	if err != nil || strings.Count(string(log), `"user":"alice@example.com"`) < sent {
+		t.Errorf("the event log does not name the user: %v\n%.2000s", err, log)
+	}
+	for _, mechanism := range []string{"PLAIN", "LOGIN", "SCRAM-SHA-256", "OAUTHBEARER", "XOAUTH2"} {
+		for _, result := range []string{"ok", "refused"} {
+			if want := fmt.Sprintf(`mailrace_ingress_auth_total{mechanism=%q,result=%q}`, mechanism, result); !strings.Contains(figures, want) {
+				t.Errorf("%s is missing", want)
+			}
+		}
+	}
+	if !strings.Contains(figures, "\nmailrace_auth_users 2\n") {
+		t.Error("the number of users is missing")
+	}
+}
+
+// metricsOf asks the node for its figures.
+func metricsOf(t *testing.T, n *node) string {
+	t.Helper()
+	resp, err := http.Get("http://" + n.admin + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var b bytes.Buffer
+	if _, err := b.ReadFrom(resp.Body); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// goAuthClient logs in with go-sasl, on a port that begins with TLS, and sends with go-smtp.
+func goAuthClient(address string, how sasl.Client, content string) error {
+	c, err := gosmtp.DialTLS(address, &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.Auth(how); err != nil {
+		return err
+	}
+	if err := c.SendMail("s@example.com", []string{"r@example.net"}, strings.NewReader(content)); err != nil {
+		return err
+	}
+	return c.Quit()
+}
+
+// authPython logs in with a password that the standard library would encode otherwise, and as somebody else with the standard library's own means.
+const authPython = `
+import smtplib, ssl, sys
+host, port, ca, file, mechanism, user, password = sys.argv[1:]
+with smtplib.SMTP(host, int(port)) as s:
+    s.ehlo("client.example")
+    assert not s.has_extn("auth"), "AUTH is offered in clear"
+    assert s.docmd("AUTH", "PLAIN AGEAYg==")[0] == 538
+    s.starttls(context=ssl.create_default_context(cafile=ca))
+    s.ehlo("client.example")
+    assert s.esmtp_features["auth"].split() == ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN", "OAUTHBEARER", "XOAUTH2"], s.esmtp_features["auth"]
+    assert s.mail("s@example.com")[0] == 530
+    import base64
+    def encode(s):
+        return base64.b64encode(s.encode()).decode()
+    if mechanism == "PLAIN":
+        code, text = s.docmd("AUTH", "PLAIN " + encode("\0" + user + "\0" + password))
+    else:
+        code, text = s.docmd("AUTH", "LOGIN")
+        assert (code, text) == (334, encode("Username:").encode()), text
+        code, text = s.docmd(encode(user))
+        assert (code, text) == (334, encode("Password:").encode()), text
+        code, text = s.docmd(encode(password))
+    assert code == 235, text
+    assert s.mail("s@example.org")[0] == 553
+    refused = s.sendmail("s@example.com", ["r@example.net"], open(file, "rb").read())
+    assert not refused, refused
+with smtplib.SMTP(host, int(port)) as s:
+    s.starttls(context=ssl.create_default_context(cafile=ca))
+    s.ehlo("client.example")
+    if mechanism == "PLAIN":
+        s.login("bob", "right")
+    else:
+        s.user, s.password = "bob", "right"
+        s.auth("LOGIN", s.auth_login)
+    assert s.mail("anybody@example.org")[0] == 250
+`
+
+// authNode logs in with nodemailer.
+const authNode = `
+const [host, port, file, method, user, pass, accessToken] = process.argv.slice(2);
+const auth = method === "XOAUTH2" ? {type: "OAuth2", user, accessToken} : {user, pass};
+const transport = require("nodemailer").createTransport({host, port: Number(port), requireTLS: true, name: "client.example", auth, authMethod: method});
+transport.sendMail({envelope: {from: "s@example.com", to: ["r@example.net"]}, raw: require("fs").readFileSync(file)})
+  .then((info) => { if (info.accepted.length !== 1) throw new Error(JSON.stringify(info)); })
+  .catch((err) => { console.error(err); process.exitCode = 1; });
+`

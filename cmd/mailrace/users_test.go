@@ -17,6 +17,7 @@ import (
 	"github.com/emersion/go-sasl"
 	gosmtp "github.com/emersion/go-smtp"
 
+	"mailrace/bench/dialog"
 	"mailrace/bench/sink"
 )
 
@@ -314,3 +315,32 @@ transport.sendMail({envelope: {from: "s@example.com", to: ["r@example.net"]}, ra
   .then((info) => { if (info.accepted.length !== 1) throw new Error(JSON.stringify(info)); })
   .catch((err) => { console.error(err); process.exitCode = 1; });
 `
+
+// TestDialogsWithUsers has the dialogs with a submission listener, as nobody and as a user, in clear and under TLS.
+func TestDialogsWithUsers(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	chain, key := certificate(t, dir)
+	idp := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"active":false}`) }))
+	t.Cleanup(idp.Close)
+	// a hash that costs next to nothing, as the dialogs measure silence
+	users := write(t, dir, "users.toml", "[[user]]\nname = \"alice\"\npassword = \"$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$P3OLBQw3O3GiY9hpX8wpK8qO6gQccIdDXnlkdzKceqU\"\n")
+	free := "connections = 0\nconnection_rate = 0\nmessages = 0\nrecipients = 0\nerrors = 0\nauth_failures = 0\n"
+	n := serve(t, configOf(dir, "127.0.0.1:0", "discard", fmt.Sprintf("[tls]\ncertificates = [{ chain = %q, key = %q }]\n[auth]\nusers = %q\nfailures = 0\nfailure_delay = \"0s\"\n"+
+		"[auth.oauth]\nintrospection = %q\n[limits]\nmessage_size = 100000\n[limits.client]\n%s[limits.network]\n%s"+
+		"[[listener]]\naddress = \"127.0.0.1:0\"\nmode = \"submission\"\nauth_in_clear = true\nrelay_from = [\"127.0.0.0/8\"]\n", chain, key, users, idp.URL, free, free)))
+	for _, secure := range []string{"off", "starttls"} {
+		for _, mode := range []dialog.Mode{dialog.Whole, dialog.Bytes} {
+			for _, user := range []string{"", "alice"} {
+				t.Run(secure+"/"+string(mode)+"/"+user, func(t *testing.T) {
+					o := dialog.Options{Address: n.others[0], Mode: mode, TLS: secure, User: user, Password: "right"}
+					if user != "" {
+						o.Only = "^extensions/(auth|sasl|submitter)/"
+					}
+					allWell(t, o)
+				})
+			}
+		}
+	}
+	n.stop()
+}

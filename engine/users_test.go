@@ -44,7 +44,7 @@ func addUser(t *testing.T, c *config.Config, u config.User) {
 	}
 }
 
-const aliceRight = "AUTH PLAIN AGFsaWNlAHJpZ2h0"
+const loginAlice = "AUTH PLAIN AGFsaWNlAHJpZ2h0"
 
 // TestT4NotInClear: AUTH is served on submission listeners only, under TLS only, and mail needs it there.
 func TestT4NotInClear(t *testing.T) {
@@ -58,7 +58,7 @@ func TestT4NotInClear(t *testing.T) {
 				t.Errorf("%s: offered in clear: %q", mode, offer)
 			}
 			code := map[string]int{"mx": 502, "submission": 538}[mode]
-			d.say(aliceRight, code)
+			d.say(loginAlice, code)
 			d.say("QUIT", 221)
 			d.end()
 		}
@@ -68,7 +68,7 @@ func TestT4NotInClear(t *testing.T) {
 			if strings.Contains(offer, "AUTH") {
 				t.Errorf("offered at mx: %q", offer)
 			}
-			d.say(aliceRight, 502)
+			d.say(loginAlice, 502)
 			d.say("MAIL FROM:<a@b.example>", 250)
 			d.say("RCPT TO:<a@far.example>", 550)
 			continue
@@ -77,7 +77,7 @@ func TestT4NotInClear(t *testing.T) {
 			t.Errorf("%s: %q", mode, offer)
 		}
 		d.say("MAIL FROM:<a@b.example>", 530)
-		d.say(aliceRight, 235)
+		d.say(loginAlice, 235)
 		id := d.mail("MAIL FROM:<a@b.example>", "Subject: x\r\n\r\nx\r\n", "r@far.example")
 		found := false
 		for _, e := range r.records("reception") {
@@ -101,7 +101,7 @@ func TestT4ClearedAtSTARTTLS(t *testing.T) {
 	if offer := d.say("EHLO client.example", 250); !strings.Contains(offer, "\r\n250-AUTH SCRAM-SHA-256 PLAIN LOGIN\r\n") {
 		t.Errorf("%q", offer)
 	}
-	d.say(aliceRight, 235)
+	d.say(loginAlice, 235)
 	d.say("MAIL FROM:<a@b.example>", 250)
 	d.say("RCPT TO:<a@far.example>", 250)
 	d.say("RSET", 250)
@@ -114,7 +114,7 @@ func TestT4ClearedAtSTARTTLS(t *testing.T) {
 	d.say("MAIL FROM:<a@b.example>", 250)
 	d.say("RCPT TO:<a@far.example>", 550)
 	d.say("RSET", 250)
-	d.say(aliceRight, 235)
+	d.say(loginAlice, 235)
 	d.say("MAIL FROM:<a@b.example>", 250)
 	d.say("RCPT TO:<a@far.example>", 250)
 }

@@ -26,20 +26,21 @@ var folders = []string{"bench", "bin", "cmd", "engine", "proto", "router", "spoo
 // rooms says for each room which others it may import. A room is a folder with what is below it, up to the next room; it may always import
 // itself. The arrows point down.
 var rooms = map[string][]string{
-	"cmd":            {"bench", "engine", "engine/admin", "engine/auth", "engine/config", "engine/egress", "engine/event", "engine/ingress", "engine/inject", "engine/loop", "proto", "router", "spool"},
-	"bench":          {"engine/loop", "proto"},
-	"engine":         {"engine/admin", "engine/auth", "engine/config", "engine/egress", "engine/event", "engine/ingress", "engine/inject", "engine/loop", "proto", "router", "spool"},
-	"engine/admin":   {"engine/auth", "engine/event", "proto", "router", "spool"},
-	"engine/auth":    {"proto"},
-	"engine/config":  {"proto"},
-	"engine/egress":  {"engine/loop", "proto", "router", "spool"},
-	"engine/event":   {"proto"},
-	"engine/ingress": {"engine/auth", "engine/loop", "proto", "spool"},
-	"engine/inject":  {"proto"},
-	"engine/loop":    {},
-	"router":         {"proto"},
-	"spool":          {"proto"},
-	"proto":          {},
+	"cmd":               {"bench", "engine", "engine/admin", "engine/auth", "engine/config", "engine/egress", "engine/event", "engine/ingress", "engine/inject", "engine/loop", "proto", "router", "spool"},
+	"bench":             {"engine/loop", "proto"},
+	"engine":            {"engine/admin", "engine/auth", "engine/config", "engine/egress", "engine/event", "engine/ingress", "engine/inject", "engine/loop", "engine/recipients", "proto", "router", "spool"},
+	"engine/admin":      {"engine/auth", "engine/event", "proto", "router", "spool"},
+	"engine/auth":       {"proto"},
+	"engine/config":     {"proto"},
+	"engine/egress":     {"engine/loop", "proto", "router", "spool"},
+	"engine/event":      {"proto"},
+	"engine/ingress":    {"engine/auth", "engine/loop", "proto", "spool"},
+	"engine/inject":     {"proto"},
+	"engine/loop":       {},
+	"engine/recipients": {"engine/loop", "proto", "router"},
+	"router":            {"proto"},
+	"spool":             {"proto"},
+	"proto":             {},
 }
 
 // doors are the modules that only one room may know.

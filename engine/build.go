@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/VictoriaMetrics/metrics"
+
 	"mailrace/engine/admin"
 	"mailrace/engine/config"
 	"mailrace/engine/egress"
 	"mailrace/engine/ingress"
 	"mailrace/engine/inject"
 	"mailrace/engine/loop"
+	"mailrace/engine/recipients"
 	"mailrace/proto/message"
 	"mailrace/proto/smtp"
 	"mailrace/router"
@@ -59,6 +62,10 @@ func (n *Node) openLoops() (err error) {
 			Stats:    n.stats.received,
 		}
 		d.Head = headRules(c, &l)
+		d.Tarpit = ingress.Tarpit{After: c.Limits.UnknownRecipients, First: c.Limits.UnknownDelay}
+		if n.recipients != nil {
+			d.Recipients = n.recipients
+		}
 		if c.Authenticates(&l) {
 			d.Users = n.doorUsers(users, &l, pairs)
 			server.Auth = users.Mechanisms(true)
@@ -85,6 +92,24 @@ func (n *Node) openLoops() (err error) {
 	if err != nil {
 		return fmt.Errorf("listening: %w", err)
 	}
+	return nil
+}
+
+// openRecipients reads who is there, where the configuration says.
+func (n *Node) openRecipients() (err error) {
+	if len(n.cfg.Recipients) == 0 {
+		return nil
+	}
+	tables := make([]recipients.Table, len(n.cfg.Recipients))
+	for i, t := range n.cfg.Recipients {
+		tables[i] = recipients.Table(t)
+	}
+	if n.recipients, err = recipients.Open(recipients.Options{
+		Tables: tables, Routes: n.routes, Resolver: n.resolver, Ask: n.outbound.Probe, Log: n.log,
+	}); err != nil {
+		return fmt.Errorf("recipients: %w", err)
+	}
+	metrics.RegisterSet(n.recipients.Metrics())
 	return nil
 }
 

@@ -28,6 +28,7 @@ import (
 	"mailrace/engine/event"
 	"mailrace/engine/ingress"
 	"mailrace/engine/loop"
+	"mailrace/engine/recipients"
 	"mailrace/proto/message"
 	"mailrace/router"
 	"mailrace/router/mx"
@@ -36,28 +37,30 @@ import (
 
 // Node is a mail transfer agent. New makes one, Run serves until it is told to stop; a Node runs once.
 type Node struct {
-	cfg      *config.Config
-	log      *slog.Logger
-	budget   *message.Budget
-	events   *event.Log
-	store    store
-	resolver *mx.Resolver
-	router   *router.Router
-	outbound *egress.Options
-	doors    []*ingress.Door
-	claims   *ingress.Claims
-	httpHead *ingress.HeadRules // what is done with the header sections of mail that comes over HTTP
-	group    *loop.Group
-	lanes    []*lane
-	readers  *readers
-	auth     *auth.Authority // nil without users
-	admin    *admin.Server
-	metrics  *metrics.Set
-	stats    *stats
-	turn     atomic.Uint32
-	batches  atomic.Int64 // that are under way
-	ready    atomic.Bool
-	fatal    chan error
+	cfg        *config.Config
+	log        *slog.Logger
+	budget     *message.Budget
+	events     *event.Log
+	store      store
+	resolver   *mx.Resolver
+	router     *router.Router
+	routes     *router.Table
+	recipients *recipients.Directory // nil = everybody is there
+	outbound   *egress.Options
+	doors      []*ingress.Door
+	claims     *ingress.Claims
+	httpHead   *ingress.HeadRules // what is done with the header sections of mail that comes over HTTP
+	group      *loop.Group
+	lanes      []*lane
+	readers    *readers
+	auth       *auth.Authority // nil without users
+	admin      *admin.Server
+	metrics    *metrics.Set
+	stats      *stats
+	turn       atomic.Uint32
+	batches    atomic.Int64 // that are under way
+	ready      atomic.Bool
+	fatal      chan error
 }
 
 // stats are the node's own figures.
@@ -116,6 +119,9 @@ func New(cfg *config.Config, log *slog.Logger) (_ *Node, err error) {
 		return nil, err
 	}
 	if err = n.openClaims(); err != nil {
+		return nil, err
+	}
+	if err = n.openRecipients(); err != nil {
 		return nil, err
 	}
 	if err = n.openLoops(); err != nil {
@@ -186,8 +192,7 @@ func (n *Node) openRouter() (err error) {
 	}); err != nil {
 		return fmt.Errorf("dns: %w", err)
 	}
-	table, err := router.NewTable(routes(c))
-	if err != nil {
+	if n.routes, err = router.NewTable(routes(c)); err != nil {
 		return fmt.Errorf("routes: %w", err)
 	}
 	envs := make([]router.Env, len(n.lanes))
@@ -195,7 +200,7 @@ func (n *Node) openRouter() (err error) {
 		envs[i] = a.env()
 	}
 	n.router, err = router.New(router.Options{
-		Table: table, Resolver: n.resolver, Envs: envs, LocalDomain: c.Hostname,
+		Table: n.routes, Resolver: n.resolver, Envs: envs, LocalDomain: c.Hostname,
 		RetryMin: c.Queue.RetryMin, RetryMax: c.Queue.RetryMax, Expire: c.Queue.Expire,
 		Connections: c.Engine.MaxConnections, SiteConnections: c.Egress.Connections,
 		IdleTimeout: max(c.Egress.Idle, 1), Messages: cmp.Or(c.Egress.Messages, math.MaxInt), Recipients: c.Egress.Recipients,
@@ -310,6 +315,10 @@ func (n *Node) close() error {
 	}
 	if n.auth != nil {
 		n.auth.Close()
+	}
+	if n.recipients != nil {
+		metrics.UnregisterSet(n.recipients.Metrics(), true)
+		n.recipients.Close()
 	}
 	if n.resolver != nil {
 		metrics.UnregisterSet(n.resolver.Metrics(), true)

@@ -17,21 +17,22 @@ import (
 // Config is one validated configuration. It is read-only once Parse, Load or Validate accepted it. Programs that embed Mailrace begin
 // with Default, fill in what they need, and call Validate.
 type Config struct {
-	Hostname  string // the node's name: banner, EHLO, Received, Reporting-MTA. A domain name with at least two labels
-	Engine    Engine
-	Listeners []Listener // at least one
-	TLS       TLS
-	Auth      Auth
-	Spool     Spool
-	Queue     Queue
-	Routes    []Route // the most specific domain wins, whatever the order; none = everything by MX
-	Egress    Egress
-	DNS       DNS
-	Limits    Limits
-	Labels    Labels
-	Admin     Admin
-	Events    Events
-	Log       Log
+	Hostname   string // the node's name: banner, EHLO, Received, Reporting-MTA. A domain name with at least two labels
+	Engine     Engine
+	Listeners  []Listener // at least one
+	TLS        TLS
+	Auth       Auth
+	Spool      Spool
+	Queue      Queue
+	Routes     []Route // the most specific domain wins, whatever the order; none = everything by MX
+	Egress     Egress
+	DNS        DNS
+	Limits     Limits
+	Recipients []Recipients // the most specific domain wins; none for a domain = everybody is there
+	Labels     Labels
+	Admin      Admin
+	Events     Events
+	Log        Log
 
 	Idempotency Idempotency
 }
@@ -220,6 +221,9 @@ type Limits struct {
 
 	PriorityMax int // highest MT-PRIORITY that clients who may relay can give, 0..9
 
+	UnknownRecipients int           // of a session, told at once; the replies to further ones wait. Not for exempt clients
+	UnknownDelay      time.Duration // how long the first of them waits; doubles, up to 30 s. 0 = none does
+
 	Exempt   []netip.Prefix // clients without quotas and limits of the session, beside those in RelayFrom
 	Interval time.Duration  // of the rates of Client and Network
 	Client   Quota          // of an IPv4 address, or of the /64 of an IPv6 address
@@ -241,6 +245,22 @@ type Idempotency struct {
 	Header string        // header field that holds the key, beside Labels.EnvID; "" = none
 	Window time.Duration // since the first one
 	Max    int           // keys that are held, some 70 bytes each; beyond it the oldest are forgotten early
+}
+
+// Recipients is what is known of those that Listener.RelayDomains lead to: File or Probe, not both.
+type Recipients struct {
+	Domains   []string      // lower-case names, or "*.suffix" (every name below suffix)
+	File      string        // one recipient a line, or *@domain; read again when it changes
+	Delimiter string        // octets that begin a subaddress, for File
+	Probe     bool          // the next host is asked
+	Defer     bool          // when that cannot be asked, recipients are deferred rather than accepted
+	Known     time.Duration // how long it is believed that a recipient is there
+	Unknown   time.Duration // and that it is not
+}
+
+// DefaultRecipients has the defaults of a table of recipients.
+func DefaultRecipients() Recipients {
+	return Recipients{Known: 6 * time.Hour, Unknown: 10 * time.Minute}
 }
 
 // Labels say where the labels of mail stand that comes from clients that may relay. The tenant of a user who authenticated goes before all.
@@ -293,7 +313,7 @@ func Default() *Config {
 		Limits: Limits{
 			MessageSize: 10_240_000, Recipients: 1000, LineLength: 2048, Errors: 20, Commands: 100,
 			CommandTimeout: 5 * time.Minute, DataTimeout: 5 * time.Minute,
-			MinRate: 500, RateWindow: 30 * time.Second, SessionTime: time.Hour, SessionMessages: 1000, PriorityMax: message.PriorityMax,
+			MinRate: 500, RateWindow: 30 * time.Second, SessionTime: time.Hour, SessionMessages: 1000, UnknownRecipients: 5, UnknownDelay: time.Second, PriorityMax: message.PriorityMax,
 			Interval: time.Minute,
 			Client:   Quota{Connections: 50, ConnectionRate: 200, Messages: 2000, Recipients: 5000, Errors: 100, AuthFailures: 10},
 			Network:  Quota{Connections: 200, ConnectionRate: 1000, Messages: 10_000, Recipients: 25_000, AuthFailures: 100},

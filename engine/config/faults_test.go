@@ -161,6 +161,22 @@ var faults = []struct{ toml, want string }{
 
 	{"+newlines = 'mend'\n", `m.toml:5:12: listener.newlines: "mend" is not known: want "reject" or "fix"`},
 
+	// recipients
+	{"+[[recipients]]\n[[recipients]]\ndomains = ['*', 'a_b', 'a.example', 'a.example']\nfile = '/nowhere/list'\nunsure = 'no'\nknown = '0s'\nunknown = '31d'\n" +
+		"[[recipients]]\ndomains = ['b.example']\nfile = 'x'\nprobe = true\n[limits]\nunknown_recipients = -1\nunknown_delay = '31s'\n", "" +
+		`m.toml:5:3: recipients.domains: missing: want exact names or "*.suffix", as in ["example.com"]` + "\n" +
+		`m.toml:5:3: recipients: says nothing: want file or probe = true` + "\n" +
+		`m.toml:7:12: recipients.domains: "*" is everything: want the domains that mail is relayed for` + "\n" +
+		`m.toml:7:17: recipients.domains: "a_b" is not a domain name: want an exact name or "*.suffix"` + "\n" +
+		`m.toml:7:37: recipients.domains: "a.example" has a table above already: want it once` + "\n" +
+		`m.toml:8:8: recipients.file: open /nowhere/list: no such file or directory` + "\n" +
+		`m.toml:9:10: recipients.unsure: "no" is not known: want "accept" or "defer"` + "\n" +
+		`m.toml:10:9: recipients.known: 0ms is out of range: want 1s to 30d` + "\n" +
+		`m.toml:11:11: recipients.unknown: 31d is out of range: want 1s to 30d` + "\n" +
+		`m.toml:15:9: recipients.probe: file says who is there: want one of them` + "\n" +
+		`m.toml:17:22: limits.unknown_recipients: -1 is out of range: want 0 to 1000000` + "\n" +
+		`m.toml:18:17: limits.unknown_delay: 31s is out of range: want 0ms to 30s`},
+
 	// labels
 	{"+check_from = true\n[labels]\ntenant = 'X Tenant'\ncampaign = 'From'\nenvid = 'tenant/'\n[idempotency]\nheader = ':'\n", "" +
 		`m.toml:5:14: listener.check_from: mail from other hosts has no user: want mode = "submission" or "submissions"` + "\n" +

@@ -78,6 +78,19 @@ func schema(c *Config) []field {
 				{"tls", text((*string)(&route.TLS))},
 			}
 		})},
+		{"recipients", tables(func() []field {
+			c.Recipients = append(c.Recipients, DefaultRecipients())
+			known := &c.Recipients[len(c.Recipients)-1]
+			return []field{
+				{"domains", list(&known.Domains, lower)},
+				{"file", text(&known.File)},
+				{"delimiter", text(&known.Delimiter)},
+				{"probe", boolean(&known.Probe)},
+				{"unsure", parsed(&known.Defer, parseUnsure)},
+				{"known", duration(&known.Known)},
+				{"unknown", duration(&known.Unknown)},
+			}
+		})},
 		{"egress", table([]field{
 			{"connections", integer(&c.Egress.Connections)},
 			{"recipients", integer(&c.Egress.Recipients)},
@@ -108,6 +121,8 @@ func schema(c *Config) []field {
 			{"session_time", duration(&c.Limits.SessionTime)},
 			{"session_messages", integer(&c.Limits.SessionMessages)},
 			{"priority_max", integer(&c.Limits.PriorityMax)},
+			{"unknown_recipients", integer(&c.Limits.UnknownRecipients)},
+			{"unknown_delay", duration(&c.Limits.UnknownDelay)},
 			{"exempt", list(&c.Limits.Exempt, parsePrefix)},
 			{"interval", duration(&c.Limits.Interval)},
 			{"client", table(quota(&c.Limits.Client))},
@@ -313,6 +328,14 @@ func parseNewlines(s string) (bool, error) {
 		return false, fmt.Errorf(`%s is not known: want "reject" or "fix"`, quote(s))
 	}
 	return s == "fix", nil
+}
+
+// parseUnsure reads what is done with recipients that cannot be verified: whether they are deferred.
+func parseUnsure(s string) (bool, error) {
+	if s != "accept" && s != "defer" {
+		return false, fmt.Errorf(`%s is not known: want "accept" or "defer"`, quote(s))
+	}
+	return s == "defer", nil
 }
 
 // parseEnvID reads which labels an ENVID holds.

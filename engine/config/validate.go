@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,6 +42,7 @@ func (c *Config) problems() Errors {
 	k.within("spool.shards", c.Spool.Shards, 0, message.MaxShards)
 	k.queue(&c.Queue)
 	k.routes(c.Routes)
+	k.recipients(c.Recipients)
 	k.egress(&c.Egress)
 	k.lasts("dns.timeout", c.DNS.Timeout, 100*time.Millisecond, time.Minute)
 	if n := len(c.DNS.Servers); n > 8 {
@@ -216,6 +218,42 @@ func (k *checker) routes(routes []Route) {
 	}
 }
 
+// recipients judges what is known of recipients, and that the files can be read. What stands in them is judged at start.
+func (k *checker) recipients(tables []Recipients) {
+	seen := map[string]bool{}
+	for i, t := range tables {
+		key := fmt.Sprintf("recipients[%d]", i)
+		if len(t.Domains) == 0 {
+			k.complain(key+".domains", `missing: want exact names or "*.suffix", as in ["example.com"]`)
+		}
+		for j, d := range t.Domains {
+			at := fmt.Sprintf("%s.domains[%d]", key, j)
+			if d == "*" {
+				k.complain(at, `"*" is everything: want the domains that mail is relayed for`)
+			} else if fault := patternFault(d, `an exact name or "*.suffix"`); fault != "" {
+				k.complain(at, "%s", fault)
+			} else if seen[d] {
+				k.complain(at, "%s has a table above already: want it once", quote(d))
+			}
+			seen[d] = true
+		}
+		switch {
+		case t.File == "" && !t.Probe:
+			k.complain(key, "says nothing: want file or probe = true")
+		case t.File != "" && t.Probe:
+			k.complain(key+".probe", "file says who is there: want one of them")
+		case t.File != "":
+			if f, err := os.Open(t.File); err != nil {
+				k.complain(key+".file", "%v", err)
+			} else {
+				f.Close()
+			}
+		}
+		k.lasts(key+".known", t.Known, time.Second, 30*24*time.Hour)
+		k.lasts(key+".unknown", t.Unknown, time.Second, 30*24*time.Hour)
+	}
+}
+
 func (k *checker) egress(e *Egress) {
 	k.within("egress.connections", e.Connections, 1, 10_000)
 	k.within("egress.recipients", e.Recipients, 1, 10_000)
@@ -244,6 +282,8 @@ func (k *checker) limits(l *Limits) {
 	k.lasts("limits.session_time", l.SessionTime, 0, 7*24*time.Hour)
 	k.within("limits.session_messages", l.SessionMessages, 0, 1_000_000_000)
 	k.within("limits.priority_max", l.PriorityMax, 0, message.PriorityMax)
+	k.within("limits.unknown_recipients", l.UnknownRecipients, 0, 1_000_000)
+	k.lasts("limits.unknown_delay", l.UnknownDelay, 0, 30*time.Second)
 	k.lasts("limits.interval", l.Interval, time.Second, time.Hour)
 	k.quota("limits.client", &l.Client)
 	k.quota("limits.network", &l.Network)

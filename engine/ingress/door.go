@@ -48,6 +48,8 @@ type Door struct {
 	Claims            *Claims        // idempotency keys of this node; nil = keys are ignored
 	Exempt            []netip.Prefix // clients that are neither counted nor bound to Pace.Session and Pace.Messages, as those that may relay
 	Terms             Terms
+	Recipients        Recipients // nil = everybody is there
+	Tarpit            Tarpit
 	Head              *HeadRules // what is done with header sections; nil = nothing
 	RelayCertificates *Domains   // names in client certificates that TLS has verified, whose holders may relay anywhere; nil = none
 

@@ -52,6 +52,7 @@ type Stats struct {
 	Timeouts, Slow, OverTime, OverMessages, Unread                          *metrics.Counter           // sessions that were ended
 	Early, BadProxy                                                         *metrics.Counter           // likewise, before they began
 	Repeated                                                                *metrics.Counter           // messages whose idempotency key was used before
+	NoRecipient                                                             *metrics.Counter           // recipients that are not there
 	NoUser, BadSender                                                       *metrics.Counter           // refused because of who the user is
 	Hasty                                                                   *metrics.Counter           // sessions of strangers that did not wait for a reply
 	Quota                                                                   [verdicts]*metrics.Counter // connections, messages and recipients over a quota
@@ -66,6 +67,7 @@ func NewStats(set *metrics.Set) *Stats {
 		Bytes:            set.NewCounter("mailrace_ingress_bytes_total"),
 		NoMemory:         set.NewCounter(`mailrace_ingress_refused_total{reason="memory"}`),
 		NoRelay:          set.NewCounter(`mailrace_ingress_refused_total{reason="relay"}`),
+		NoRecipient:      set.NewCounter(`mailrace_ingress_refused_total{reason="recipient"}`),
 		BadHeader:        set.NewCounter(`mailrace_ingress_refused_total{reason="header"}`),
 		StoreErrors:      set.NewCounter(`mailrace_ingress_refused_total{reason="store"}`),
 		Handshakes:       set.NewCounter(`mailrace_ingress_tls_handshakes_total{result="ok"}`),

@@ -24,7 +24,7 @@ type session struct {
 	relay   bool       // may send anywhere
 	trusted bool       // may stay as long and send as much as it likes
 	open    bool       // a transaction is under way: MAIL was accepted and the message has not been answered for
-	parked  bool       // waits for the store; the machine has an open question
+	parked  bool       // waits for the store, or see asking; the machine has an open question
 	choked  bool       // waits for the store to catch up with the content
 	clogged bool       // waits for the client to read
 	hearsay bool       // the client is one that XCLIENT told of
@@ -48,6 +48,10 @@ type session struct {
 	recipients int   // that the transaction may have
 	surplus    int   // recipients over that
 	faults     int   // errors that were counted
+
+	asking  bool        // parked for what is known of a recipient, or for the reply to one
+	unknown int         // recipients that are not there
+	tarpit  *loop.Timer // of that reply; nil before the first
 }
 
 // New returns the session for a fresh connection. It is called on the connection's loop.
@@ -201,7 +205,7 @@ func (s *session) rcpt() {
 		return
 	}
 	s.tx.addRecipient(s.smtp.Rcpt().Path, s.smtp.RcptParams())
-	s.smtp.Accept()
+	s.checkRecipient()
 }
 
 // endOfData parks the session until the store has answered. RFC 5321 §4.2.5: with the 250 the responsibility is ours.
@@ -388,9 +392,10 @@ func (s *session) Closed(*loop.Conn, error) {
 	if s.shaking {
 		s.door.Stats.HandshakesFailed.Inc()
 	}
-	if !s.parked {
+	if !s.parked || s.asking {
 		s.drop()
 	}
+	s.leaveRecipient()
 }
 
 // quiesce ends the session if it is between messages. Those under way end after their reply.

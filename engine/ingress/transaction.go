@@ -87,6 +87,19 @@ func (tx *transaction) addRecipient(path []byte, p *smtp.RcptParams) {
 	}
 }
 
+// dropRecipient takes the last one back.
+func (tx *transaction) dropRecipient() {
+	n := len(tx.ends) - 1
+	begin := tx.from
+	if n > 0 {
+		begin = tx.ends[n-1]
+	}
+	tx.arena, tx.ends, tx.notify = tx.arena[:begin], tx.ends[:n], tx.notify[:n]
+	if tx.dsn != nil {
+		tx.dsn.Originals = tx.dsn.Originals[:min(n, len(tx.dsn.Originals))]
+	}
+}
+
 // padOriginals notes that recipients, up to n of them in all, came without ORCPT.
 func (tx *transaction) padOriginals(n int) {
 	for len(tx.dsn.Originals) < n {

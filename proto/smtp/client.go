@@ -86,6 +86,7 @@ type clientTransaction struct {
 	step        clientStep
 	mailRefused bool
 	chunked     bool // by BDAT
+	probe       bool // no content follows
 	written     bool // all of the content is
 	from        string
 	params      MailParams
@@ -279,12 +280,19 @@ func (c *Client) takeRcpt(t *clientTransaction, class int) ClientEvent {
 	switch {
 	case !c.pipelining():
 		c.afterRecipient(t)
+	case t.answered == len(t.rcpts) && t.probe:
+		t.step, c.resetDue = stepOver, !t.mailRefused
 	case t.answered == len(t.rcpts) && t.chunked:
 		t.step = stepFinal
 	case t.answered == len(t.rcpts):
 		t.step = stepData
 	}
-	if t.mailRefused {
+	switch {
+	case t.mailRefused && t.step == stepOver: // nothing else is going to be read for it
+		c.parser.view = ReplyView{}
+		c.pop()
+		return ClientDataRefused
+	case t.mailRefused:
 		return ClientNeedInput
 	}
 	return ClientRcpt
@@ -297,7 +305,7 @@ func (c *Client) afterRecipient(t *clientTransaction) {
 		t.step = stepOver
 	case t.answered < len(t.rcpts):
 		c.queueRcpt(t, t.answered)
-	case t.accepted == 0:
+	case t.accepted == 0, t.probe:
 		t.step, c.resetDue = stepOver, true
 	case t.chunked:
 		t.step = stepStart

@@ -87,9 +87,15 @@ func (c *Client) Begin(from string, p MailParams, rcpts []string, params ...Rcpt
 	case !validDSN(&p, rcpts, params) || !p.By.valid() || p.Priority < -message.PriorityMax || p.Priority > message.PriorityMax:
 		return ErrParameter
 	}
+	return c.begin(clientTransaction{from: from, params: p, rcpts: rcpts, rcptParams: params, chunked: p.Body == BodyBinary})
+}
+
+// begin queues the envelope of next.
+func (c *Client) begin(next clientTransaction) error {
 	start := len(c.out)
 	t := &c.tx[(c.first+c.count)&1]
-	*t = clientTransaction{step: stepMail, from: from, params: p, rcpts: rcpts, rcptParams: params, chunked: p.Body == BodyBinary}
+	*t = next
+	t.step = stepMail
 	// A server may keep the envelope of a chunk that it refused. RFC 3030 §2
 	if c.resetDue || c.count > 0 && c.tx[c.first].chunked {
 		t.step = stepReset
@@ -111,7 +117,7 @@ func (c *Client) Begin(from string, p MailParams, rcpts []string, params ...Rcpt
 	return nil
 }
 
-// queueEnvelope queues MAIL, RCPT and DATA, and checks the addresses where they stand in the output.
+// queueEnvelope queues MAIL, RCPT and what begins the content, and checks the addresses where they stand in the output.
 func (c *Client) queueEnvelope(t *clientTransaction) error {
 	at := len(c.out) + len("MAIL FROM:")
 	c.queueMail(t)
@@ -138,11 +144,13 @@ func (c *Client) queueEnvelope(t *clientTransaction) error {
 			return &AddressError{Index: i, Err: ErrPathSyntax}
 		}
 	}
-	if t.chunked {
+	switch {
+	case t.probe:
+	case t.chunked:
 		c.queueChunk(t)
-		return nil
+	default:
+		c.queue("DATA\r\n")
 	}
-	c.queue("DATA\r\n")
 	return nil
 }
 

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,6 +11,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	gosmtp "github.com/emersion/go-smtp"
 
 	"mailrace/bench/sink"
 )
@@ -50,6 +54,9 @@ func TestSecureClients(t *testing.T) {
 		return append(append([]string{"swaks", "--server", host}, args...), envelope...)
 	}
 	curl := []string{"--silent", "--show-error", "--cacert", chain, "--mail-from", "s@example.com", "--mail-rcpt", "r@example.net", "--upload-file", file}
+	msmtp := []string{"sh", "-c", `exec msmtp --host=localhost --port=$1 --tls=on --tls-starttls=$3 --tls-trust-file="$0" --from=s@example.com --set-date-header=off ` +
+		`--set-msgid-header=off -- r@example.net <"$2"`}
+	nodemailer := []string{"env", "NODE_PATH=" + nodeModules(), "node", write(t, dir, "client.js", secureNodeClient), host}
 	openssl := []string{"openssl", "s_client", "-quiet", "-verify_return_error", "-CAfile", chain, "-connect"}
 	clients := [][]string{
 		append([]string{"curl", "--ssl-reqd", "smtp://" + n.smtp}, curl...),
@@ -60,7 +67,14 @@ func TestSecureClients(t *testing.T) {
 		append(openssl, submissions, "-tls1_2", "-alpn", "smtp"),
 		{"python3", script, host, port, "starttls", chain, file},
 		{"python3", script, host, portTLS, "tls", chain, file},
+		append(msmtp, chain, port, file, "on"),
+		append(msmtp, chain, portTLS, file, "off"),
+		append(nodemailer, port, "starttls", chain, file),
+		append(nodemailer, portTLS, "tls", chain, file),
+		append(nodemailer, port, "pool", chain, file),
+		append(nodemailer, portTLS, "pool-tls", chain, file),
 	}
+	pooled := 2 * (poolMessages - 1)
 	if exec.Command("perl", "-MNet::SSLeay", "-e", "1").Run() != nil {
 		t.Log("swaks is left out: it wants Perl's Net::SSLeay for TLS")
 	} else {
@@ -77,11 +91,19 @@ func TestSecureClients(t *testing.T) {
 			t.Errorf("%s: %v\n%s", strings.Join(args, " "), err, out)
 		}
 	}
+	for _, dial := range []func(*tls.Config) (*gosmtp.Client, error){
+		func(c *tls.Config) (*gosmtp.Client, error) { return gosmtp.DialStartTLS(n.smtp, c) },
+		func(c *tls.Config) (*gosmtp.Client, error) { return gosmtp.DialTLS(submissions, c) },
+	} {
+		if err := secureGoClient(dial, chain, content); err != nil {
+			t.Errorf("go-smtp: %v", err)
+		}
+	}
 	n.awaitEmpty()
 	n.stop()
 	got := stored(t, filepath.Join(dir, "store"))
-	if len(got) != len(clients) {
-		t.Errorf("%d messages arrived from %d clients", len(got), len(clients))
+	if want := len(clients) + pooled + 2; len(got) != want {
+		t.Errorf("%d messages arrived, want %d", len(got), want)
 	}
 	for _, m := range got {
 		header := secureTraceHeader.FindString(m)
@@ -123,3 +145,52 @@ refused = s.sendmail("s@example.com", ["r@example.net"], open(file, "rb").read()
 assert not refused, refused
 s.quit()
 `
+
+// poolMessages is how many messages a pool of nodemailer sends.
+const poolMessages = 7
+
+// secureNodeClient sends a file with nodemailer: with STARTTLS that it insists on, under TLS from the start, and over a pool of connections.
+const secureNodeClient = `
+const [host, port, how, ca, file] = process.argv.slice(2);
+const fs = require("fs");
+const pool = how.startsWith("pool");
+const transport = require("nodemailer").createTransport({host, port: Number(port), secure: how.endsWith("tls") && how !== "starttls", requireTLS: true, pool,
+  maxConnections: 2, maxMessages: 3, name: "client.example", tls: {ca: fs.readFileSync(ca), servername: "localhost"}});
+const message = {envelope: {from: "s@example.com", to: ["r@example.net"]}, raw: fs.readFileSync(file)};
+transport.verify()
+  .then(() => Promise.all(Array.from({length: pool ? 7 : 1}, () => transport.sendMail(message))))
+  .then((all) => { for (const info of all) if (info.accepted.length !== 1 || !/queued as/.test(info.response)) throw new Error(JSON.stringify(info)); })
+  .catch((err) => { console.error(err); process.exitCode = 1; })
+  .finally(() => transport.close());
+`
+
+// secureGoClient sends with go-smtp over a connection whose certificate it checks.
+func secureGoClient(dial func(*tls.Config) (*gosmtp.Client, error), chain, content string) error {
+	pem, err := os.ReadFile(chain)
+	if err != nil {
+		return err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	c, err := dial(&tls.Config{ServerName: "localhost", RootCAs: roots})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.Hello("client.example"); err != nil {
+		return err
+	}
+	if state, ok := c.TLSConnectionState(); !ok || state.Version != tls.VersionTLS13 {
+		return fmt.Errorf("TLS is %v, %#x", ok, state.Version)
+	}
+	if err := c.Mail("s@example.com", &gosmtp.MailOptions{RequireTLS: true}); err != nil {
+		return err
+	}
+	if err := c.Reset(); err != nil {
+		return err
+	}
+	if err := c.SendMail("s@example.com", []string{"r@example.net"}, strings.NewReader(content)); err != nil {
+		return err
+	}
+	return c.Quit()
+}

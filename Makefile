@@ -37,9 +37,12 @@ test: deps ## run go vet and every test
 crash: deps ## kill a node under load 20 times and print what arrived, what twice, what never
 	go test -count 1 -v -run '^TestKill$$' ./cmd/mailrace
 
-smoke: build ## run each bench scenario for a moment, for its accounting
+smoke: build ## run each bench scenario for a moment, for its accounting and the memory of idle connections
 	bin/mailrace bench accept --rounds 1 --duration 2s
 	bin/mailrace bench relay --rounds 1 --duration 2s
+	bin/mailrace bench accept --tls --rounds 1 --duration 1s
+	bin/mailrace bench idle --connections 10000 --rounds 1 --duration 1s
+	bin/mailrace bench idle --connections 10000 --rounds 1 --duration 1s --tls
 
 race: ## run the tests of the packages under the race detector
 	go test -race -timeout 20m $(RACE)

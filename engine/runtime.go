@@ -4,6 +4,8 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
+	"sync"
 
 	"mailrace/engine/config"
 	"mailrace/spool"
@@ -12,9 +14,13 @@ import (
 const (
 	// runtimeBase is what the process holds beside content: memtables, connections, queue entries, caches.
 	runtimeBase = 1 << 30
-	// gcPercent trades memory for the garbage collector's time: the live heap of a busy node is small beside its budget, and the limit
-	// makes the collector work harder before that is exceeded.
+	// gcPercent trades memory for the garbage collector's time, as long as the live heap is small: then little memory saves much time.
 	gcPercent = 400
+	// garbageMax is about the most garbage that is let lie before the next collection. With tens of thousands of connections the live heap is
+	// not small, and four times as much garbage would be the larger part of what a connection costs.
+	garbageMax = 192 << 20
+	// gcPercentMin bounds the collector's time when the live heap is huge.
+	gcPercentMin = 25
 )
 
 // cores is how many cores the process may use, read before TuneRuntime sets GOMAXPROCS to something else.
@@ -27,6 +33,7 @@ var cores = runtime.GOMAXPROCS(0)
 // of an accepted message. GOMAXPROCS in the environment has the last word.
 func TuneRuntime(cfg *config.Config) {
 	debug.SetGCPercent(gcPercent)
+	boundGarbage()
 	debug.SetMemoryLimit(2*cfg.Engine.Memory + runtimeBase)
 	if os.Getenv("GOMAXPROCS") != "" {
 		return
@@ -47,4 +54,31 @@ func loopCount(configured int) int {
 		return configured
 	}
 	return cores
+}
+
+// garbagePercent is the percentage of garbage for a live heap of that many bytes.
+func garbagePercent(live uint64) int {
+	return int(min(gcPercent, max(gcPercentMin, garbageMax*100/max(live, 1))))
+}
+
+var boundOnce sync.Once
+
+// boundGarbage adjusts the percentage of garbage to the live heap after each collection, from now on: the finalizer of an object that nobody
+// holds runs then, and makes the next such object.
+func boundGarbage() {
+	boundOnce.Do(func() {
+		percent := gcPercent
+		live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+		type cycle struct{ _ [16]byte }
+		var collected func(*cycle)
+		collected = func(*cycle) {
+			metrics.Read(live)
+			if want := garbagePercent(live[0].Value.Uint64()); want < percent*9/10 || want > percent*11/10 {
+				percent = want
+				debug.SetGCPercent(percent)
+			}
+			runtime.SetFinalizer(new(cycle), collected)
+		}
+		runtime.SetFinalizer(new(cycle), collected)
+	})
 }

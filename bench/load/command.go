@@ -10,7 +10,7 @@ import (
 )
 
 // Command is `mailrace load`: it runs a generator and prints its report, with JSON as one object. The report is printed whatever happened, unless
-// the options were refused.
+// the options were refused. Connections that are only held are reported on each Interval, too, with JSON as a line.
 func Command(ctx context.Context, o Options, out console.Output) error {
 	line := console.NewLine(out.Stderr)
 	var before Progress
@@ -19,6 +19,10 @@ func Command(ctx context.Context, o Options, out console.Output) error {
 			line.Show(p.Line(before))
 			before = p
 		}
+	}
+	if out.JSON && o.Hold {
+		enc := json.NewEncoder(out.Stdout)
+		o.Progress = func(p Progress) { _ = enc.Encode(p) } // a reader that went away must not end the run
 	}
 	r, err := Run(ctx, o)
 	line.Clear()

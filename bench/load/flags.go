@@ -15,7 +15,8 @@ import (
 //	--hello name             --lockstep               --dots                 --reconnect       --loops n
 //	--timeout d              --grace d                --run id               --first n         --record file
 //	--gauge file             --window n               --interval d           --tls way            --tls-version v
-//	--ca file                --insecure               --user name            --password-file file
+//	--ca file                --insecure               --user name            --password-file file  --from list
+//	--hold
 func BindFlags(fs *flag.FlagSet, o *Options) {
 	fs.StringVar(&o.Address, "address", cmp.Or(o.Address, "127.0.0.1:2525"), "`host:port` of the SMTP server")
 	fs.IntVar(&o.Connections, "connections", cmp.Or(o.Connections, 50), "connections held open at once")
@@ -40,6 +41,8 @@ func BindFlags(fs *flag.FlagSet, o *Options) {
 	fs.BoolVar(&o.Insecure, "insecure", o.Insecure, "take any certificate")
 	fs.StringVar(&o.User, "user", o.User, "log in as this user, by AUTH PLAIN")
 	fs.StringVar(&o.PasswordFile, "password-file", o.PasswordFile, "`file` with the user's password in its first line")
+	fs.Var(&o.From, "from", "source addresses that the connections take in turn: a `list` (default the system's choice)")
+	fs.BoolVar(&o.Hold, "hold", o.Hold, "send nothing: say EHLO on each connection and hold it until the end")
 	fs.TextVar(&o.Run, "run", o.Run, "`id` of the run in every Message-ID, 16 hexadecimal digits (default random)")
 	fs.Uint64Var(&o.First, "first", o.First, "`number` of the first message")
 	fs.StringVar(&o.Gauge, "gauge", o.Gauge, "`file` in which a sink counts what arrives")
@@ -78,6 +81,8 @@ func (o Options) Args() []string {
 	add(o.Insecure, "insecure", "true")
 	add(o.User != "", "user", o.User)
 	add(o.PasswordFile != "", "password-file", o.PasswordFile)
+	add(len(o.From) > 0, "from", o.From.String())
+	add(o.Hold, "hold", "true")
 	add(o.Run != 0, "run", o.Run.String())
 	add(o.First != 0, "first", strconv.FormatUint(o.First, 10))
 	add(o.Gauge != "", "gauge", o.Gauge)

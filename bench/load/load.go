@@ -34,6 +34,8 @@ type generator struct {
 	released atomic.Uint64 // numbers below it may be sent now
 	final    atomic.Bool   // released does not rise any more
 	sessions atomic.Int64  // that have not ended
+	all      []*session    // does not change
+	dialled  atomic.Int64  // of all, in their order
 	done     chan struct{} // closed when the last session has ended
 	failure  atomic.Pointer[string]
 	suite    atomic.Pointer[tlsSuite] // of the last handshake
@@ -135,13 +137,26 @@ func (g *generator) start(ctx context.Context) {
 	case g.opts.Gauge != "":
 		g.released.Store(g.opts.First)
 		pacer.Go(func() { g.follow(ctx, last) })
+	case g.opts.Hold: // nothing is released until the end
+		g.released.Store(g.opts.First)
 	default:
 		g.released.Store(last)
 		g.final.Store(true)
 	}
 	g.sessions.Store(int64(g.opts.Connections))
 	for i := range g.opts.Connections {
-		newSession(g.lanes[i%len(g.lanes)]).dial()
+		s := newSession(g.lanes[i%len(g.lanes)])
+		if n := len(g.opts.From); n > 0 {
+			s.from = g.opts.From[i%n]
+		}
+		g.all = append(g.all, s)
+	}
+	first := len(g.all)
+	if g.opts.Hold {
+		first = min(first, holdDials)
+	}
+	for range first {
+		g.dialNext()
 	}
 	ticker := time.NewTicker(g.opts.Interval)
 	defer ticker.Stop()
@@ -165,8 +180,21 @@ func (g *generator) start(ctx context.Context) {
 	pacer.Wait()
 }
 
-// stop lets no further transaction start.
+// holdDials is how many connections that are to be held come up at a time: thousands of handshakes at once would miss their deadline.
+const holdDials = 128
+
+// dialNext opens the next connection that was not opened yet, if there is one. Any loop calls it.
+func (g *generator) dialNext() {
+	if i := g.dialled.Add(1) - 1; i < int64(len(g.all)) {
+		g.all[i].dial()
+	}
+}
+
+// stop lets no further transaction start, and no further connection come up for the first time.
 func (g *generator) stop() {
+	for i := g.dialled.Swap(int64(len(g.all))); i < int64(len(g.all)); i++ {
+		g.sessionEnded()
+	}
 	g.released.Store(0)
 	g.final.Store(true)
 	g.wake()

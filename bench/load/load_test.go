@@ -237,3 +237,54 @@ func TestWindowFollowsTheGauge(t *testing.T) {
 		t.Errorf("%v, %+v", err, r)
 	}
 }
+
+// TestHold: connections from several addresses come up and stay, and nothing is sent over them; those that the server ends are lost.
+func TestHold(t *testing.T) {
+	s := startSink(t, sink.Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	o := load.Options{Address: s.Addr(), Connections: 300, Hold: true, Interval: 1e6}
+	if err := o.From.Set("127.0.0.2, 127.0.0.3"); err != nil {
+		t.Fatal(err)
+	}
+	o.Progress = func(p load.Progress) {
+		if p.Idle == 300 {
+			cancel()
+		}
+	}
+	r, err := load.Run(ctx, o)
+	if err != nil || r.Connections != 300 || r.Broken != 0 || r.Started != 0 || r.Open+r.Idle != 0 {
+		t.Errorf("%v, %+v", err, r)
+	}
+	if got := s.Report(); got.Connections != 300 || got.Messages != 0 {
+		t.Errorf("%+v", got)
+	}
+
+	ctx, cancel = context.WithCancel(t.Context())
+	o.Address = startScript(t, func(n int, c *wire) {
+		if c.say("220 x"); n%2 == 0 {
+			c.dialogue("250 x")
+		}
+	})
+	o.Progress = func(p load.Progress) {
+		if p.Idle == 150 && p.Broken == 150 {
+			cancel()
+		}
+	}
+	if r, err = load.Run(ctx, o); err != nil || r.Connections != 300 || r.Broken != 150 {
+		t.Errorf("%v, %+v", err, r)
+	}
+}
+
+// TestHoldIsStopped while connections come up.
+func TestHoldIsStopped(t *testing.T) {
+	s := startSink(t, sink.Options{Delay: sink.Delays{sink.Connect: 20e6}})
+	ctx, cancel := context.WithCancel(t.Context())
+	r, err := load.Run(ctx, load.Options{Address: s.Addr(), Connections: 5000, Hold: true, Interval: 1e6, Progress: func(p load.Progress) {
+		if p.Idle > 0 {
+			cancel()
+		}
+	}})
+	if err != nil || r.Connections == 0 || r.Connections == 5000 || r.Broken != 0 {
+		t.Errorf("%v, %+v", err, r)
+	}
+}

@@ -36,6 +36,8 @@ type Options struct {
 	Loops         int           // event loops; default 1: one core saturates any server
 	Timeout       time.Duration // for each reply; default 60 s
 	Grace         time.Duration // how long transactions under way may take to end after the last was started; default 30 s
+	From          Addresses     // source addresses of the connections, in turn; default the system's choice
+	Hold          bool          // send nothing: connections say EHLO, and then nothing until the end. Not with messages, a rate or a gauge
 	Secure                      // TLS and AUTH; default neither
 
 	Run    ledger.RunID // names the run in every Message-ID; default random
@@ -80,6 +82,8 @@ func (o Options) withDefaults() (Options, error) {
 		return o, errors.New("connections, messages per connection and loops must not be negative")
 	case o.Rate < 0 || o.Rate > 1e6:
 		return o, errors.New("rate: want 0..1000000 messages per second")
+	case o.Hold && (o.Messages != 0 || o.Rate > 0 || o.Gauge != ""):
+		return o, errors.New("connections that are only held send no messages: no count, rate or gauge with it")
 	case o.Gauge == "" && o.Window != 0:
 		return o, errors.New("a window needs a gauge")
 	case o.Gauge != "" && o.Rate > 0:

@@ -3,6 +3,7 @@ package load
 import (
 	"flag"
 	"io"
+	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
@@ -84,7 +85,7 @@ func TestArgsReadBack(t *testing.T) {
 	want := Options{Address: "127.0.0.1:25", Connections: 7, PerConnection: 3, Messages: 9, Duration: time.Minute, Rate: 12.5,
 		Sizes: Sizes{{4096, 2}, {100, 1}}, Recipients: 4, Domains: MadeUpDomains(5), Hello: "me", LockStep: true, Dots: true,
 		Reconnect: true, Loops: 2, Timeout: time.Second, Grace: 2 * time.Second, Run: 0xabc, First: 100, Record: "file", Gauge: "gauge", Window: 5,
-		Interval: 3 * time.Second, Secure: Secure{TLS: STARTTLS, TLSVersion: "1.3", CA: "ca", Insecure: true, User: "me", PasswordFile: "secret"}}
+		Interval: 3 * time.Second, From: Addresses{netip.MustParseAddr("127.0.0.2"), netip.MustParseAddr("::1")}, Hold: true, Secure: Secure{TLS: STARTTLS, TLSVersion: "1.3", CA: "ca", Insecure: true, User: "me", PasswordFile: "secret"}}
 	var got Options
 	fs := flag.NewFlagSet("load", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
@@ -101,7 +102,7 @@ func TestOptionsAreChecked(t *testing.T) {
 	for _, o := range []Options{
 		{Address: "nowhere"}, {Address: "h:1", Connections: -1}, {Address: "h:1", Rate: -1}, {Address: "h:1", Recipients: 10_000},
 		{Address: "h:1", Duration: -1}, {Address: "h:1", Window: 1}, {Address: "h:1", Gauge: "file", Rate: 1},
-		{Address: "h:1", Secure: Secure{TLS: "yes"}}, {Address: "h:1", Secure: Secure{TLS: STARTTLS, TLSVersion: "1.1"}},
+		{Address: "h:1", Hold: true, Messages: 1}, {Address: "h:1", Secure: Secure{TLS: "yes"}}, {Address: "h:1", Secure: Secure{TLS: STARTTLS, TLSVersion: "1.1"}},
 		{Address: "h:1", Secure: Secure{CA: "file"}}, {Address: "h:1", Secure: Secure{TLS: STARTTLS, CA: "file", Insecure: true}},
 		{Address: "h:1", Secure: Secure{User: "me"}}, {Address: "h:1", Secure: Secure{PasswordFile: "file"}},
 	} {

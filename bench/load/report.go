@@ -43,8 +43,10 @@ type Progress struct {
 	Octets      uint64          `json:"octets"`      // content of accepted messages
 	Connections uint64          `json:"connections"` // opened since the start
 	Open        int64           `json:"open"`        // now
+	Idle        int64           `json:"idle"`        // of those, that are up and wait for a message to send
 	Broken      uint64          `json:"broken"`      // connections that failed, could not be opened, or were ended by the server
 	Latency     latency.Summary `json:"latency"`
+	Failure     string          `json:"failure,omitempty"` // the last reason why a connection broke or a message was refused
 }
 
 // Report is a finished run.
@@ -53,11 +55,10 @@ type Report struct {
 	Next uint64       `json:"next"` // the first number that was not used: First of a run that goes on
 	Progress
 	Began   time.Time     `json:"began"`
-	Sending time.Duration `json:"sending_ns"`        // from the start to the last final reply
-	Rate    float64       `json:"rate"`              // accepted messages per second of Sending
-	CPU     time.Duration `json:"cpu_ns"`            // of this process, during the run
-	TLS     string        `json:"tls,omitempty"`     // version and cipher suite of the last handshake
-	Failure string        `json:"failure,omitempty"` // the last reason why a connection broke or a message was refused
+	Sending time.Duration `json:"sending_ns"`    // from the start to the last final reply
+	Rate    float64       `json:"rate"`          // accepted messages per second of Sending
+	CPU     time.Duration `json:"cpu_ns"`        // of this process, during the run
+	TLS     string        `json:"tls,omitempty"` // version and cipher suite of the last handshake
 }
 
 func (g *generator) progress() Progress {
@@ -73,18 +74,19 @@ func (g *generator) progress() Progress {
 		p.Octets += l.octets.Load()
 		p.Connections += l.opened.Load()
 		p.Open += l.open.Load()
+		p.Idle += int64(l.waiting.Load())
 		p.Broken += l.broken.Load()
 		h.Merge(&l.histogram)
 	}
 	p.Latency = h.Summary()
+	if failure := g.failure.Load(); failure != nil {
+		p.Failure = *failure
+	}
 	return p
 }
 
 func (g *generator) report(cpu time.Duration) Report {
 	r := Report{Run: g.opts.Run, Next: g.next.Load(), Progress: g.progress(), Began: g.began, CPU: cpu}
-	if failure := g.failure.Load(); failure != nil {
-		r.Failure = *failure
-	}
 	if suite := g.suite.Load(); suite != nil {
 		r.TLS = suite.version + " " + suite.cipher
 	}

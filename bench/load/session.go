@@ -3,6 +3,7 @@ package load
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"mailrace/engine/loop"
@@ -24,6 +25,7 @@ type session struct {
 	lane    *lane
 	gen     *generator
 	conn    *loop.Conn
+	from    netip.Addr // source address, if valid
 	prelude prelude
 	client  smtp.Client
 	flights [2]flight // transactions under way, the oldest first, as many as count
@@ -36,6 +38,7 @@ type session struct {
 	ready    bool // the server took our EHLO
 	quitting bool // no further transaction begins on this connection
 	idle     bool // in lane.idle
+	passed   bool // the next connection may be opened
 	backoff  time.Duration
 	timer    loop.Timer
 }
@@ -55,7 +58,7 @@ func newSession(l *lane) *session {
 }
 
 func (s *session) dial() {
-	s.lane.loop.Dial(loop.Dial{Network: "tcp", Address: s.gen.opts.Address, Timeout: s.gen.opts.Timeout}, s)
+	s.lane.loop.Dial(loop.Dial{Network: "tcp", Address: s.gen.opts.Address, Local: s.from, Timeout: s.gen.opts.Timeout}, s)
 }
 
 // Open waits for the banner.
@@ -111,6 +114,7 @@ func (s *session) event(ev smtp.ClientEvent) bool {
 	switch ev {
 	case smtp.ClientReady:
 		s.ready, s.backoff = true, 0
+		s.settled()
 		s.begin()
 	case smtp.ClientMail:
 		if reply.Code/100 != 2 {
@@ -300,6 +304,7 @@ func (s *session) Closed(_ *loop.Conn, err error) {
 		s.lane.open.Add(-1)
 	}
 	s.conn, s.rest = nil, nil
+	s.settled()
 	s.leaveIdle()
 	if s.count > 0 {
 		s.lane.lost.Add(uint64(s.count))
@@ -322,6 +327,14 @@ func (s *session) Closed(_ *loop.Conn, err error) {
 		}
 		s.backoff = min(max(2*s.backoff, backoffMin), backoffMax)
 		s.lane.loop.After(s.backoff, &s.timer)
+	}
+}
+
+// settled lets the next connection be opened when this one is up, or has failed, for the first time. Only where they wait for each other.
+func (s *session) settled() {
+	if s.gen.opts.Hold && !s.passed {
+		s.passed = true
+		s.gen.dialNext()
 	}
 }
 

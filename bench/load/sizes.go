@@ -2,6 +2,7 @@ package load
 
 import (
 	"fmt"
+	"net/netip"
 	"strconv"
 	"strings"
 )
@@ -135,4 +136,29 @@ func MadeUpDomains(n int) Domains {
 		d[i] = "d" + strconv.Itoa(i) + ".rcpt.bench.mailrace"
 	}
 	return d
+}
+
+// Addresses are IP addresses. As a flag they read "127.0.0.2,127.0.0.3".
+type Addresses []netip.Addr
+
+func (a Addresses) String() string {
+	parts := make([]string, len(a))
+	for i, address := range a {
+		parts[i] = address.String()
+	}
+	return strings.Join(parts, ",")
+}
+
+// Set reads a list; it replaces the addresses that were there.
+func (a *Addresses) Set(text string) error {
+	var list Addresses
+	for part := range strings.SplitSeq(text, ",") {
+		address, err := netip.ParseAddr(strings.TrimSpace(part))
+		if err != nil {
+			return err
+		}
+		list = append(list, address)
+	}
+	*a = list
+	return nil
 }

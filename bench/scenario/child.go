@@ -182,14 +182,64 @@ func runLoad(ctx context.Context, program []string, o load.Options) (load.Report
 	return r, nil
 }
 
-// sinkChild is a sink that reports all the time.
-type sinkChild struct {
+// reporter is a child that prints reports all the time, one JSON object a line.
+type reporter[T any] struct {
 	*child
-	address string
 
 	mu     sync.Mutex
-	latest sink.Report
+	latest T
 	fresh  chan struct{} // closed with each report, and made anew
+}
+
+// startReporter runs the program and waits for its first report.
+func startReporter[T any](ctx context.Context, name string, program, args []string) (*reporter[T], error) {
+	r := &reporter[T]{fresh: make(chan struct{})}
+	_, fresh := r.report()
+	var err error
+	if r.child, err = start(name, program, args, r.read); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	select {
+	case <-fresh:
+	case <-r.exited:
+		return nil, r.failure(fmt.Errorf("ended at start: %w", orError(r.err)))
+	case <-ctx.Done():
+		r.stop()
+		return nil, r.failure(ctx.Err())
+	}
+	return r, nil
+}
+
+// read takes the reports.
+func (r *reporter[T]) read(from io.Reader) {
+	dec := json.NewDecoder(from)
+	for {
+		var report T
+		if dec.Decode(&report) != nil {
+			io.Copy(io.Discard, from)
+			return
+		}
+		r.mu.Lock()
+		r.latest = report
+		close(r.fresh)
+		r.fresh = make(chan struct{})
+		r.mu.Unlock()
+	}
+}
+
+// report returns the latest report, and a channel that is closed when there is a newer one.
+func (r *reporter[T]) report() (T, <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.latest, r.fresh
+}
+
+// sinkChild is a sink that reports all the time.
+type sinkChild struct {
+	*reporter[sink.Report]
+	address string
 }
 
 // sinkInterval is how often the sink reports; it bounds how late the bench learns that all has arrived.
@@ -197,49 +247,12 @@ const sinkInterval = 50 * time.Millisecond
 
 func startSink(ctx context.Context, program []string, o sink.Options) (*sinkChild, error) {
 	o.Interval = sinkInterval
-	s := &sinkChild{fresh: make(chan struct{})}
-	var err error
-	if s.child, err = start("sink", program, append([]string{"sink", "--json"}, o.Args()...), s.read); err != nil {
+	r, err := startReporter[sink.Report](ctx, "sink", program, append([]string{"sink", "--json"}, o.Args()...))
+	if err != nil {
 		return nil, err
 	}
-	_, fresh := s.report()
-	ctx, cancel := context.WithTimeout(ctx, startLimit)
-	defer cancel()
-	select {
-	case <-fresh:
-	case <-s.exited:
-		return nil, s.failure(fmt.Errorf("ended at start: %w", orError(s.err)))
-	case <-ctx.Done():
-		s.stop()
-		return nil, s.failure(ctx.Err())
-	}
-	r, _ := s.report()
-	s.address = r.Address
-	return s, nil
-}
-
-// read takes the reports, one JSON object a line.
-func (s *sinkChild) read(r io.Reader) {
-	dec := json.NewDecoder(r)
-	for {
-		var report sink.Report
-		if dec.Decode(&report) != nil {
-			io.Copy(io.Discard, r)
-			return
-		}
-		s.mu.Lock()
-		s.latest = report
-		close(s.fresh)
-		s.fresh = make(chan struct{})
-		s.mu.Unlock()
-	}
-}
-
-// report returns the latest report, and a channel that is closed when there is a newer one.
-func (s *sinkChild) report() (sink.Report, <-chan struct{}) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.latest, s.fresh
+	first, _ := r.report()
+	return &sinkChild{reporter: r, address: first.Address}, nil
 }
 
 // writeConfig writes the configuration of a target into dir.

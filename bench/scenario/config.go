@@ -5,6 +5,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // nullSpool is the spool path that stands for a store which keeps nothing.
@@ -19,6 +20,11 @@ type configuration struct {
 	route  string
 	chain  string // PEM files of a certificate and its key, or ""
 	key    string
+
+	connections int           // that may be open; 0 = the MTA's default
+	command     time.Duration // deadlines, where they are not the MTA's defaults: for a command line, for a handshake,
+	handshake   time.Duration
+	window      time.Duration // and how far content may fall behind the minimum rate
 }
 
 // text writes the configuration; numbers that are 0 in the options are left to the MTA's defaults.
@@ -49,14 +55,21 @@ func (c configuration) text(o *Options) string {
 		largest = max(largest, z.Octets)
 	}
 	fmt.Fprintf(&b, "# Written by mailrace bench.\n%s\n", str("hostname", "mta.bench.mailrace"))
-	section("[engine]", number("loops", o.Loops), str("memory", o.Memory))
+	lasts := func(key string, d time.Duration) string {
+		if d == 0 {
+			return ""
+		}
+		return str(key, fmt.Sprintf("%dms", d.Milliseconds()))
+	}
+	section("[engine]", number("loops", o.Loops), str("memory", o.Memory), number("max_connections", c.connections))
 	section("[[listener]]", str("address", c.listen), str("mode", "mx"), `relay_from = ["127.0.0.0/8"]`)
 	if c.chain != "" {
-		section("[tls]", fmt.Sprintf("certificates = [{ chain = %q, key = %q }]", c.chain, c.key))
+		section("[tls]", fmt.Sprintf("certificates = [{ chain = %q, key = %q }]", c.chain, c.key), lasts("handshake_timeout", c.handshake))
 	}
 	section("[spool]", str("path", c.spool), number("shards", o.Shards), fmt.Sprintf("sync = %t", !o.NoSync))
 	section("[[route]]", `domains = ["*"]`, str("to", c.route), number("connections", o.Egress))
-	section("[limits]", number("message_size", 2*largest+1<<20), number("recipients", max(1000, o.Recipients)))
+	section("[limits]", number("message_size", 2*largest+1<<20), number("recipients", max(1000, o.Recipients)),
+		lasts("command_timeout", c.command), lasts("rate_window", c.window))
 	section("[admin]", str("address", c.admin))
 	section("[events]", str("path", c.events))
 	section("[log]", str("level", "warn"))

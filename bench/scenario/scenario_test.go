@@ -81,6 +81,10 @@ func serveMain(ctx context.Context, args []string) error {
 		Admin    struct{ Address string }
 		Spool    struct{ Path string }
 		TLS      struct{ Certificates []struct{ Chain, Key string } }
+		Limits   struct {
+			CommandTimeout string `toml:"command_timeout"`
+			RateWindow     string `toml:"rate_window"`
+		}
 	}
 	if err := toml.Unmarshal(text, &cfg); err != nil {
 		return err
@@ -94,6 +98,8 @@ func serveMain(ctx context.Context, args []string) error {
 			fmt.Fprintf(w, "mailrace_spool_syncs_total{shard=\"0\"} %d\n", messages.Load()/4)
 		}
 	})
+	command, _ := time.ParseDuration(cfg.Limits.CommandTimeout)
+	window, _ := time.ParseDuration(cfg.Limits.RateWindow)
 	go http.ListenAndServe(cfg.Admin.Address, nil)
 	l, err := net.Listen("tcp", cfg.Listener[0].Address)
 	if err != nil {
@@ -115,7 +121,10 @@ func serveMain(ctx context.Context, args []string) error {
 			if err != nil {
 				return
 			}
-			go session(c, secure, func(rcpts []string, content []byte) {
+			if command > 0 {
+				c.SetReadDeadline(time.Now().Add(command))
+			}
+			go session(c, secure, window, func(rcpts []string, content []byte) {
 				if n := messages.Add(1); relays && !(loses && n%10 == 0) {
 					if err := netsmtp.SendMail(host, nil, "a@b.example", rcpts, content); err != nil {
 						panic(err)
@@ -128,7 +137,7 @@ func serveMain(ctx context.Context, args []string) error {
 	return l.Close()
 }
 
-func session(c net.Conn, secure *tls.Config, message func([]string, []byte)) {
+func session(c net.Conn, secure *tls.Config, window time.Duration, message func([]string, []byte)) {
 	defer c.Close()
 	var s smtp.Server
 	s.Init(&smtp.ServerConfig{Hostname: "test.example", StartTLS: secure != nil})
@@ -156,13 +165,24 @@ func session(c net.Conn, secure *tls.Config, message func([]string, []byte)) {
 				rcpts = append(rcpts, string(s.Rcpt().Path))
 			case smtp.Content:
 				content = append(content, s.Content()...)
+			case smtp.Data:
+				if window > 0 {
+					c.SetReadDeadline(time.Now().Add(window))
+				}
 			case smtp.EndOfData:
 				message(rcpts, content)
 			case smtp.StartTLS:
 				s.Accept()
 				c.Write(s.Pending())
 				s.Flushed()
+				if window > 0 {
+					c.SetReadDeadline(time.Now().Add(window))
+				}
 				c = tls.Server(c, secure)
+				if err := c.(*tls.Conn).Handshake(); err != nil {
+					return
+				}
+				c.SetReadDeadline(time.Time{})
 				s.Secured()
 			case smtp.Quit, smtp.Close:
 				c.Write(s.Pending())

@@ -76,9 +76,44 @@ func benchCommand() *cobra.Command {
 	c.AddCommand(
 		scenarioCommand(scenario.Accept, "Measure durable acceptance: mail is discarded once it is on stable storage"),
 		scenarioCommand(scenario.Relay, "Measure relaying: mail is made durable and delivered to a sink"),
+		idleCommand(),
 		dialogsCommand(),
 	)
 	return c
+}
+
+func idleCommand() *cobra.Command {
+	var o scenario.IdleOptions
+	c := &cobra.Command{
+		Use:   "idle",
+		Short: "Measure what idle connections cost: memory, and what they take away from a sender",
+		Long: `Measure what idle connections cost a node: bytes of resident memory for each, and the rate of a sender beside them against the rate at a
+node without. At the end slow clients, which send an octet now and then, must be gone at their deadlines.
+
+The idle connections come from several loopback addresses, and both ends are processes of their own. Where a process may not open enough files
+they are spread over several nodes. The exit status is 1 if they cost more than the limit, some were lost, or slow clients stayed.`,
+		Example: `  mailrace bench idle
+  mailrace bench idle --tls --connections 20000 --json`,
+		Args: cobra.NoArgs,
+	}
+	out := addOutput(c, "print the report as JSON")
+	c.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+		if o.Program, err = thisProgram(); err != nil {
+			return err
+		}
+		return scenario.IdleCommand(cmd.Context(), o, out())
+	}
+	addFlags(c, o.BindFlags)
+	return c
+}
+
+// thisProgram is the command that the scenarios run as nodes, generators and sinks.
+func thisProgram() ([]string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("finding this program: %w", err)
+	}
+	return []string{self}, nil
 }
 
 func dialogsCommand() *cobra.Command {
@@ -112,12 +147,10 @@ round measures the node once more under TLS 1.3, by STARTTLS, and the ratio to t
 		Args: cobra.NoArgs,
 	}
 	out := addOutput(c, "print the report as JSON")
-	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		self, err := os.Executable()
-		if err != nil {
-			return fmt.Errorf("finding this program: %w", err)
+	c.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+		if o.Program, err = thisProgram(); err != nil {
+			return err
 		}
-		o.Program = []string{self}
 		return scenario.Command(cmd.Context(), kind, o, out())
 	}
 	addFlags(c, func(fs *flag.FlagSet) { scenario.BindFlags(fs, &o) })

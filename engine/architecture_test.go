@@ -26,9 +26,10 @@ var folders = []string{"bench", "bin", "cmd", "engine", "proto", "router", "spoo
 // rooms says for each room which others it may import. A room is a folder with what is below it, up to the next room; it may always import
 // itself. The arrows point down.
 var rooms = map[string][]string{
-	"cmd":               {"bench", "engine", "engine/admin", "engine/auth", "engine/config", "engine/egress", "engine/event", "engine/ingress", "engine/inject", "engine/loop", "proto", "router", "spool"},
+	"cmd":               {"bench", "engine", "engine/acme", "engine/admin", "engine/auth", "engine/config", "engine/egress", "engine/event", "engine/ingress", "engine/inject", "engine/loop", "proto", "router", "spool"},
 	"bench":             {"engine/loop", "proto"},
-	"engine":            {"engine/admin", "engine/auth", "engine/config", "engine/egress", "engine/event", "engine/ingress", "engine/inject", "engine/loop", "engine/recipients", "proto", "router", "spool"},
+	"engine":            {"engine/acme", "engine/admin", "engine/auth", "engine/config", "engine/egress", "engine/event", "engine/ingress", "engine/inject", "engine/loop", "engine/recipients", "proto", "router", "spool"},
+	"engine/acme":       {},
 	"engine/admin":      {"engine/auth", "engine/event", "proto", "router", "spool"},
 	"engine/auth":       {"proto"},
 	"engine/config":     {"proto"},
@@ -45,20 +46,24 @@ var rooms = map[string][]string{
 
 // doors are the modules that only one room may know.
 var doors = map[string]string{
-	"github.com/panjf2000/gnet":      "engine/loop",
-	"github.com/cockroachdb/pebble":  "spool",
-	"github.com/miekg/dns":           "router/mx",
-	"github.com/pelletier/go-toml":   "engine/config",
-	"github.com/spf13/cobra":         "cmd",
-	"github.com/xdg-go/scram":        "engine/auth",
-	"github.com/golang-jwt/jwt":      "engine/auth",
-	"github.com/MicahParks/keyfunc":  "engine/auth",
-	"golang.org/x/crypto/argon2":     "engine/auth",
-	"golang.org/x/crypto/bcrypt":     "engine/auth",
-	"github.com/emersion/go-smtp":    "cmd",
-	"github.com/emersion/go-sasl":    "cmd",
-	"github.com/emersion/go-message": "engine/inject",
-	"github.com/pires/go-proxyproto": "engine/ingress",
+	"github.com/panjf2000/gnet":        "engine/loop",
+	"github.com/caddyserver/certmagic": "engine/acme",
+	"github.com/mholt/acmez":           "engine/acme",
+	"go.uber.org/zap":                  "engine/acme",
+	"github.com/letsencrypt/pebble":    "engine",
+	"github.com/cockroachdb/pebble":    "spool",
+	"github.com/miekg/dns":             "router/mx",
+	"github.com/pelletier/go-toml":     "engine/config",
+	"github.com/spf13/cobra":           "cmd",
+	"github.com/xdg-go/scram":          "engine/auth",
+	"github.com/golang-jwt/jwt":        "engine/auth",
+	"github.com/MicahParks/keyfunc":    "engine/auth",
+	"golang.org/x/crypto/argon2":       "engine/auth",
+	"golang.org/x/crypto/bcrypt":       "engine/auth",
+	"github.com/emersion/go-smtp":      "cmd",
+	"github.com/emersion/go-sasl":      "cmd",
+	"github.com/emersion/go-message":   "engine/inject",
+	"github.com/pires/go-proxyproto":   "engine/ingress",
 }
 
 // open are the doors that stand open to tests: their name servers and the files that they read.

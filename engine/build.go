@@ -37,11 +37,9 @@ func (n *Node) openLoops() (err error) {
 	if err != nil {
 		return err
 	}
-	var pairs *certificates
-	if len(c.TLS.Certificates) > 0 {
-		if pairs, err = newCertificates(c.TLS.Certificates, n.log); err != nil {
-			return err
-		}
+	pairs, err := n.openCertificates()
+	if err != nil {
+		return err
 	}
 	listeners := make([]loop.Listener, len(c.Listeners))
 	for i, l := range c.Listeners {
@@ -83,6 +81,7 @@ func (n *Node) openLoops() (err error) {
 			if d.TLS, err = n.doorTLS(d, pairs, l.RelayCertificates); err != nil {
 				return err
 			}
+			d.TLSReady = pairs.ready
 		}
 	}
 	n.group, err = loop.Start(loop.Options{

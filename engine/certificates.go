@@ -3,30 +3,37 @@ package engine
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"mailrace/engine/acme"
 	"mailrace/engine/config"
 )
 
 // lookAgain is how often, at most, the files of certificates are looked at.
 const lookAgain = time.Second
 
-// certificates are the pairs of [tls] in use. A handshake that comes a second or more after the last look has the files looked at; when one
+// certificates are the pairs of [tls] in use, and those that ACME has got. A handshake that comes a second or more after the last look has the files looked at; when one
 // has changed, all are read again. What cannot be used is logged, and the old certificates stay. Handshakes call it on their own goroutines.
 type certificates struct {
 	log   *slog.Logger
 	pairs []config.Certificate
+	renew func() []tls.Certificate // what ACME has now; nil = nothing. Set before the first handshake
 	now   func() time.Time
-	inUse atomic.Pointer[[]tls.Certificate]
+	inUse atomic.Pointer[[]tls.Certificate] // those of files first
 
 	mu     sync.Mutex // of whoever looks; the others go on with what is in use
 	looked time.Time
 	stamps []stamp // of chain and key of each pair, when they were last read
+
+	join        sync.Mutex // of what follows
+	files, acme []tls.Certificate
 }
 
 // stamp tells versions of a file apart.
@@ -43,6 +50,21 @@ func newCertificates(pairs []config.Certificate, log *slog.Logger) (*certificate
 	}
 	return c, nil
 }
+
+// ready says whether there is a certificate. Once there is, there always will be.
+func (c *certificates) ready() bool { return len(*c.inUse.Load()) > 0 }
+
+// take takes certificates into use, of files or of ACME.
+func (c *certificates) take(place *[]tls.Certificate, list []tls.Certificate) {
+	c.join.Lock()
+	defer c.join.Unlock()
+	*place = list
+	all := slices.Concat(c.files, c.acme)
+	c.inUse.Store(&all)
+}
+
+// obtained takes into use what ACME has got.
+func (c *certificates) obtained(list []tls.Certificate) { c.take(&c.acme, list) }
 
 func (c *certificates) stat() []stamp {
 	stamps := make([]stamp, 0, 2*len(c.pairs))
@@ -68,11 +90,11 @@ func (c *certificates) read() error {
 		}
 		list[i] = pair
 	}
-	c.inUse.Store(&list)
+	c.take(&c.files, list)
 	return nil
 }
 
-// look reads the files again if it is time to look and one has changed.
+// look reads the files again if it is time to look and one has changed, and asks ACME for what it has now.
 func (c *certificates) look() {
 	if !c.mu.TryLock() {
 		return
@@ -83,6 +105,9 @@ func (c *certificates) look() {
 		return
 	}
 	c.looked = now
+	if c.renew != nil {
+		c.obtained(c.renew())
+	}
 	stamps := c.stat()
 	for i := range stamps {
 		if stamps[i] == c.stamps[i] {
@@ -107,7 +132,53 @@ func (c *certificates) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 			return &list[i], nil
 		}
 	}
+	if len(list) == 0 {
+		return nil, errNoCertificate
+	}
 	return &list[0], nil
+}
+
+// errNoCertificate ends the handshakes that come before ACME has got its first certificate, where TLS is from the start.
+var errNoCertificate = errors.New("there is no certificate yet")
+
+// earliest is when the first of the certificates in use ends, in Unix seconds; 0 without any.
+func (c *certificates) earliest() (end int64) {
+	for _, cert := range *c.inUse.Load() {
+		if at := cert.Leaf.NotAfter.Unix(); end == 0 || at < end {
+			end = at
+		}
+	}
+	return end
+}
+
+// openCertificates reads the files of [tls], and begins to get what [tls.acme] asks for; nil where TLS is not configured.
+func (n *Node) openCertificates() (*certificates, error) {
+	c := &n.cfg.TLS
+	if !c.Secure() {
+		return nil, nil
+	}
+	pairs, err := newCertificates(c.Certificates, n.log)
+	if err != nil {
+		return nil, err
+	}
+	if a := &c.ACME; len(a.Domains) > 0 {
+		roots, err := a.DirectoryRoots()
+		if err != nil {
+			return nil, fmt.Errorf("acme: %w", err)
+		}
+		if n.acme, err = acme.Start(acme.Options{
+			Domains: a.Domains, Email: a.Email, Directory: a.Directory, Roots: roots, Storage: a.Storage, HTTP: a.HTTP, TLSALPN: a.TLSALPN,
+			KeyID: a.EABKeyID, MACKey: a.EABKey, Changed: pairs.obtained, Stats: acme.NewStats(n.metrics), Log: n.log,
+		}); err != nil {
+			return nil, err
+		}
+		pairs.renew = n.acme.Certificates
+	}
+	n.metrics.NewGauge("mailrace_tls_certificate_expiry_timestamp_seconds", func() float64 {
+		pairs.look()
+		return float64(pairs.earliest())
+	})
+	return pairs, nil
 }
 
 // suites are those of TLS 1.2 that are offered: with forward secrecy, and none with CBC. RFC 9325 §4.2

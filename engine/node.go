@@ -21,6 +21,7 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 
+	"mailrace/engine/acme"
 	"mailrace/engine/admin"
 	"mailrace/engine/auth"
 	"mailrace/engine/config"
@@ -55,6 +56,7 @@ type Node struct {
 	readers    *readers
 	auth       *auth.Authority // nil without users
 	admin      *admin.Server
+	acme       *acme.Manager // nil = none
 	metrics    *metrics.Set
 	stats      *stats
 	turn       atomic.Uint32
@@ -309,6 +311,9 @@ func (n *Node) close() error {
 	}
 	if n.group != nil {
 		errs = append(errs, n.group.Close())
+	}
+	if n.acme != nil {
+		n.acme.Close()
 	}
 	if n.readers != nil {
 		n.readers.close()

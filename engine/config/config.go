@@ -82,6 +82,32 @@ type TLS struct {
 	MinVersion       string        // "1.2" or "1.3"
 	HandshakeTimeout time.Duration // for a whole handshake
 	ClientCA         string        // PEM file: who issues the client certificates of Listener.RelayCertificates; "" = nobody. Read at start
+	ACME             ACME
+}
+
+// ACME is where further certificates are got from, and renewed. RFC 8555
+type ACME struct {
+	Domains     []string // lower-case names, each of which gets a certificate of its own; none = ACME is off
+	Email       string   // where the server's operators reach ours; "" = nowhere
+	Directory   string   // https URL of the server's directory
+	DirectoryCA string   // PEM file: who issued the server's own certificate; "" = those that the system trusts. Read at start
+	Storage     string   // directory of keys and certificates, relative to the working directory; created when missing
+	HTTP        string   // host:port that http-01 is answered at; "" = it is not
+	TLSALPN     string   // host:port that tls-alpn-01 is answered at; "" = it is not
+	Agree       bool     // to the server's terms: without, nothing is asked for
+	EABKeyID    string   // external account binding, with EABKey
+	EABKey      string   // base64url
+}
+
+// Secure says whether there are certificates, or will be.
+func (t *TLS) Secure() bool { return len(t.Certificates) > 0 || len(t.ACME.Domains) > 0 }
+
+// DirectoryRoots reads DirectoryCA; nil without one.
+func (a *ACME) DirectoryRoots() (*x509.CertPool, error) {
+	if a.DirectoryCA == "" {
+		return nil, nil
+	}
+	return readPool(a.DirectoryCA)
 }
 
 // ClientCAs reads ClientCA.
@@ -298,7 +324,10 @@ type Log struct {
 func Default() *Config {
 	return &Config{
 		Engine: Engine{Memory: 1 << 30, MaxConnections: 20_000, DrainTimeout: 30 * time.Second},
-		TLS:    TLS{MinVersion: "1.2", HandshakeTimeout: 30 * time.Second},
+		TLS: TLS{
+			MinVersion: "1.2", HandshakeTimeout: 30 * time.Second,
+			ACME: ACME{Directory: "https://acme-v02.api.letsencrypt.org/directory", Storage: "acme"},
+		},
 		Auth: Auth{
 			Queue: 256, Cache: 5 * time.Minute, Failures: 20, FailureWindow: 10 * time.Minute, FailureDelay: time.Second,
 			OAuth: OAuth{Claim: "email", Timeout: 10 * time.Second},

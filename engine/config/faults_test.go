@@ -61,6 +61,28 @@ var faults = []struct{ toml, want string }{
 		`m.toml:10:7: egress.tls: "required" is not known: want opportunistic, off` + "\n" +
 		`m.toml:11:6: egress.ca: open /nowhere/ca.pem: no such file or directory`},
 
+	// ACME
+	{"+[tls.acme]\ndomains = ['Mail.example.com']\n", "" +
+		`m.toml:5:6: tls.acme.agree: the server's terms must be agreed to: want agree = true` + "\n" +
+		`m.toml:6:1: tls.acme.domains: nothing would answer for them: want http = ":80", or tls_alpn = ":443"`},
+	{"+[tls.acme]\nagree = true\nhttp = ':80'\ndomains = ['*.example.com', 'mail', 'a_b.example', 'x.example', 'x.example']\n", "" +
+		`m.toml:8:12: tls.acme.domains: "*.example.com": neither http-01 nor tls-alpn-01 proves a wildcard: want full names` + "\n" +
+		`m.toml:8:29: tls.acme.domains: "mail" is a short name: want a full one, as in "mail.example.com"` + "\n" +
+		`m.toml:8:37: tls.acme.domains: "a_b.example" is not a domain name: want a full name, as in "mail.example.com"` + "\n" +
+		`m.toml:8:65: tls.acme.domains: "x.example" stands there already: want it once`},
+	{"+[tls.acme]\nagree = true\ndomains = ['x.example']\nhttp = '127.0.0.1:0'\ntls_alpn = '443'\nemail = 'a b@x'\ndirectory = 'http://x'\n" +
+		"directory_ca = '/nowhere/ca.pem'\nstorage = ''\neab_key_id = 'x'\n", "" +
+		`m.toml:8:8: tls.acme.http: "127.0.0.1:0": the server must know the port: want one, as in ":80"` + "\n" +
+		`m.toml:9:12: tls.acme.tls_alpn: "443" is not an address: want host:port, as in "127.0.0.1:2525" or "[::1]:2525"` + "\n" +
+		`m.toml:10:9: tls.acme.email: "a b@x" is not an address: want one, as in "postmaster@example.com"` + "\n" +
+		`m.toml:11:13: tls.acme.directory: "http://x" is no https URL: want that of the server's directory` + "\n" +
+		`m.toml:12:16: tls.acme.directory_ca: open /nowhere/ca.pem: no such file or directory` + "\n" +
+		`m.toml:13:11: tls.acme.storage: empty: want a directory` + "\n" +
+		`m.toml:14:14: tls.acme.eab_key_id: an external account has both an id and a key: want eab_key_id and eab_key`},
+	{"+[tls.acme]\nagree = true\ndomains = ['x.example']\nhttp = '127.0.0.1:80'\ntls_alpn = ':443'\neab_key_id = 'x'\neab_key = '+/'\n", "" +
+		`m.toml:9:12: tls.acme.tls_alpn: ":443" is on another host than http: want the same` + "\n" +
+		`m.toml:11:11: tls.acme.eab_key: not in base64url without padding: want the key as the server's operators gave it`},
+
 	// host names and addresses
 	{"hostname = 'mail'\n[[listener]]\naddress='1.2.3.4:25'\nmode='mx'", `m.toml:1:12: hostname: "mail" is a short name: want the full one, as in "mail.example.com"`},
 	{"hostname = 'ma_il.example.com'\n[[listener]]\naddress='1.2.3.4:25'\nmode='mx'", `m.toml:1:12: hostname: "ma_il.example.com" is not a domain name: want the full name of this node, as in "mail.example.com"`},

@@ -54,6 +54,18 @@ func schema(c *Config) []field {
 			{"min_version", text(&c.TLS.MinVersion)},
 			{"client_ca", text(&c.TLS.ClientCA)},
 			{"handshake_timeout", duration(&c.TLS.HandshakeTimeout)},
+			{"acme", table([]field{
+				{"domains", list(&c.TLS.ACME.Domains, lower)},
+				{"email", text(&c.TLS.ACME.Email)},
+				{"directory", text(&c.TLS.ACME.Directory)},
+				{"directory_ca", text(&c.TLS.ACME.DirectoryCA)},
+				{"storage", text(&c.TLS.ACME.Storage)},
+				{"http", text(&c.TLS.ACME.HTTP)},
+				{"tls_alpn", text(&c.TLS.ACME.TLSALPN)},
+				{"agree", boolean(&c.TLS.ACME.Agree)},
+				{"eab_key_id", text(&c.TLS.ACME.EABKeyID)},
+				{"eab_key", text(&c.TLS.ACME.EABKey)},
+			})},
 		})},
 		{"auth", table(authFields(&c.Auth))},
 		{"spool", table([]field{

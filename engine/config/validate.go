@@ -119,7 +119,7 @@ func (k *checker) listeners(c *Config) {
 		case "":
 			k.complain(key+".mode", `missing: want "mx", "submission" or "submissions"`)
 		case ModeSubmissions:
-			if len(c.TLS.Certificates) == 0 {
+			if !c.TLS.Secure() {
 				k.complain(key+".mode", `"submissions" begins with TLS: want certificates in [tls]`)
 			}
 		default:
@@ -142,7 +142,7 @@ func (k *checker) relayCertificates(key string, l *Listener, t *TLS) {
 	case len(l.RelayCertificates) == 0:
 	case t.ClientCA == "":
 		k.complain(key, "nobody issues such certificates: want client_ca in [tls]")
-	case len(t.Certificates) == 0 || l.Mode != ModeSubmissions && !l.StartTLS:
+	case !t.Secure() || l.Mode != ModeSubmissions && !l.StartTLS:
 		k.complain(key, "there is no TLS here: want certificates in [tls], and starttls = true")
 	}
 }
@@ -169,6 +169,7 @@ func (k *checker) tls(t *TLS) {
 			k.complain("tls.client_ca", "%v", err)
 		}
 	}
+	k.acme(&t.ACME)
 	k.oneOf("tls.min_version", t.MinVersion, "1.2", "1.3")
 	k.lasts("tls.handshake_timeout", t.HandshakeTimeout, time.Second, 10*time.Minute)
 }

@@ -34,6 +34,7 @@ type Store interface {
 type Door struct {
 	SMTP              *smtp.ServerConfig
 	TLS               *tls.Config     // of this door alone, as its session tickets are; nil = none. SMTP says whether STARTTLS is offered
+	TLSReady          func() bool     // whether TLS can be had now: until then STARTTLS is not offered. Any loop calls it; nil = always
 	TLSFirst          bool            // sessions begin with TLS: RFC 8314 §3.3
 	RelayFrom         []netip.Prefix  // clients that may relay anywhere
 	RelayDomains      *Domains        // recipients that anybody may send to; nil = none

@@ -22,6 +22,7 @@ func (s *session) offer() (o smtp.Offer) {
 	if hold := s.door.Terms.HoldMax; hold >= time.Second && (s.relay || s.door.Terms.Submission) { // RFC 4865 §4.2
 		o.HoldMax, o.HoldUntil = int64(hold/time.Second), s.conn.Loop().Now().Add(hold).Unix()
 	}
+	o.NoStartTLS = s.door.TLSReady != nil && !s.door.TLSReady()
 	return o
 }
 

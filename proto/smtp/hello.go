@@ -10,6 +10,7 @@ type Offer struct {
 	MaxMessages int   // messages of the session: MAILMAX of LIMITS; 0 = no limit. RFC 9422 §4.1
 	HoldMax     int64 // seconds for which a message may be held: FUTURERELEASE; 0 = it is not offered. RFC 4865
 	HoldUntil   int64 // until when a message may be held, Unix seconds
+	NoStartTLS  bool  // STARTTLS is not offered, although it is configured
 }
 
 // Offer sets what this client is offered beside what all are. It holds for MAIL from now on, and is announced with the next answer to EHLO.
@@ -26,7 +27,7 @@ func (s *Server) sayHello() {
 	}
 	s.say("250-", s.cfg.Hostname, "\r\n250-PIPELINING\r\n250-SIZE ")
 	s.out = strconv.AppendInt(s.out, s.maxSize(), 10)
-	if s.cfg.StartTLS && !s.secured {
+	if s.startTLS() && !s.secured {
 		s.say("\r\n250-STARTTLS")
 	}
 	if s.secured {

@@ -22,7 +22,7 @@ var helped = []struct{ verb, form string }{
 func (s *Server) serves(verb string) bool {
 	switch verb {
 	case "STARTTLS":
-		return s.cfg.StartTLS && !s.secured
+		return s.startTLS() && !s.secured
 	case "AUTH":
 		return len(s.mechanisms()) > 0
 	case "XCLIENT":

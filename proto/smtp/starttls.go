@@ -6,7 +6,7 @@ func (s *Server) commandStartTLS(args []byte) Event {
 	switch {
 	case s.secured:
 		return s.fail(replyNotNow)
-	case !s.cfg.StartTLS:
+	case !s.startTLS():
 		return s.fail(replyNotServed)
 	case len(args) > 0:
 		return s.fail(replyNoArgument)
@@ -32,3 +32,6 @@ func (s *Server) Secured() {
 		s.phase = phaseCommand
 	}
 }
+
+// startTLS reports whether this client may say STARTTLS.
+func (s *Server) startTLS() bool { return s.cfg.StartTLS && !s.offer.NoStartTLS }

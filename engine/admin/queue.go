@@ -40,6 +40,9 @@ type Message struct {
 	User       string      `json:"user,omitempty"`
 	Tenant     string      `json:"tenant,omitempty"`
 	Campaign   string      `json:"campaign,omitempty"`
+	Release    time.Time   `json:"release,omitzero"`  // not to be delivered before
+	Deadline   time.Time   `json:"deadline,omitzero"` // to be delivered until
+	Priority   int         `json:"priority,omitempty"`
 	Recipients []Recipient `json:"recipients"`
 }
 
@@ -66,13 +69,25 @@ func List(f Filter, scan func(fn func(*message.Message) bool) error) (Queue, err
 			return false
 		}
 		recipients += len(rs)
-		q.Messages = append(q.Messages, Message{
+		listed := Message{
 			ID: m.ID.String(), Arrived: m.Arrival().UTC(), Sender: m.From, Size: m.Size, Recipients: rs,
 			User: m.User, Tenant: m.Tenant, Campaign: m.Campaign,
-		})
+		}
+		if w := m.Wishes; w != nil {
+			listed.Release, listed.Deadline, listed.Priority = moment(w.Release), moment(w.Deadline), int(w.Priority)
+		}
+		q.Messages = append(q.Messages, listed)
 		return true
 	})
 	return q, err
+}
+
+// moment is the time of Unix nanoseconds; 0 is none.
+func moment(ns int64) (t time.Time) {
+	if ns != 0 {
+		t = time.Unix(0, ns).UTC()
+	}
+	return t
 }
 
 func (f *Filter) pick(m *message.Message) []Recipient {
@@ -83,8 +98,8 @@ func (f *Filter) pick(m *message.Message) []Recipient {
 			continue
 		}
 		out := Recipient{Address: r.Address, State: r.State.String(), Attempts: int(r.Attempts), Reply: r.Reply}
-		if r.Due != 0 && !r.State.Settled() {
-			out.Due = time.Unix(0, r.Due).UTC()
+		if !r.State.Settled() {
+			out.Due = moment(r.Due)
 		}
 		rs = append(rs, out)
 	}

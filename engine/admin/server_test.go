@@ -125,6 +125,26 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// TestQueueOfWishes shows what senders asked for the delivery.
+func TestQueueOfWishes(t *testing.T) {
+	messages := sample(2)
+	at := messages[0].Arrived
+	messages[0].Tenant, messages[0].Wishes = "shop", &message.Wishes{Release: at + 1e9, Deadline: at + 2e9, ByMode: message.ByReturn, Priority: -3}
+	q, err := List(Filter{Limit: 10}, scanOf(messages))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := json.Marshal(q)
+	if want := `"tenant":"shop","release":"2026-03-04T05:06:08Z","deadline":"2026-03-04T05:06:09Z","priority":-3,"recipients":[`; err != nil || strings.Count(string(got), want) != 1 {
+		t.Errorf("%s, %v, want once %s", got, err, want)
+	}
+	for _, key := range []string{"release", "deadline", "priority"} {
+		if strings.Count(string(got), key) != 1 {
+			t.Errorf("%s, want %s once", got, key)
+		}
+	}
+}
+
 func TestQueueFilters(t *testing.T) {
 	s := start(t, Options{Scan: scanOf(sample(150))})
 	for _, c := range []struct {

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"testing"
 
+	"mailrace/engine/auth"
 	"mailrace/engine/config"
 )
 
@@ -57,6 +58,48 @@ func TestHeadersOnTheWay(t *testing.T) {
 		}
 		if !found {
 			t.Errorf("listener %d: no record of its reception", listener)
+		}
+	}
+}
+
+// TestCheckFrom holds From against the addresses of the user who submits, where the listener says so.
+func TestCheckFrom(t *testing.T) {
+	t.Parallel()
+	c := withUsers(t)
+	hash, err := auth.HashPassword("right")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addUser(t, c, config.User{Name: "alice", Password: hash, Tenant: "acme", Senders: []string{"alice@sender.example", "*@team.example"}})
+	c.Listeners[2].CheckFrom = true
+	c.Labels.Tenant = "X-Tenant"
+	r := start(t, c)
+	for listener, codes := range map[int]map[string]int{
+		1: {"boss@far.example": 250, "alice@sender.example": 250},
+		2: {"boss@far.example": 550, "alice@sender.example": 250, "\"boss@far.example\" <Alice@TEAM.example>": 250, "alice@sender.example, boss@far.example": 550, "boss@far.example <alice@sender.example>": 554},
+	} {
+		for from, code := range codes {
+			d, _ := r.dialTLS(listener, insecure(""))
+			d.say(loginAlice, 235)
+			d.say("MAIL FROM:<alice@sender.example>", 250)
+			d.say("RCPT TO:<a@far.example>", 250)
+			d.say("DATA", 354)
+			reply := d.say("From: "+from+"\r\nX-Tenant: other\r\n\r\nx\r\n.", code)
+			if code != 250 {
+				continue
+			}
+			id := queued(t, reply)
+			r.await("its record", func() bool {
+				for _, e := range r.records("reception") {
+					if e.ID == id && e.Tenant != "acme" {
+						t.Errorf("%s: tenant %q in place of that of the user", from, e.Tenant)
+					}
+					if e.ID == id {
+						return true
+					}
+				}
+				return false
+			})
 		}
 	}
 }

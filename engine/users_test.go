@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -79,13 +80,9 @@ func TestT4NotInClear(t *testing.T) {
 		d.say("MAIL FROM:<a@b.example>", 530)
 		d.say(loginAlice, 235)
 		id := d.mail("MAIL FROM:<a@b.example>", "Subject: x\r\n\r\nx\r\n", "r@far.example")
-		found := false
-		for _, e := range r.records("reception") {
-			found = found || e.ID == id && e.User == "alice" && e.Tenant == "acme"
-		}
-		if !found {
-			t.Errorf("%s: no record of %s names its user", mode, id)
-		}
+		r.await("a record that names the user", func() bool {
+			return slices.ContainsFunc(r.records("reception"), func(e record) bool { return e.ID == id && e.User == "alice" && e.Tenant == "acme" })
+		})
 	}
 }
 

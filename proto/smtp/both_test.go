@@ -19,8 +19,13 @@ func TestClientMeetsServer(t *testing.T) {
 		{from: "a@a.example", rcpts: []string{"postmaster"}, content: ""},
 		{from: "n@a.example", params: MailParams{Return: message.ReturnFull, EnvID: []byte("a+2Bb")}, rcpts: []string{"c@c", "d@d"},
 			notes: []RcptParams{{Notify: message.NotifyNever}, {Notify: message.NotifySuccess | message.NotifyDelay, Original: []byte("rfc822;x+3Dy@d")}}},
+		{from: "x@a.example", params: MailParams{Size: 9, Body: BodyBinary, Priority: -7}, rcpts: []string{"b@b.example"}, content: "x\r\n\r\n\x00\n\r."},
+		{from: "x@a.example", params: MailParams{Size: 6, Body: BodyBinary}, rcpts: []string{"refused@b.example"}, content: "RSET\r\n"},
+		{from: "x@a.example", params: MailParams{Size: 5, Body: BodyBinary}, rcpts: []string{"refused@b.example", "b@b.example"}, content: "end\r\n"},
+		{from: "x@a.example", params: MailParams{By: DeliverBy{Seconds: -3, Mode: message.ByNotify, Trace: true}}, rcpts: []string{"b@b.example"}, content: "by data\r\n"},
 	}
-	want := []string{`5 dots=false "one\r\n"`, `14 dots=true ".\r\n..\r\n\r\n.ü\r\n"`, `6 dots=false "spam\r\n"`, `0 dots=false ""`, `0 dots=false ""`}
+	want := []string{`5 dots=false "one\r\n"`, `14 dots=true ".\r\n..\r\n\r\n.ü\r\n"`, `6 dots=false "spam\r\n"`, `0 dots=false ""`, `0 dots=false ""`,
+		`9 dots=false "x\r\n\r\n\x00\n\r."`, `5 dots=false "end\r\n"`, `9 dots=false "by data\r\n"`}
 	for _, cut := range []func(int) int{whole, bytewise, randomly} {
 		r, c := newRemote(t, messages), newSession(t, hostileConfig)
 		toClient, toServer := 0, 0

@@ -119,6 +119,58 @@ func TestUserCommand(t *testing.T) {
 // authTraceHeader is our Received header on mail of a user under TLS.
 var authTraceHeader = regexp.MustCompile(`\AReceived: from \S+ \(\[127\.0\.0\.1\]\)\r?\n\tby mta\.test\.example with ESMTPSA id [0-9A-Z]{13}\r?\n`)
 
+// authTry is what a round of clients tries: with a password and a token that are right, or not.
+type authTry struct {
+	submission, submissions string // addresses
+	chain, file             string // the certificate, and the message
+	user, password, token   string
+	ok                      bool
+}
+
+// passwords are clients that log in with the password. Each sends a message.
+func (a *authTry) passwords(scripts map[string]string) (clients [][]string) {
+	host, port, _ := strings.Cut(a.submission, ":")
+	withTLS := exec.Command("perl", "-MNet::SSLeay", "-e", "1").Run() == nil // swaks
+	for _, mechanism := range []string{"PLAIN", "LOGIN"} {
+		clients = append(clients,
+			append(a.curl("smtp://"+a.submission, mechanism), "--ssl-reqd", "--user", a.user+":"+a.password),
+			[]string{"python3", scripts["py"], host, port, a.chain, a.file, mechanism, a.user, a.password}, a.node(scripts, mechanism))
+		if withTLS {
+			clients = append(clients, []string{"swaks", "--server", host, "--port", port, "--from", "s@example.com", "--to", "r@example.net", "--data", "@" + a.file,
+				"--suppress-data", "--tls", "--auth", mechanism, "--auth-user", a.user, "--auth-password", a.password})
+		}
+	}
+	for _, mechanism := range []string{"plain", "login", "scram-sha-256"} {
+		clients = append(clients, a.msmtp(mechanism, a.password))
+	}
+	return clients
+}
+
+// tokens are clients that log in with the token.
+func (a *authTry) tokens(scripts map[string]string) (clients [][]string) {
+	for _, mechanism := range []string{"XOAUTH2", "OAUTHBEARER"} {
+		clients = append(clients, append(a.curl("smtps://"+a.submissions, mechanism), "--user", a.user, "--oauth2-bearer", a.token),
+			a.msmtp(strings.ToLower(mechanism), a.token))
+	}
+	return append(clients, a.node(scripts, "XOAUTH2"))
+}
+
+func (a *authTry) curl(url, mechanism string) []string {
+	return []string{"curl", "--silent", "--show-error", url, "--cacert", a.chain, "--mail-from", "s@example.com", "--mail-rcpt", "r@example.net",
+		"--upload-file", a.file, "--login-options", "AUTH=" + mechanism}
+}
+
+func (a *authTry) msmtp(mechanism, secret string) []string {
+	_, port, _ := strings.Cut(a.submission, ":")
+	return []string{"sh", "-c", `exec msmtp --host=localhost --port=$0 --tls=on --tls-trust-file="$1" --from=s@example.com --auth=$3 --user=$4 --passwordeval="printf %s '$5'" ` +
+		`--set-date-header=off --set-msgid-header=off -- r@example.net <"$2"`, port, a.chain, a.file, mechanism, a.user, secret}
+}
+
+func (a *authTry) node(scripts map[string]string, mechanism string) []string {
+	_, port, _ := strings.Cut(a.submission, ":")
+	return []string{"env", "NODE_PATH=" + nodeModules(), "NODE_EXTRA_CA_CERTS=" + a.chain, "node", scripts["js"], "localhost", port, a.file, mechanism, a.user, a.password, a.token}
+}
+
 // TestAuthClients logs in with programs that people use, by every mechanism that they know, and with a wrong password.
 func TestAuthClients(t *testing.T) {
 	t.Parallel()
@@ -153,60 +205,32 @@ introspection = %q
 [limits.client]
 auth_failures = 0
 `, chain, key, users, idp.URL)), `relay_from = ["127.0.0.0/8"]`, "", 1))
-	host, port, _ := strings.Cut(n.others[0], ":")
 	content := "From: <s@example.com>\r\nTo: <r@example.net>\r\nSubject: a client\r\nDate: Sun, 22 Nov 2026 12:00:00 +0000\r\nMessage-ID: <a@example.com>\r\n\r\nHello,\r\n"
 	file := write(t, dir, "message.eml", content)
 	scripts := map[string]string{"py": write(t, dir, "auth.py", authPython), "js": write(t, dir, "auth.js", authNode)}
-	const user, secret = "alice@example.com", "pa ss+w\u00f6rd"
-	rounds := []struct {
-		password, token string
-		ok              bool
-	}{{secret, "t0ken", true}, {secret + "x", "t0kenx", false}}
 	sent := 0
-	for _, round := range rounds {
-		var clients [][]string
-		for _, mechanism := range []string{"PLAIN", "LOGIN"} {
-			clients = append(clients,
-				[]string{"curl", "--silent", "--show-error", "--ssl-reqd", "smtp://" + n.others[0], "--cacert", chain, "--mail-from", "s@example.com", "--mail-rcpt", "r@example.net",
-					"--upload-file", file, "--user", user + ":" + round.password, "--login-options", "AUTH=" + mechanism},
-				[]string{"python3", scripts["py"], host, port, chain, file, mechanism, user, round.password})
-			if exec.Command("perl", "-MNet::SSLeay", "-e", "1").Run() == nil {
-				clients = append(clients, []string{"swaks", "--server", host, "--port", port, "--from", "s@example.com", "--to", "r@example.net", "--data", "@" + file, "--suppress-data",
-					"--tls", "--auth", mechanism, "--auth-user", user, "--auth-password", round.password})
-			}
-		}
-		for _, mechanism := range []string{"XOAUTH2", "OAUTHBEARER"} {
-			clients = append(clients, []string{"curl", "--silent", "--show-error", "smtps://" + n.others[1], "--cacert", chain, "--mail-from", "s@example.com", "--mail-rcpt", "r@example.net",
-				"--upload-file", file, "--user", user, "--oauth2-bearer", round.token, "--login-options", "AUTH=" + mechanism})
-		}
-		for _, mechanism := range []string{"plain", "login", "scram-sha-256", "oauthbearer", "xoauth2"} {
-			password := round.password
-			if strings.Contains(mechanism, "oauth") || strings.Contains(mechanism, "xo") {
-				password = round.token
-			}
-			clients = append(clients, []string{"sh", "-c", `exec msmtp --host=$0 --port=$1 --tls=on --tls-trust-file="$2" --from=s@example.com --auth=$4 --user=$5 --passwordeval="printf %s '$6'" ` +
-				`--set-date-header=off --set-msgid-header=off -- r@example.net <"$3"`, "localhost", port, chain, file, mechanism, user, password})
-		}
-		for _, mechanism := range []string{"PLAIN", "LOGIN", "XOAUTH2"} {
-			clients = append(clients, []string{"env", "NODE_PATH=" + nodeModules(), "NODE_EXTRA_CA_CERTS=" + chain, "node", scripts["js"], "localhost", port, file, mechanism, user, round.password, round.token})
-		}
+	for _, round := range []authTry{
+		{n.others[0], n.others[1], chain, file, "alice@example.com", "pa ss+w\u00f6rd", "t0ken", true},
+		{n.others[0], n.others[1], chain, file, "alice@example.com", "pa ss+w\u00f6rdx", "t0kenx", false},
+	} {
+		clients := append(round.passwords(scripts), round.tokens(scripts)...)
 		for _, args := range clients {
 			out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
 			if (err == nil) != round.ok {
 				t.Errorf("%s: %v\n%s", strings.Join(args, " "), err, out)
 			}
 		}
-		for _, c := range []sasl.Client{
-			sasl.NewPlainClient("", user, round.password), sasl.NewLoginClient(user, round.password),
-			sasl.NewOAuthBearerClient(&sasl.OAuthBearerOptions{Username: user, Token: round.token, Host: "localhost", Port: 587}),
-		} {
-			clients = append(clients, nil)
-			if err := goAuthClient(n.others[1], c, content); (err == nil) != round.ok {
+		libraries := []sasl.Client{
+			sasl.NewPlainClient("", round.user, round.password), sasl.NewLoginClient(round.user, round.password),
+			sasl.NewOAuthBearerClient(&sasl.OAuthBearerOptions{Username: round.user, Token: round.token, Host: "localhost", Port: 465}),
+		}
+		for _, c := range libraries {
+			if err := goAuthClient(round.submissions, c, content); (err == nil) != round.ok {
 				t.Errorf("go-smtp with %T: %v", c, err)
 			}
 		}
 		if round.ok {
-			sent = len(clients)
+			sent = len(clients) + len(libraries)
 		}
 	}
 	n.awaitEmpty()

@@ -82,8 +82,9 @@ type Authority struct {
 	sweepAt  int
 	stamp    stamp // of the file, when it was last read
 
-	cancel context.CancelFunc
-	watch  sync.WaitGroup
+	closing atomic.Bool // nothing is hashed any more
+	cancel  context.CancelFunc
+	watch   sync.WaitGroup
 }
 
 type stats struct{ hashes, cached *metrics.Counter }
@@ -146,8 +147,9 @@ func New(o Options) (_ *Authority, err error) {
 	return a, nil
 }
 
-// Close ends the workers. What waits for them is still answered.
+// Close ends the workers. What waits for them is answered: not now.
 func (a *Authority) Close() {
+	a.closing.Store(true)
 	a.cancel()
 	a.watch.Wait()
 	a.hashes.close()
@@ -173,6 +175,9 @@ func (a *Authority) read() error {
 	a.table.Store(t)
 	a.cache.clear()
 	a.sweep()
+	if info := a.stamp.info; info != nil && info.Mode().Perm()&0o077 != 0 {
+		a.log.Warn("the file of users is open to others: want mode 0600", "file", a.o.File, "mode", info.Mode().Perm())
+	}
 	if n := len(t.list) - len(t.verifiers); n > 0 && a.serves(scramName) {
 		for _, e := range t.list {
 			if e.scram == nil {
@@ -341,6 +346,10 @@ func (a *Authority) judged(name string, at netip.Addr, err error) {
 
 // hash checks a password, on a worker.
 func (a *Authority) hash(t *table, key memoKey, name, password string) {
+	if now := a.now(); a.closing.Load() {
+		a.cache.settle(key, nil, ErrBusy, now, now)
+		return
+	}
 	e, h := t.find(name), hash(nil)
 	if e != nil {
 		h = e.hash

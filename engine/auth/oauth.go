@@ -18,6 +18,7 @@ import (
 
 	"github.com/MicahParks/keyfunc/v3"
 	"github.com/golang-jwt/jwt/v5"
+	"golang.org/x/time/rate"
 )
 
 // OAuth says who vouches for tokens: one of Introspection and JWKS is set.
@@ -37,6 +38,7 @@ type OAuth struct {
 const (
 	answerMax   = 256 << 10 // octets
 	keysRefresh = time.Hour
+	keysAgain   = time.Minute // at most, because of a key that is not known
 	clockSkew   = 30 * time.Second
 )
 
@@ -107,7 +109,8 @@ func newBearer(ctx context.Context, o *OAuth, log *slog.Logger) (*bearer, error)
 	anyhow := true // a node must start without its OAuth server, too
 	var err error
 	b.keys, err = keyfunc.NewDefaultOverrideCtx(ctx, []string{o.JWKS}, keyfunc.Override{
-		Client: b.client, HTTPTimeout: o.Timeout, RefreshInterval: keysRefresh, RateLimitWaitMax: o.Timeout, NoErrorReturnFirstHTTPReq: &anyhow,
+		Client: b.client, HTTPTimeout: o.Timeout, NoErrorReturnFirstHTTPReq: &anyhow,
+		RefreshInterval: keysRefresh, RefreshUnknownKID: rate.NewLimiter(rate.Every(keysAgain), 1), RateLimitWaitMax: o.Timeout,
 		RefreshErrorHandlerFunc: func(u string) func(context.Context, error) {
 			return func(_ context.Context, err error) {
 				log.Error("the keys of tokens cannot be read: those at hand stay in use", "url", u, "error", err)
@@ -208,6 +211,9 @@ func (b *bearer) verify(secret string, now time.Time) (principal, error) {
 	if _, err := jwt.ParseWithClaims(secret, claims, b.keys.KeyfuncCtx(ctx), options...); err != nil {
 		if ctx.Err() != nil {
 			return principal{}, fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+		}
+		if set, readErr := b.keys.VerificationKeySet(ctx); readErr != nil || len(set.Keys) == 0 {
+			return principal{}, fmt.Errorf("%w: there are no keys at %s", ErrUnavailable, b.o.JWKS)
 		}
 		b.log.Debug("token refused", "error", err)
 		return principal{}, errToken

@@ -268,6 +268,11 @@ func TestJWKS(t *testing.T) {
 			t.Error("a token outlives itself")
 		}
 	}
+	server.Close()
+	r := open(t, somebody(), func(o *Options) { o.OAuth = &OAuth{JWKS: server.URL} }) // a node starts without its OAuth server
+	if last, _ := r.bears(OAuthBearer, "alice@example.com", sign(jwt.MapClaims{"exp": r.clock.Now().Add(time.Hour).Unix()})); !errors.Is(last.Err, ErrUnavailable) {
+		t.Errorf("without keys: %+v", last)
+	}
 	if _, err := New(Options{OAuth: &OAuth{JWKS: "/nowhere/jwks.json"}}); err == nil {
 		t.Error("no error")
 	}

@@ -75,6 +75,27 @@ func TestVerifiers(t *testing.T) {
 	}
 }
 
+// FuzzSecrets: what is read of a users file is written the same, and what is not breaks nothing.
+func FuzzSecrets(f *testing.F) {
+	f.Add(pencil)
+	f.Add(cheap("x"))
+	f.Add("$2y$04$Ta60E5QQ4FETaXl9nR6YzOhbg8zZ8L8axkgbVP1UU2AR69s9pFlsy")
+	f.Add("*@*.example.com")
+	f.Fuzz(func(t *testing.T, text string) {
+		if v, err := parseVerifier(text); err == nil && CheckVerifier(v.String()) != nil {
+			t.Fatalf("%q became %q", text, v)
+		}
+		if h, err := parseHash(text); err == nil {
+			if h, ok := h.(*argonHash); ok && CheckHash(h.String()) != nil {
+				t.Fatalf("%q became %q", text, h)
+			}
+		}
+		if s, err := NewSenders([]string{text}); err == nil && text != "<>" && s.Allow("") {
+			t.Fatalf("%q allows the null reverse-path", text)
+		}
+	})
+}
+
 func TestSenders(t *testing.T) {
 	t.Parallel()
 	s, err := NewSenders([]string{"a@b.example", "*@Example.com", "*@*.sub.example", "<>"})

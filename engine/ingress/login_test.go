@@ -219,6 +219,28 @@ func TestA6BruteForce(t *testing.T) {
 	c.end()
 }
 
+// TestA6ManyConnections: a client that logs in over very many connections costs one hash.
+func TestA6ManyConnections(t *testing.T) {
+	t.Parallel()
+	r := openUsers(t, alice(), nil)
+	var clients []*client
+	for range 1000 {
+		c := r.connect()
+		c.send("EHLO c.example\r\n" + plain("alice", "right") + "\r\nMAIL FROM:<a@acme.example>\r\n")
+		clients = append(clients, c)
+	}
+	for _, c := range clients {
+		for _, code := range []int{220, 250, 235, 250} {
+			c.expect(code)
+		}
+		c.Close()
+	}
+	r.awaitQuiet()
+	if n := r.users.Hashes(); n != 1 {
+		t.Errorf("%d hashes", n)
+	}
+}
+
 // TestA6Delay: the answer to a failed try waits for its time, the session does nothing meanwhile, and may go away.
 func TestA6Delay(t *testing.T) {
 	t.Parallel()

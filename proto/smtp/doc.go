@@ -1,4 +1,4 @@
-// Package smtp is the wire protocol (RFC 5321 with PIPELINING, SIZE, 8BITMIME, SMTPUTF8, CHUNKING, DSN and
+// Package smtp is the wire protocol (RFC 5321 with PIPELINING, SIZE, 8BITMIME, SMTPUTF8, CHUNKING, DSN, AUTH and
 // ENHANCEDSTATUSCODES) as machines that take bytes and give events. They know no sockets, start no goroutines and read no clock; timeouts, policy and storage are the caller's.
 //
 //	                bytes in                         events out

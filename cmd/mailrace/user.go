@@ -103,15 +103,20 @@ func (s *secrets) ask(cmd *cobra.Command) (string, error) {
 	if !term.IsTerminal(tty) {
 		return "", errors.New("there is no terminal to ask for the password: use --password-stdin")
 	}
+	before, err := term.MakeRaw(tty) // no echo from before the prompt on
+	if err != nil {
+		return "", fmt.Errorf("reading the password: %w", err)
+	}
+	defer func() { _ = term.Restore(tty, before) }()
+	screen := term.NewTerminal(struct {
+		io.Reader
+		io.Writer
+	}{os.Stdin, os.Stderr}, "")
 	var typed [2]string
 	for i, prompt := range []string{"Password: ", "Again: "} {
-		fmt.Fprint(cmd.ErrOrStderr(), prompt)
-		p, err := term.ReadPassword(tty)
-		fmt.Fprintln(cmd.ErrOrStderr())
-		if err != nil {
+		if typed[i], err = screen.ReadPassword(prompt); err != nil { // Ctrl-C and Ctrl-D, too
 			return "", fmt.Errorf("reading the password: %w", err)
 		}
-		typed[i] = string(p)
 	}
 	if typed[0] != typed[1] {
 		return "", errors.New("the passwords are not the same")

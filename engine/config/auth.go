@@ -154,7 +154,7 @@ func (k *checker) listenerAuth(key string, l *Listener, c *Config) {
 	case l.Auth != nil && *l.Auth && !c.Auth.Enabled():
 		k.complain(key+".auth", "there are no users: want users in [auth], or [auth.oauth]")
 	case !c.Authenticates(l) || l.AuthInClear:
-	case len(c.TLS.Certificates) == 0 || l.Mode != ModeSubmissions && !l.StartTLS:
+	case !c.TLS.Secure() || l.Mode != ModeSubmissions && !l.StartTLS:
 		k.complain(key+".auth", "AUTH is for TLS, of which there is none here: want certificates in [tls] and starttls = true, or auth_in_clear = true")
 	}
 }

@@ -94,6 +94,19 @@ func (n *Node) openLoops() (err error) {
 	return nil
 }
 
+// CheckRecipients reads the lists of recipients that a configuration names, as a node does when it starts.
+func CheckRecipients(c *config.Config) error {
+	for _, t := range c.Recipients {
+		if t.File == "" {
+			continue
+		}
+		if err := recipients.CheckFile(t.File); err != nil {
+			return fmt.Errorf("recipients: %w", err)
+		}
+	}
+	return nil
+}
+
 // openRecipients reads who is there, where the configuration says.
 func (n *Node) openRecipients() (err error) {
 	if len(n.cfg.Recipients) == 0 {

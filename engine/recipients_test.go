@@ -70,6 +70,15 @@ func TestListedRecipientsA3(t *testing.T) {
 	if n := r.stats.dsns.Get(); n != 0 {
 		t.Errorf("%d notifications", n)
 	}
+	if err := CheckRecipients(c); err != nil {
+		t.Error(err)
+	}
+	if err := os.WriteFile(known.File, []byte("a@far.example\n\nb\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := CheckRecipients(c); err == nil || !strings.Contains(err.Error(), `recipients.txt:3: "b" is no recipient`) {
+		t.Errorf("%v", err)
+	}
 	known.File += ".not"
 	c.Recipients = []config.Recipients{known}
 	if n, err := New(c, nil); err == nil {

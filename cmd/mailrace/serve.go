@@ -82,6 +82,9 @@ is 1 if there is any.`,
 			if err := engine.CheckUsers(cfg); err != nil {
 				return err
 			}
+			if err := engine.CheckRecipients(cfg); err != nil {
+				return err
+			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s is good\n", path)
 			return nil
 		},

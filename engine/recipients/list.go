@@ -46,6 +46,12 @@ func openList(path string) (*list, error) {
 	return l, nil
 }
 
+// CheckFile says what is wrong with a list.
+func CheckFile(path string) error {
+	_, err := openList(path)
+	return err
+}
+
 func (l *list) len() int { return len(*l.data.Load()) }
 
 // refresh reads the file if it is not the one that was read last.

@@ -276,6 +276,8 @@ func setLimit(t testing.TB, cfg *ServerConfig, text string) {
 		cfg.AuthClear = cfg.Auth[:n*2]
 	case "MaxSize":
 		cfg.MaxSize = int64(n)
+	case "MendNewlines":
+		cfg.MendNewlines = n > 0
 	case "MinDeliverBy":
 		cfg.MinDeliverBy = int64(n)
 	default:
@@ -501,14 +503,18 @@ func FuzzServer(f *testing.F) {
 		f.Add(strings.Join(d.inputs, ""))
 	}
 	f.Fuzz(func(t *testing.T, input string) {
-		c := converseAnyhow(t, &ServerConfig{Hostname: "mx.example.com", MaxSize: 1000, MaxLine: 100, MaxErrors: 5, MaxRecipients: 3, MaxCommands: 10}, input)
-		var r ReplyParser
-		for p := c.replies; len(p) > 0; {
-			n, done, err := r.Parse(p)
-			if !done || err != nil {
-				t.Fatalf("we say %q, which is no reply: %v", p, err)
+		for _, mend := range []bool{false, true} {
+			c := converseAnyhow(t, &ServerConfig{
+				Hostname: "mx.example.com", MaxSize: 1000, MaxLine: 100, MaxErrors: 5, MaxRecipients: 3, MaxCommands: 10, MendNewlines: mend,
+			}, input)
+			var r ReplyParser
+			for p := c.replies; len(p) > 0; {
+				n, done, err := r.Parse(p)
+				if !done || err != nil {
+					t.Fatalf("we say %q, which is no reply: %v", p, err)
+				}
+				p = p[n:]
 			}
-			p = p[n:]
 		}
 	})
 }

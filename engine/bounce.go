@@ -108,7 +108,10 @@ func (a *lane) report(m *message.Message, vs []verdict, original []*message.Chun
 	}
 	op := spool.NewOp()
 	flags |= m.Flags & message.RequireTLS // what it reports is as confidential: RFC 8689 §5
-	a.compose(op, r.ID, "", []string{m.From}, flags, content)
+	report := a.compose(op, r.ID, "", []string{m.From}, flags, content)
+	if m.Wishes != nil && m.Wishes.Priority != 0 { // and as urgent: RFC 6710 §4.4
+		report.Wishes = &message.Wishes{Priority: m.Wishes.Priority}
+	}
 	a.node.stats.dsns.Inc()
 	a.resolveReported(m, op, vs)
 }

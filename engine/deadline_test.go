@@ -141,7 +141,7 @@ func TestDeadlinePasses(t *testing.T) {
 			s := settings(t, f.route("far.example"), home.route("*"))
 			r := start(t, s)
 			r.inject(func(m *message.Message) {
-				m.Wishes = &message.Wishes{Deadline: m.Arrived + int64(1500*time.Millisecond), ByMode: mode}
+				m.Wishes = &message.Wishes{Deadline: m.Arrived + int64(3*time.Second), ByMode: mode}
 				m.Recipients[1].Notify = message.NotifyFailure
 			}, "s@sender.example", hello, "a@far.example", "b@far.example")
 			r.record("deferral", "a@far.example", 1)
@@ -182,4 +182,16 @@ func TestDeadlinePasses(t *testing.T) {
 			home.none()
 		})
 	}
+}
+
+// TestReportIsAsUrgent as what it reports. RFC 6710 §4.4
+func TestReportIsAsUrgent(t *testing.T) {
+	t.Parallel()
+	f := listen(t, func(p *peer) { p.receive(manners{extensions: []string{"MT-PRIORITY"}, answer: refusing}) })
+	r := start(t, settings(t, f.route("*")))
+	r.inject(func(m *message.Message) { m.Wishes = &message.Wishes{Priority: 5} }, "s@sender.example", hello, "no@far.example")
+	if l := f.next(); l.mail != "MAIL FROM:<> MT-PRIORITY=5" {
+		t.Errorf("%q", l.mail)
+	}
+	r.awaitEmpty()
 }

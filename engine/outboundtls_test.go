@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"mailrace/engine/config"
 	"mailrace/proto/message"
@@ -55,8 +56,8 @@ func certified(t *testing.T, names ...string) (cfg *tls.Config, ca string) {
 // unfriendly is TLS that no client of ours comes to terms with.
 var unfriendly = &tls.Config{MaxVersion: tls.VersionTLS11}
 
-// TestOutboundTLS: for each policy and each sort of host, how mail gets there, or why it does not.
-func TestOutboundTLS(t *testing.T) {
+// TestT8OutboundTLS: for each policy and each sort of host, how mail gets there, or why it does not. Where TLS is demanded, nothing goes in clear.
+func TestT8OutboundTLS(t *testing.T) {
 	good, ca := certified(t, "127.0.0.1")
 	other, otherCA := certified(t, "other.example")
 	old := &tls.Config{Certificates: good.Certificates, MaxVersion: tls.VersionTLS12}
@@ -81,7 +82,7 @@ func TestOutboundTLS(t *testing.T) {
 		"off":                                    {config.TLSOff, manners{tls: good}, "", clear},
 		"required":                               {config.TLSRequired, manners{tls: good}, "", secret},
 		"required, not offered":                  {config.TLSRequired, manners{}, "", "4.7.4 does not offer STARTTLS"},
-		"required, refused":                      {config.TLSRequired, manners{tls: good, answer: refuse}, "", "4.7.4 not today"},
+		"required, refused":                      {config.TLSRequired, manners{tls: good, answer: refuse}, "", "4.7.0 not today"},
 		"required, the handshake fails":          {config.TLSRequired, manners{tls: unfriendly}, "", "4.7.5 the handshake failed"},
 		"verified":                               {config.TLSVerified, manners{tls: good}, ca, secret},
 		"verified, not offered":                  {config.TLSVerified, manners{}, ca, "4.7.4 does not offer STARTTLS"},
@@ -152,10 +153,32 @@ func TestFailedHandshakeIsRemembered(t *testing.T) {
 	if len(said) != 1 || len(r.records("deferral")) > 0 {
 		t.Errorf("STARTTLS was tried %d times, deferrals: %v", len(said), r.records("deferral"))
 	}
-	for _, st := range slices.Concat(r.sites(0)) {
+	for _, st := range r.sites(0) {
 		if st.Failures != 0 || !st.Backoff.IsZero() {
 			t.Errorf("the site is blamed: %+v", st)
 		}
+	}
+}
+
+// TestStalledHandshake: a host that says no more after its 220 is left, and gets mail in clear where that is allowed.
+func TestStalledHandshake(t *testing.T) {
+	t.Parallel()
+	f := listen(t, first(func(p *peer) {
+		p.greet("STARTTLS")
+		p.want("STARTTLS")
+		p.say("220 2.0.0 go ahead")
+		p.gone()
+	}))
+	s := settings(t, f.route("*"))
+	s.Egress.ConnectTimeout = 200 * time.Millisecond
+	r := start(t, s)
+	r.send("s@sender.example", hello, "a@far.example")
+	if l := f.next(); l.peer != 2 || l.tls {
+		t.Errorf("%+v", l)
+	}
+	r.awaitEmpty()
+	if d := r.records("deferral"); len(d) > 0 {
+		t.Errorf("%+v", d)
 	}
 }
 

@@ -133,7 +133,7 @@ func TestLoopsInParallel(t *testing.T) {
 			After: func(d time.Duration, fn func()) { time.AfterFunc(d, func() { l.post(fn) }) },
 			Post:  l.post,
 			Dial: func(link *Link) {
-				l.post(func() { c := &loopConn{loop: l, link: link}; link.Ready(c, Limits{}); c.pull() })
+				l.post(func() { c := &loopConn{loop: l, link: link}; link.Ready(c, Limits{Recipients: 2}); c.pull() })
 			},
 			Settle: func(m *message.Message, i int, out *Outcome) {
 				if out.State.Settled() && left.Add(-1) == 0 {
@@ -152,6 +152,10 @@ func TestLoopsInParallel(t *testing.T) {
 		m := &message.Message{ID: message.ID(n + 1), Arrived: time.Now().UnixNano()}
 		for range 1 + random.IntN(5) {
 			m.Recipients = append(m.Recipients, message.Recipient{Address: fmt.Sprintf("u@%c%0*d.test", 'a'+random.IntN(20), 1+random.IntN(9), random.IntN(10))})
+		}
+		if random.IntN(3) == 0 {
+			soon := func() int64 { return time.Now().Add(time.Duration(random.IntN(200)) * time.Millisecond).UnixNano() }
+			m.Wishes = &message.Wishes{Priority: int8(random.IntN(19) - 9), ByMode: message.ByMode(random.IntN(3)), Deadline: soon(), Release: soon()}
 		}
 		left.Add(int64(len(m.Recipients)))
 		ms = append(ms, m)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -97,7 +98,9 @@ func (s *session) tlsRefused() {
 		return
 	}
 	o := s.outcome()
-	o.Enhanced = "4.7.4"
+	if !strings.HasPrefix(o.Enhanced, "4.7.") {
+		o.Enhanced = "4.7.4"
+	}
 	s.close(router.GoneInsecure, o)
 }
 

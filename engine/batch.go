@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -272,6 +273,9 @@ func (n *Node) completeMail(m *message.Message, mail *inject.Mail, now time.Time
 	}
 	head, refusal := n.httpHead.Read(mail.Content, &in)
 	if refusal != nil {
+		if strings.HasPrefix(refusal.Enhanced, "5.7.") {
+			return "", nil, &inject.Denied{Text: refusal.Text}
+		}
 		return "", nil, errors.New(refusal.Text)
 	}
 	m.Tenant, m.Campaign = head.Labels[ingress.Tenant], cmp.Or(mail.Campaign, head.Labels[ingress.Campaign])

@@ -5,11 +5,13 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -18,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"mailrace/engine/auth"
 	"mailrace/engine/config"
 	"mailrace/engine/inject"
 )
@@ -137,6 +140,155 @@ func TestInjectRefuses(t *testing.T) {
 	}
 	if n := len(r.queue()); n != 0 || r.budget.Used() != 0 {
 		t.Errorf("%d messages, %d bytes", n, r.budget.Used())
+	}
+}
+
+// TestKeysAtAllDoors: a key is the same one over SMTP and HTTP, in a header field, an ENVID or JSON, and after a restart.
+func TestKeysAtAllDoors(t *testing.T) {
+	t.Parallel()
+	f := listen(t, polite)
+	c := injecting(t, f.route("*"))
+	c.Idempotency.Header, c.Labels.EnvID, c.Labels.Tenant = "X-Key", []string{"tenant", "key"}, "X-Tenant"
+	first := ""
+	for round := range 2 {
+		r := start(t, c)
+		d := r.dial()
+		d.say("EHLO client.example", 250)
+		ids := []string{
+			d.mail("MAIL FROM:<s@sender.example>", "X-Tenant: shop\r\nX-Key: k\r\n\r\none\r\n", "a@far.example"),
+			d.mail("MAIL FROM:<s@sender.example> ENVID=shop/k", noise(200<<10, 3), "b@far.example"),
+			d.mail("MAIL FROM:<s@sender.example>", "X-Key: k\r\nX-Tenant: shop\r\n\r\nthree\r\n", "c@far.example"),
+		}
+		d.say("QUIT", 221)
+		_, a := r.post("/v1/messages", `{"envelope":{"from":"s@shop.example","to":["a@far.example"]},"text":"x","tenant":"shop","idempotency_key":"k"}`)
+		if first == "" {
+			first = ids[0]
+			if l := f.next(); !strings.HasSuffix(l.content, "one\r\n") {
+				t.Errorf("%q", l.content)
+			}
+		}
+		for _, id := range append(ids, a.Recipients[0].ID) {
+			if id != first {
+				t.Errorf("round %d: queued as %s, the first as %s", round, id, first)
+			}
+		}
+		d.end()
+		r.awaitEmpty()
+		if n := len(r.records("reception")); n != 1 {
+			t.Errorf("round %d: %d receptions", round, n)
+		}
+		r.stop()
+	}
+}
+
+// TestSmugglingOverHTTP: whatever ends lines in a whole message, it stays one message, or is refused.
+func TestSmugglingOverHTTP(t *testing.T) {
+	t.Parallel()
+	f := listen(t, polite)
+	r := start(t, injecting(t, f.route("*")))
+	const smuggled = "MAIL FROM:<x@evil.example>\r\nRCPT TO:<y@far.example>\r\nDATA\r\nSubject: y\r\n\r\nsmuggled\r\n.\r\n"
+	taken := 0
+	for row, end := range map[string]string{
+		"S1": "\n.\n", "S2": "\n.\r", "S3": "\r.\n", "S4": "\r.\r", "S5": "\n.\r\n", "S6": "\r.\r\n", "S7": "\r\n.\n", "S8": "\r\n.\r", "S9": "\r\n\x00.\r\n",
+		"S10": "\r\n.\x00\r\n", "S11": "\r\n.\r\r\n", "S12": "\r\r\n.\r\n", "S13": "\r\r\n.\r\r\n", "S14": "\r\n.\r\n",
+	} {
+		raw, err := json.Marshal("Subject: x\r\n\r\nHello" + end + smuggled)
+		if err != nil {
+			t.Fatal(err)
+		}
+		status, a := r.post("/v1/messages", `{"envelope":{"from":"s@shop.example","to":["a@far.example"]},"raw":`+string(raw)+`}`)
+		if strings.ContainsAny(strings.NewReplacer("\r\n", "").Replace(end), "\r\x00") {
+			if status != 400 {
+				t.Errorf("%s: %d %+v", row, status, a)
+			}
+			continue
+		}
+		if taken++; status != 200 {
+			t.Errorf("%s: %d %+v", row, status, a)
+			continue
+		}
+		if l := f.next(); !strings.HasSuffix(l.content, "\r\n.\r\n"+smuggled) || !strings.Contains(l.mail, "s@shop.example") {
+			t.Errorf("%s: %s %q", row, l.mail, l.content)
+		}
+	}
+	r.awaitEmpty()
+	if n := len(r.records("delivery")); n != taken || taken < 3 {
+		t.Errorf("%d deliveries of %d messages", n, taken)
+	}
+}
+
+// TestInjectAsUser lets in users of [auth], with their tenant, senders and limits.
+func TestInjectAsUser(t *testing.T) {
+	t.Parallel()
+	c := injecting(t, config.Route{Domains: []string{"*"}, To: config.Target{Kind: config.ToDiscard}})
+	hash, err := auth.HashPassword("right horse")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Auth.Users = filepath.Join(t.TempDir(), "users.toml")
+	users := fmt.Sprintf("[[user]]\nname = \"app\"\npassword = %q\nsenders = [\"*@shop.example\"]\ntenant = \"shop\"\nrecipients = 5\n", hash)
+	if err := os.WriteFile(c.Auth.Users, []byte(users), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.Admin.InjectFrom, c.Admin.InjectUsers = nil, true
+	r := start(t, c)
+	send := func(password, from, text string) (int, string) {
+		t.Helper()
+		body := `{"envelope":{"from":"` + from + `","to":["a@far.example","b@far.example"]},` + text + `}`
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+r.AdminAddr().String()+"/v1/messages", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/json")
+		if password != "" {
+			req.SetBasicAuth("app", password)
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		answer, err := io.ReadAll(res.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res.StatusCode, string(answer)
+	}
+	for _, c := range []struct {
+		password, from, text string
+		status               int
+		want                 string
+	}{
+		{"", "s@shop.example", `"text":"x"`, 401, "name and password"},
+		{"wrong", "s@shop.example", `"text":"x"`, 401, "wrong name or password"},
+		{"right horse", "s@other.example", `"text":"x"`, 403, "not an address of user app"},
+		{"right horse", "s@shop.example", `"text":"x","from":"s@other.example"`, 403, "is not an address of yours"},
+		{"right horse", "s@shop.example", `"text":"x","tenant":"shop"`, 200, `"accepted":2`},
+		{"right horse", "s@shop.example", `"text":"x"`, 429, "too many messages or recipients"},
+	} {
+		if status, answer := send(c.password, c.from, c.text); status != c.status || !strings.Contains(answer, c.want) {
+			t.Errorf("%+v: %d %s", c, status, answer)
+		}
+	}
+	if e := r.record("reception", "a@far.example", 1); e.User != "app" || e.Tenant != "shop" {
+		t.Errorf("%+v", e)
+	}
+}
+
+// TestInjectWhileStopping: what is under way is answered for, what comes later is sent away.
+func TestInjectWhileStopping(t *testing.T) {
+	t.Parallel()
+	r := start(t, injecting(t, config.Route{Domains: []string{"*"}, To: config.Target{Kind: config.ToDiscard}}))
+	b := r.NewBatch() // keeps the node busy
+	b.Add(t.Context(), &Mail{From: "s@sender.example", To: []string{"a@far.example"}, Content: []byte(hello)})
+	r.cancel()
+	r.await("the stop to begin", func() bool { return !r.ready.Load() })
+	if status, a := r.post("/v1/messages", `{"envelope":{"from":"s@shop.example","to":["a@far.example"]},"text":"x"}`); status != 503 || !strings.Contains(a.Error, "stopping") {
+		t.Errorf("%d %+v", status, a)
+	}
+	b.Add(t.Context(), &Mail{From: "s@sender.example", To: []string{"a@far.example"}, Content: []byte(hello)})
+	if got := b.Wait(t.Context()); got[0].Err != nil || !errors.Is(got[1].Err, inject.ErrStopping) {
+		t.Errorf("%+v", got)
 	}
 }
 

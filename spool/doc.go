@@ -11,6 +11,7 @@
 //   - An Op is done whole or not at all.
 //   - A message exists when its envelope record does. Chunks of content that went ahead of an envelope that never came are garbage,
 //     which Recover collects.
+//   - An idempotency key that comes with an Append (Claim) is as durable as the message, and stays when that is removed, until it expires.
 //   - Removals and updates are not synced on their own. A crash may take the last of them back, and then a message is delivered twice,
 //     never lost.
 //   - A record that cannot be read is kept aside, with its content, and counted.

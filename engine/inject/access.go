@@ -84,20 +84,15 @@ func (l *letter) allow(by *sender) error {
 	}
 	if u.Tenant != "" {
 		if l.tenant != "" && l.tenant != u.Tenant {
-			return &denied{fmt.Sprintf("tenant %s: the mail of user %s is that of tenant %s", excerpt(l.tenant), u.Name, u.Tenant)}
+			return &Denied{fmt.Sprintf("tenant %s: the mail of user %s is that of tenant %s", excerpt(l.tenant), u.Name, u.Tenant)}
 		}
 		l.tenant = u.Tenant
 	}
 	if u.MaySend != nil && l.from != "" && !u.MaySend([]byte(l.from)) {
-		return &denied{fmt.Sprintf("envelope sender %s: not an address of user %s", excerpt(l.from), u.Name)}
+		return &Denied{fmt.Sprintf("envelope sender %s: not an address of user %s", excerpt(l.from), u.Name)}
 	}
 	return nil
 }
-
-// denied is an error that is none of form.
-type denied struct{ text string }
-
-func (e *denied) Error() string { return e.text }
 
 // checkWishes holds what is asked for the delivery to what this node does.
 func (h *Handler) checkWishes(w *message.Wishes) error {

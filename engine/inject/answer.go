@@ -84,7 +84,7 @@ type verdict struct {
 // note takes an error into account, and says whether another try may mend it.
 func (v *verdict) note(err error) (temporary bool) {
 	status, retry := http.StatusBadRequest, time.Duration(0)
-	var d *denied
+	var d *Denied
 	switch {
 	case errors.Is(err, ErrBusy), errors.Is(err, ErrStopping), errors.Is(err, ErrUnknown), errors.Is(err, ErrStore):
 		status, retry = http.StatusServiceUnavailable, retryLater

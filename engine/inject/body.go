@@ -72,7 +72,7 @@ func (b *body) free() {
 func (h *Handler) read(w http.ResponseWriter, r *http.Request) (b *body, f *fault) {
 	b = &body{h: h}
 	limit := h.o.MaxBody
-	tooLarge := &fault{status: http.StatusRequestEntityTooLarge, text: fmt.Sprintf("the body is larger than %d octets ([admin] inject_size): send smaller batches", limit)}
+	tooLarge := &fault{status: http.StatusRequestEntityTooLarge, text: fmt.Sprintf("the body is larger than %d octets ([admin] inject_size, and at most a sixth of [engine] memory): send smaller batches", limit)}
 	if r.ContentLength > limit {
 		return b, tooLarge
 	}
@@ -94,7 +94,7 @@ func (h *Handler) read(w http.ResponseWriter, r *http.Request) (b *body, f *faul
 		size = int(r.ContentLength) + 1 // to see the end without growing
 	}
 	for {
-		if len(b.b) == cap(b.b) && !b.grow(max(size, 2*len(b.b))) {
+		if len(b.b) == cap(b.b) && !b.grow(int(min(int64(max(size, 2*len(b.b))), limit+1))) {
 			h.stats.noMemory.Inc()
 			return b, &fault{status: http.StatusServiceUnavailable, text: ErrBusy.Error(), retry: retryLater}
 		}

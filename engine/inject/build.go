@@ -62,12 +62,12 @@ func (p *parts) compile() (err error) {
 	if err := p.sortHeaders(); err != nil {
 		return err
 	}
-	if p.from == (address{}) {
+	if p.from == (address{}) && !p.has("From") {
 		if p.from.Email = p.defaultFrom; p.defaultFrom == "" {
 			return errors.New("from is missing, and the envelope's sender is empty")
 		}
 	}
-	for what, list := range map[string]addresses{"from": {p.from}, "to": p.to, "cc": p.cc, "reply_to": p.replyTo} {
+	for what, list := range map[string]addresses{"from": p.fromList(), "to": p.to, "cc": p.cc, "reply_to": p.replyTo} {
 		if err := list.check(); err != nil {
 			return fmt.Errorf("%s: %w", what, err)
 		}
@@ -125,13 +125,13 @@ func (p *parts) sortHeaders() error {
 			continue
 		}
 		switch {
-		case lower == "from" && p.from == (address{}):
+		case lower == "from" && p.from == (address{}) && !p.fills(value):
 			p.from = parseAddress(value)
 			continue
 		case lower == "subject" && p.subject == "":
 			p.subject = value
 			continue
-		case lower == "from" || lower == "subject" || lower == "cc" && p.cc != nil || lower == "reply-to" && p.replyTo != nil || lower == "to" && p.to != nil:
+		case lower == "from" && p.from != (address{}) || lower == "subject" || lower == "cc" && p.cc != nil || lower == "reply-to" && p.replyTo != nil || lower == "to" && p.to != nil:
 			return fmt.Errorf("headers: %s is given twice", name)
 		}
 		if err := p.addField(name, value); err != nil {
@@ -142,6 +142,14 @@ func (p *parts) sortHeaders() error {
 		return nil
 	}
 	return p.addField("Subject", p.subject)
+}
+
+// fromList is the address of From, unless a header is a template of it.
+func (p *parts) fromList() addresses {
+	if p.from == (address{}) {
+		return nil
+	}
+	return addresses{p.from}
 }
 
 // fills says whether a text has placeholders to be filled in.
@@ -189,7 +197,7 @@ func (p *parts) has(name string) bool {
 
 // international says that addresses in the header section need SMTPUTF8. RFC 6531
 func (p *parts) international() bool {
-	for _, list := range []addresses{{p.from}, p.to, p.cc, p.replyTo} {
+	for _, list := range []addresses{p.fromList(), p.to, p.cc, p.replyTo} {
 		for i := range list {
 			if !isASCII(list[i].Email) {
 				return true
@@ -254,7 +262,7 @@ func (p *parts) head(root *entity, v *values) error {
 	default:
 		to = "undisclosed-recipients:;" // RFC 5322 §A.1.3
 	}
-	for _, f := range [...]struct{ name, value string }{{"Cc", p.cc.format()}, {"To", to}, {"Reply-To", p.replyTo.format()}, {"From", p.from.format()}} {
+	for _, f := range [...]struct{ name, value string }{{"Cc", p.cc.format()}, {"To", to}, {"Reply-To", p.replyTo.format()}, {"From", p.fromList().format()}} {
 		if f.value == "" {
 			continue
 		}

@@ -71,6 +71,7 @@ func New(o Options) *Handler {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	o.MaxBody = min(o.MaxBody, o.Budget.Limit()/(2*memoryFactor)) // what could never be taken is not to be tried again
 	h := &Handler{o: o, slots: make(chan struct{}, o.Requests), origins: http.NewCrossOriginProtection(), mux: http.NewServeMux()}
 	h.stats.noMemory = o.Metrics.GetOrCreateCounter(`mailrace_ingress_refused_total{reason="memory"}`)
 	h.stats.answers = map[int]*metrics.Counter{}

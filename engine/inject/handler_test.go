@@ -6,7 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -224,5 +227,44 @@ func TestKeys(t *testing.T) {
 	}
 	if _, text := n.post("/v1/messages", "application/json", letter("", "a"), set("Idempotency-Key", "k2")); !strings.Contains(text, "given twice") {
 		t.Error(text)
+	}
+}
+
+// TestSlowBody: a client that does not go on is sent away at the deadline, and its place and memory are free.
+func TestSlowBody(t *testing.T) {
+	n := newNode(t, func(o *Options) { o.Timeout, o.Requests = 50*time.Millisecond, 1 })
+	s := httptest.NewServer(n.h)
+	defer s.Close()
+	for range 2 {
+		c, err := net.Dial("tcp", s.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprintf(c, "POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
+		answer, err := io.ReadAll(c)
+		if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 408 ") || !strings.Contains(string(answer), "inject_timeout") {
+			t.Errorf("%q, %v", answer, err)
+		}
+	}
+	if used := n.o.Budget.Used(); used != 0 || len(n.h.slots) != 0 {
+		t.Errorf("%d bytes, %d places", used, len(n.h.slots))
+	}
+}
+
+// TestManyLetters bounds what one request may hold.
+func TestManyLetters(t *testing.T) {
+	n := newNode(t, func(o *Options) { o.MaxBody = 10 << 20 })
+	body := strings.Repeat(hello+"\n", itemsMax+5)
+	r, text := n.post("/v1/messages", "application/x-ndjson", body)
+	if r.StatusCode != 200 || !strings.HasPrefix(text, `{"accepted":10000,"failed":1,`) || !strings.Contains(text, "more than 10000 letters") || len(n.mails) != itemsMax {
+		t.Errorf("%d %.100s, %d mails", r.StatusCode, text, len(n.mails))
+	}
+	r, text = n.post("/v1/messages", "application/json", `{"envelope":{"from":"s@shop.example","to":[`+strings.Repeat(`"a",`, listMax)+`"a"]},"text":"x"}`)
+	if r.StatusCode != 400 || !strings.Contains(text, "more than 100000 elements") {
+		t.Errorf("%d %.100s", r.StatusCode, text)
+	}
+	if r, text := n.post("/v1/messages", "application/x-ndjson", hello, set("Idempotency-Key", "k")); r.StatusCode != 400 || !strings.Contains(text, "give each of several") {
+		t.Errorf("%d %.100s", r.StatusCode, text)
 	}
 }

@@ -49,6 +49,11 @@ var (
 	ErrUnknown = errors.New("no answer from the spool in time: the message may have been queued. An idempotency key makes it safe to repeat it")
 )
 
+// Denied is the error of a Mail that whoever sends it may not send.
+type Denied struct{ Text string }
+
+func (e *Denied) Error() string { return e.Text }
+
 // Batch takes Mails and answers for all of them together. It belongs to one goroutine.
 type Batch interface {
 	// Add hands a Mail on; its Result will be the next. It waits while too many of this batch are on their way to the disk.

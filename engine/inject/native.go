@@ -77,22 +77,25 @@ func (a *attachment) UnmarshalJSON(b []byte) error {
 
 // native serves POST /v1/messages: one letter, or an array or lines of them.
 func (h *Handler) native(c *call) {
+	body := bytes.TrimLeft(c.body, " \t\r\n")
+	several := c.form == formLines || c.form == formJSON && len(body) > 0 && body[0] == '['
+	if several && c.r.Header.Get("Idempotency-Key") != "" {
+		c.fail(&fault{status: http.StatusBadRequest, text: "Idempotency-Key is for requests with one letter: give each of several its idempotency_key"})
+		return
+	}
 	b := &results{Batch: h.o.Begin()}
 	var letters []posted
-	several := false
-	switch body := bytes.TrimLeft(c.body, " \t\r\n"); {
+	switch {
 	case c.form == formMessage:
 		l, err := c.messageLetter()
 		letters = append(letters, c.post(l, err, b))
 	case c.form == formLines:
-		several = true
 		for line := range bytes.Lines(body) {
 			if line = bytes.TrimSpace(line); len(line) > 0 && len(letters) <= itemsMax {
 				letters = append(letters, c.postItem(line, b, false))
 			}
 		}
-	case len(body) > 0 && body[0] == '[':
-		several = true
+	case several:
 		var syntax *json.SyntaxError
 		if err := json.Unmarshal(body, new(struct{})); errors.As(err, &syntax) { // before anything of it is queued
 			b.Wait(c.ctx)

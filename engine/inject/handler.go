@@ -6,7 +6,7 @@
 //	body     reads a request within its limits
 //	native, kumo  the two forms → letters
 //	letter   content and recipients → messages: shared where the content is the same
-//	template, build, raw  what a message is made of
+//	template, build, entity, raw  what a message is made of
 package inject
 
 import (

@@ -15,6 +15,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -289,6 +291,41 @@ func TestInjectWhileStopping(t *testing.T) {
 	b.Add(t.Context(), &Mail{From: "s@sender.example", To: []string{"a@far.example"}, Content: []byte(hello)})
 	if got := b.Wait(t.Context()); got[0].Err != nil || !errors.Is(got[1].Err, inject.ErrStopping) {
 		t.Errorf("%+v", got)
+	}
+}
+
+// TestInjectMemory sends more than fits at a time: the budget holds, what is not taken is told to come again, and what is taken arrives (P6).
+func TestInjectMemory(t *testing.T) {
+	t.Parallel()
+	c := injecting(t, config.Route{Domains: []string{"*"}, To: config.Target{Kind: config.ToDiscard}})
+	c.Engine.Memory, c.Admin.InjectSize, c.Admin.InjectRequests = 32<<20, 4<<20, 100
+	r := start(t, c)
+	body := `{"envelope":{"from":"s@shop.example","to":["a@far.example"]},"raw":"Subject: x\n\n` + strings.Repeat(strings.Repeat("x", 70)+`\n`, 40_000) + `"}`
+	var peak, taken, later atomic.Int64
+	var clients sync.WaitGroup
+	for range 24 {
+		clients.Go(func() {
+			for range 4 {
+				switch status, a := r.post("/v1/messages", body); status {
+				case 200:
+					taken.Add(1)
+				case 429, 503:
+					later.Add(1)
+				default:
+					t.Errorf("%d %s", status, a.Error)
+				}
+				peak.Store(max(peak.Load(), r.budget.Used()))
+			}
+		})
+	}
+	clients.Wait()
+	r.awaitEmpty()
+	t.Logf("%d messages of %d octets taken, %d sent away, at most %d bytes of %d seen in use", taken.Load(), len(body), later.Load(), peak.Load(), c.Engine.Memory)
+	if most := c.Engine.Memory + int64(len(body)); taken.Load() == 0 || peak.Load() > most {
+		t.Errorf("%d bytes in use, want at most %d", peak.Load(), most)
+	}
+	if n := int64(len(r.records("delivery"))); n != taken.Load() {
+		t.Errorf("%d deliveries of %d messages", n, taken.Load())
 	}
 }
 

@@ -148,7 +148,7 @@ func TestACME(t *testing.T) {
 		}
 	}
 	r.stop()
-	_ = filepath.WalkDir(c.TLS.ACME.Storage, func(path string, e fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(c.TLS.ACME.Storage, func(path string, e fs.DirEntry, _ error) error {
 		info, err := e.Info()
 		if err != nil || info.Mode().Perm()&0o077 != 0 {
 			t.Errorf("%s: %v, %v", path, info.Mode(), err)

@@ -2,7 +2,7 @@ package ingress
 
 import (
 	"errors"
-	"fmt"
+	"strings"
 	"time"
 
 	"mailrace/engine/auth"
@@ -179,8 +179,11 @@ func (s *session) note(now time.Time, why error) {
 		return
 	}
 	name := s.login.exchange.Name()
-	s.door.Log.Info("authentication failed", "user", fmt.Sprintf("%.80q", name), "client", s.client, "mechanism", s.login.mechanism,
-		"reason", why, "unsaid", unsaid)
+	attrs := []any{"user", strings.ToValidUTF8(name[:min(len(name), loggedName)], "?"), "client", s.client, "mechanism", s.login.mechanism, "reason", why}
+	if unsaid > 0 {
+		attrs = append(attrs, "more_since_the_last", unsaid)
+	}
+	s.door.Log.Info("authentication failed", attrs...)
 }
 
 // enterUser makes the client a user, unless the user has too many connections.
@@ -274,6 +277,9 @@ type rarely struct {
 	until        time.Time
 	left, unsaid int
 }
+
+// loggedName is the most octets of a user's name in the log: it is what the client says.
+const loggedName = 80
 
 // Lines that rarely lets pass, in how long.
 const (

@@ -169,8 +169,14 @@ func TestA6ThreeTries(t *testing.T) {
 	if n := r.tries("PLAIN", "refused"); n != 3 {
 		t.Errorf("%d tries counted", n)
 	}
-	if !strings.Contains(r.log.String(), `user="\"alice\"" client=127.0.0.1 mechanism=PLAIN`) {
+	if !strings.Contains(r.log.String(), `user=alice client=127.0.0.1 mechanism=PLAIN`) {
 		t.Errorf("%s", r.log)
+	}
+	// What a client says does not break the log (I10).
+	c = r.greet()
+	c.say(plain("x\r\nlevel=ERROR \x1b[2J\xff"+strings.Repeat("y", 1000), "p"), 535)
+	if text := r.log.String(); strings.Count(text, "\n") != 4 || !strings.Contains(text, `user="x\r\nlevel=ERROR \x1b[2J?yyy`) || strings.Contains(text, strings.Repeat("y", 80)) {
+		t.Errorf("%s", text)
 	}
 	// The limit of errors may be lower.
 	r = openUsers(t, alice(), func(d *Door, _ *auth.Options) { d.SMTP.MaxErrors = 1 })

@@ -89,7 +89,7 @@ func (s *session) Data(c *loop.Conn, p []byte) int {
 			break
 		}
 		s.handle(ev)
-		if done < len(p) && (ev == smtp.Hello || ev == smtp.Data && !s.smtp.Chunked()) {
+		if done < len(p) && (ev == smtp.Hello || ev == smtp.Auth || ev == smtp.Data && !s.smtp.Chunked()) {
 			s.hasty(ev)
 		}
 	}

@@ -34,7 +34,20 @@ func BenchmarkAcceptTLS(b *testing.B) {
 }
 
 // BenchmarkRelay counts what a relayed message allocates, from one socket to the other. Neither client nor server allocates anything.
-func BenchmarkRelay(b *testing.B) {
+func BenchmarkRelay(b *testing.B) { benchmarkRelay(b, nil) }
+
+// BenchmarkRelayTLS is BenchmarkRelay with deliveries under TLS 1.3. It includes the server's share of the cryptography, and its allocations.
+func BenchmarkRelayTLS(b *testing.B) {
+	pair := issue(b, b.TempDir(), "127.0.0.1")
+	c, err := tls.LoadX509KeyPair(pair.Chain, pair.Key)
+	if err != nil {
+		b.Fatal(err)
+	}
+	benchmarkRelay(b, &tls.Config{Certificates: []tls.Certificate{c}})
+}
+
+// benchmarkRelay delivers to a server that offers STARTTLS if secret is given.
+func benchmarkRelay(b *testing.B, secret *tls.Config) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
@@ -47,7 +60,7 @@ func BenchmarkRelay(b *testing.B) {
 			if err != nil {
 				return
 			}
-			go swallow(c, &arrived)
+			go swallow(c, secret, &arrived)
 		}
 	}()
 	a := l.Addr().(*net.TCPAddr).AddrPort()
@@ -55,10 +68,10 @@ func BenchmarkRelay(b *testing.B) {
 }
 
 // swallow is an SMTP server that accepts everything.
-func swallow(c net.Conn, arrived *atomic.Int64) {
+func swallow(c net.Conn, secret *tls.Config, arrived *atomic.Int64) {
 	defer c.Close()
 	var s smtp.Server
-	s.Init(&smtp.ServerConfig{Hostname: "sink.test.example", MaxCommands: 1 << 30, MaxSize: 1 << 30})
+	s.Init(&smtp.ServerConfig{Hostname: "sink.test.example", MaxCommands: 1 << 30, MaxSize: 1 << 30, StartTLS: secret != nil})
 	s.Greet()
 	buf := make([]byte, 0, 64<<10)
 	for {
@@ -80,6 +93,12 @@ func swallow(c net.Conn, arrived *atomic.Int64) {
 				s.Accept()
 			case smtp.Hello, smtp.Mail, smtp.Rcpt, smtp.Data:
 				s.Accept()
+			case smtp.StartTLS:
+				s.Accept()
+				c.Write(s.Pending())
+				s.Flushed()
+				c = tls.Server(c, secret)
+				s.Secured()
 			case smtp.Quit, smtp.Close:
 				c.Write(s.Pending())
 				return

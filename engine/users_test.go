@@ -2,14 +2,20 @@ package engine
 
 import (
 	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
+	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/xdg-go/scram"
 
@@ -203,6 +209,31 @@ func TestScramPlus(t *testing.T) {
 	}
 	if n := r.auth.Hashes(); n != 0 {
 		t.Errorf("%d hashes", n)
+	}
+}
+
+// TestEndpoints: the hash of a certificate is that of its signature. RFC 5929 §4.1
+func TestEndpoints(t *testing.T) {
+	t.Parallel()
+	for curve, octets := range map[elliptic.Curve]int{elliptic.P256(): 32, elliptic.P384(): 48, elliptic.P521(): 64} {
+		key, err := ecdsa.GenerateKey(curve, rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaf, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &certificates{}
+		c.inUse.Store(&[]tls.Certificate{{Certificate: [][]byte{der}, Leaf: leaf}, {Certificate: [][]byte{der}}})
+		if got := c.endpoints(); len(got) != 2 || len(got[0]) != octets || len(got[1]) != 32 {
+			t.Errorf("%s: %x", curve.Params().Name, got)
+		}
 	}
 }
 

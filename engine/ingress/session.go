@@ -24,7 +24,7 @@ type session struct {
 	relay   bool       // may send anywhere
 	trusted bool       // may stay as long and send as much as it likes
 	open    bool       // a transaction is under way: MAIL was accepted and the message has not been answered for
-	parked  bool       // waits for the store, or see asking; the machine has an open question
+	parked  bool       // waits for the store or for what becomes of AUTH, or see asking; the machine has an open question
 	choked  bool       // waits for the store to catch up with the content
 	clogged bool       // waits for the client to read
 	hearsay bool       // the client is one that XCLIENT told of

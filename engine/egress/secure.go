@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"mailrace/engine/loop"
@@ -72,9 +73,13 @@ func (c *clearAddresses) has(a netip.AddrPort, now time.Time) bool {
 // security is the TLS of a session; its fields are empty without.
 type security struct {
 	version, cipher string
-	untrusted       error // why the certificate is not verified; nil where it is, or nobody asked
-	verified        bool  // the chain and the name of the certificate are
+	// judged is whether the certificate is verified; nil where nobody asked. The handshake sets it on its goroutine, and may not come to tell
+	// of its end: the peer may close first.
+	judged atomic.Pointer[judgement]
 }
+
+// judgement is what is wrong with the chain or the name of a certificate, or nil.
+type judgement struct{ fault error }
 
 // greeted goes on when EHLO is answered: under TLS where the route wants that and the host can.
 func (s *session) greeted() {
@@ -126,9 +131,10 @@ func (s *session) verify(state tls.ConnectionState) error {
 	for _, c := range state.PeerCertificates[1:] {
 		options.Intermediates.AddCert(c)
 	}
-	_, s.tls.untrusted = state.PeerCertificates[0].Verify(options)
-	if s.tls.verified = s.tls.untrusted == nil; !s.tls.verified && target.TLS == router.TLSVerified {
-		return s.tls.untrusted
+	_, fault := state.PeerCertificates[0].Verify(options)
+	s.tls.judged.Store(&judgement{fault})
+	if target.TLS == router.TLSVerified {
+		return fault
 	}
 	return nil
 }
@@ -157,7 +163,9 @@ func (s *session) insecure(err error) {
 		return
 	}
 	var failed *loop.HandshakeError
-	if errors.As(err, &failed) {
+	if j := s.tls.judged.Load(); target.TLS == router.TLSVerified && j != nil && j.fault != nil {
+		err = j.fault
+	} else if errors.As(err, &failed) {
 		err = failed.Err
 	}
 	s.close(router.GoneInsecure, &router.Outcome{Class: router.Deferred, Enhanced: "4.7.5", Text: fmt.Sprintf("TLS is required on this route, and the handshake failed: %v", err)})
@@ -166,14 +174,13 @@ func (s *session) insecure(err error) {
 // trusted says whether mail that asks for REQUIRETLS may go here, and if not, why. RFC 8689 §4.2.1
 func (s *session) trusted() *router.Outcome {
 	o := router.Outcome{Class: router.Bounced, Code: 550, Enhanced: "5.7.10"}
-	switch {
+	switch j := s.tls.judged.Load(); {
 	case s.tls.version == "":
 		o.Text = "The message asks for REQUIRETLS, and there is no TLS with the next host"
-	case !s.tls.verified:
-		o.Text = "The message asks for REQUIRETLS, and the certificate of the next host is not verified"
-		if s.tls.untrusted != nil {
-			o.Text += ": " + s.tls.untrusted.Error()
-		}
+	case j == nil:
+		o.Text = "The message asks for REQUIRETLS, and nothing proves the name of the next host"
+	case j.fault != nil:
+		o.Text = "The message asks for REQUIRETLS, and the certificate of the next host is not verified: " + j.fault.Error()
 	case !s.smtp.Extensions().Has(smtp.ExtRequireTLS):
 		o.Enhanced, o.Text = "5.7.30", "The message asks for REQUIRETLS, which the next host does not offer"
 	default:

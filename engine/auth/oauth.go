@@ -153,6 +153,7 @@ func (x *Exchange) bear(user, secret string, later func(Answer)) {
 		case user != "" && fold(user) != fold(p.name):
 			answer.Err = errToken
 		default:
+			answer.Until = p.expires
 			if answer.User = a.vouched(p.name); answer.User == nil {
 				a.log.Warn("the name in a token is neither a user nor an address", "name", shorten(p.name))
 				answer.Err = errToken

@@ -258,6 +258,9 @@ func TestJWKS(t *testing.T) {
 			"garbage":   {"a.b.c", "invalid_token"},
 		} {
 			last, challenge := r.bears(OAuthBearer, "alice@example.com", test.token)
+			if last.User != nil && !last.Until.Equal(now.Add(time.Minute)) {
+				t.Errorf("%s: until %v", name, last.Until)
+			}
 			if ok := last.User != nil; ok != (test.want == "") || !ok && (last.Err != ErrCredentials || !strings.Contains(challenge, test.want)) {
 				t.Errorf("%s: %+v %s", name, last, challenge)
 			}

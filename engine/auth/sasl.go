@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Names of the mechanisms.
@@ -55,6 +56,7 @@ type Channel struct {
 type Answer struct {
 	Challenge []byte // if User and Err are nil; may be empty
 	User      *User
+	Until     time.Time // when what User has shown expires, as tokens do; zero = never
 	Err       error
 }
 

@@ -27,6 +27,7 @@ type login struct {
 	exchange  *auth.Exchange // under way, or the last
 	mechanism string
 	tries     int        // that failed
+	until     time.Time  // when what the user has shown expires; zero = never
 	delay     loop.Timer // before the answer to a failed one
 }
 
@@ -37,6 +38,7 @@ var (
 	replyTries       = smtp.Reply{Code: 421, Enhanced: "4.7.0", Text: "Too many failed authentications"}
 	replyAuthFirst   = smtp.Reply{Code: 530, Enhanced: "5.7.0", Text: "Authentication required"}
 	replyUserGone    = smtp.Reply{Code: 421, Enhanced: "4.7.0", Text: "Your user has changed, connect again"}
+	replyExpired     = smtp.Reply{Code: 421, Enhanced: "4.7.0", Text: "Your token has expired, connect again with another"}
 	replySender      = smtp.Reply{Code: 553, Enhanced: "5.7.1", Text: "Sender address is not one that you may use"}
 	replyNoSuchLogin = smtp.Reply{Code: 550, Enhanced: "5.7.0", Text: "LOGIN: no such user here"}
 )
@@ -120,6 +122,7 @@ func (s *session) judged(a auth.Answer) {
 		s.smtp.Refuse(replyQuota[userConnections])
 	default:
 		s.door.Stats.authenticated(s.login.mechanism, "ok")
+		s.login.until = a.Until
 		s.smtp.Offer(s.offer())
 		s.smtp.Accept()
 	}
@@ -210,7 +213,9 @@ func (s *session) part() {
 // forget makes the client nobody in particular.
 func (s *session) forget() {
 	s.part()
-	s.user = nil
+	if s.user = nil; s.login != nil {
+		s.login.until = time.Time{}
+	}
 }
 
 // mayMail says with which reply MAIL must be refused because of who the user is, or is not; nil if it is well.
@@ -221,6 +226,9 @@ func (s *session) mayMail(path []byte) *smtp.Reply {
 			return &replyAuthFirst
 		}
 		return nil
+	}
+	if s.login != nil && !s.login.until.IsZero() && s.conn.Loop().Now().After(s.login.until) {
+		return &replyExpired
 	}
 	current := s.door.Users.Authority.Current(s.user)
 	if current == nil {

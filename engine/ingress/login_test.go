@@ -4,6 +4,8 @@ import (
 	"encoding/base64"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"strings"
@@ -378,6 +380,32 @@ func TestUserGoesAway(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	b.end()
+}
+
+// TestTokenExpires: a session lasts no longer than the token that began it.
+func TestTokenExpires(t *testing.T) {
+	t.Parallel()
+	expires := time.Now().Add(time.Hour)
+	idp := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, `{"active":true,"email":"alice@acme.example","exp":%d}`, expires.Unix())
+	}))
+	t.Cleanup(idp.Close)
+	r := openUsers(t, alice(), func(_ *Door, o *auth.Options) { o.OAuth = &auth.OAuth{Introspection: idp.URL} })
+	c := r.greet()
+	c.say("AUTH XOAUTH2 "+base64.StdEncoding.EncodeToString([]byte("user=alice@acme.example\x01auth=Bearer t\x01\x01")), 235)
+	c.say("MAIL FROM:<other@acme.example>", 553)
+	c.say("MAIL FROM:<alice@acme.example>", 250)
+	c.say("RSET", 250)
+	l := r.group.Loops()[0]
+	l.Post(func() {
+		for s := range r.door.rooms[0].sessions {
+			s.login.until = time.Now().Add(-time.Second)
+		}
+	})
+	if got := c.say("MAIL FROM:<alice@acme.example>", 421); got != "421 4.7.0 Your token has expired, connect again with another\r\n" {
+		t.Errorf("%q", got)
+	}
+	c.end()
 }
 
 // TestXClientLoginAtDoor: who speaks for others may say as whom they have logged in.

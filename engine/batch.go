@@ -106,10 +106,12 @@ func (b *Batch) Add(ctx context.Context, m *inject.Mail) {
 	if b.waiting[a.index] = append(b.waiting[a.index], s); len(b.waiting[a.index]) == postMax {
 		b.post(a)
 	}
-	b.await(ctx, flyingMax, flyingSize)
+	if b.over(flyingMax, flyingSize) {
+		b.await(ctx, flyingMax/2, flyingSize/2) // and not for each message again
+	}
 }
 
-// Wait returns the results in the order of Add.
+// Wait returns the results in the order of Add. It may be called again, to no effect.
 func (b *Batch) Wait(ctx context.Context) []inject.Result {
 	b.await(ctx, 0, 0)
 	b.mu.Lock()
@@ -121,18 +123,23 @@ func (b *Batch) Wait(ctx context.Context) []inject.Result {
 		}
 	}
 	if b.begun {
+		b.begun = false
 		b.node.batches.Add(-1)
 	}
 	return b.results
 }
 
+// over says whether more than so much is on its way.
+func (b *Batch) over(flying int, octets int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.flying > flying || b.octets > octets
+}
+
 // await returns when no more than so much is on its way, or ctx or the node has ended.
 func (b *Batch) await(ctx context.Context, flying int, octets int64) {
 	for posted := false; ; {
-		b.mu.Lock()
-		over := b.flying > flying || flying > 0 && b.octets > octets
-		b.mu.Unlock()
-		if !over {
+		if !b.over(flying, octets) {
 			return
 		}
 		if !posted {

@@ -66,6 +66,7 @@ func (h *Handler) kumo(c *call) {
 		err = c.headerKey(l)
 	}
 	b := &results{Batch: h.o.Begin()}
+	defer b.Wait(c.ctx) // whatever happens
 	p := c.post(l, err, b)
 	rs := b.Wait(c.ctx)
 	var why verdict

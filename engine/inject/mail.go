@@ -59,6 +59,6 @@ type Batch interface {
 	// Add hands a Mail on; its Result will be the next. It waits while too many of this batch are on their way to the disk.
 	Add(ctx context.Context, m *Mail)
 	// Wait returns the Results in the order of Add, when all that were queued are on stable storage, or ctx or the node ends. The batch is over
-	// then.
+	// then; another Wait has no effect.
 	Wait(ctx context.Context) []Result
 }

@@ -84,6 +84,7 @@ func (h *Handler) native(c *call) {
 		return
 	}
 	b := &results{Batch: h.o.Begin()}
+	defer b.Wait(c.ctx) // whatever happens
 	var letters []posted
 	switch {
 	case c.form == formMessage:
@@ -98,7 +99,6 @@ func (h *Handler) native(c *call) {
 	case several:
 		var syntax *json.SyntaxError
 		if err := json.Unmarshal(body, new(struct{})); errors.As(err, &syntax) { // before anything of it is queued
-			b.Wait(c.ctx)
 			c.fail(&fault{status: http.StatusBadRequest, text: jsonFault(err).Error()})
 			return
 		}

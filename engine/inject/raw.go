@@ -65,6 +65,9 @@ func (r *raw) compose(v *values) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(lines) > v.max {
+		return nil, fmt.Errorf("the message of %d octets is over the limit of %d", len(lines), v.max)
+	}
 	if section, _, end := header.Split(lines); len(section) == 0 || end == header.NoField {
 		return nil, fmt.Errorf("line %d is no header field: want name, colon and value, and an empty line before the body", bytes.Count(section, []byte("\n"))+1)
 	}

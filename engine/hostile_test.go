@@ -106,10 +106,16 @@ func doors(t *testing.T) *config.Config {
 		t.Fatal(err)
 	}
 	c.Auth.FailureDelay, c.Auth.Failures = 0, 0
+	known := config.DefaultRecipients()
+	known.Domains, known.File = []string{"listed.example"}, filepath.Join(t.TempDir(), "recipients.txt")
+	if err := os.WriteFile(known.File, []byte("known@listed.example\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.Recipients, c.Limits.UnknownRecipients = []config.Recipients{known}, 1000
 	c.Listeners = nil
 	yes, no := true, false
 	for _, l := range []config.Listener{{RelayFrom: loopback, Auth: &no}, {Auth: &no}, {GreetDelay: patience, Auth: &no}, {Auth: &yes}, {Auth: &yes, AuthInClear: true}, {RelayFrom: loopback, FixNewlines: true, Auth: &no}} {
-		l.Address, l.RelayDomains = "127.0.0.1:0", []string{"local.example", "mta.test.example"}
+		l.Address, l.RelayDomains = "127.0.0.1:0", []string{"local.example", "listed.example", "mta.test.example"}
 		l.Mode, l.StartTLS = config.ModeMX, true
 		c.Listeners = append(c.Listeners, l)
 		l.Mode, l.StartTLS = config.ModeSubmissions, false
@@ -360,6 +366,9 @@ func (f *fort) reckon() {
 	f.awaitQuiet()
 	if got, want := int64(f.stats.received.Messages.Get()), f.kept.Load(); got != want {
 		f.t.Errorf("%d messages were kept, of %d that clients know of", got, want)
+	}
+	if n := f.stats.dsns.Get(); n > 0 {
+		f.t.Errorf("%d notifications went to senders that nobody knows", n)
 	}
 }
 

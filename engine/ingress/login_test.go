@@ -402,6 +402,7 @@ func TestTokenExpires(t *testing.T) {
 			s.login.until = time.Now().Add(-time.Second)
 		}
 	})
+	r.barrier()
 	if got := c.say("MAIL FROM:<alice@acme.example>", 421); got != "421 4.7.0 Your token has expired, connect again with another\r\n" {
 		t.Errorf("%q", got)
 	}

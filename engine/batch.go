@@ -100,6 +100,9 @@ func (b *Batch) Add(ctx context.Context, m *inject.Mail) {
 		return
 	}
 	if key != "" {
+		if m.Part != "" {
+			key += "\x00" + m.Part // a key holds no NUL
+		}
 		s.claim = n.claims.Of(s.m.Tenant, key, time.Now())
 	}
 	s.octets = int64(len(m.Content))

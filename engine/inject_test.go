@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -180,6 +181,39 @@ func TestKeysAtAllDoors(t *testing.T) {
 			t.Errorf("round %d: %d receptions", round, n)
 		}
 		r.stop()
+	}
+}
+
+// TestKeyOfManyParts: a key in the header section of a letter that becomes several messages stands for all of them.
+func TestKeyOfManyParts(t *testing.T) {
+	t.Parallel()
+	c := injecting(t, config.Route{Domains: []string{"*"}, To: config.Target{Kind: config.ToDiscard}})
+	c.Idempotency.Header, c.Limits.Recipients = "X-Key", 2
+	r := start(t, c)
+	for key, recipients := range map[string]string{
+		"shared": `"to":["a@far.example","b@far.example","c@far.example","d@far.example","e@far.example"]`,
+		"each":   `"recipients":[{"email":"a@far.example","substitutions":{}},{"email":"b@far.example","substitutions":{}},{"email":"c@far.example"}]`,
+	} {
+		want := []string{}
+		for round := range 2 {
+			_, a := r.post("/v1/messages", `{"envelope":{"from":"s@shop.example",`+recipients+`},"raw":"X-Key: `+key+`\nTo: {{ email }}\n\nHello {{ email }}"}`)
+			got := []string{}
+			for _, rcpt := range a.Recipients {
+				if got = append(got, rcpt.ID); rcpt.Error != "" || rcpt.Repeated != (round == 1) {
+					t.Errorf("%s, round %d: %+v", key, round, rcpt)
+				}
+			}
+			if round == 0 {
+				want = got
+			}
+			if distinct := len(slices.Compact(slices.Clone(got))); !slices.Equal(got, want) || distinct != 3 {
+				t.Errorf("%s, round %d: %v, want %v", key, round, got, want)
+			}
+		}
+	}
+	r.awaitEmpty()
+	if n := len(r.records("delivery")); n != 8 {
+		t.Errorf("%d deliveries", n)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"unicode"
 	"unicode/utf8"
 
@@ -138,7 +139,7 @@ func (l *letter) send(ctx context.Context, by *sender, h *Handler, b *results) (
 	return outcomes, l.sendShared(ctx, &mail, by, h, b, outcomes)
 }
 
-// sendEach sends a message of its own to each recipient. With a key each has a key of its own, so that a repetition for some of the recipients
+// sendEach sends a message of its own to each recipient. Under a key each is a part of its own, so that a repetition for some of the recipients
 // is known as well.
 func (l *letter) sendEach(ctx context.Context, mail *Mail, by *sender, h *Handler, b *results, outcomes []outcome) {
 	for i := range l.recipients {
@@ -155,10 +156,7 @@ func (l *letter) sendEach(ctx context.Context, mail *Mail, by *sender, h *Handle
 		if o.err != nil {
 			continue
 		}
-		m.To = []string{r.Email}
-		if l.key != "" {
-			m.Key = l.key + "\x00" + r.Email
-		}
+		m.To, m.Part = []string{r.Email}, r.Email
 		if o.err = by.spend(1, h.o.Now()); o.err == nil {
 			o.index = b.add(ctx, &m)
 		}
@@ -187,8 +185,8 @@ func (l *letter) sendShared(ctx context.Context, mail *Mail, by *sender, h *Hand
 		if len(members) == 0 {
 			break
 		}
-		if l.key != "" && group > 0 {
-			m.Key = fmt.Sprintf("%s\x00%d", l.key, group)
+		if group > 0 {
+			m.Part = strconv.Itoa(group)
 		}
 		err, index := by.spend(len(members), h.o.Now()), 0
 		if err == nil {

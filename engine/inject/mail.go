@@ -17,7 +17,8 @@ type Mail struct {
 	User     string // who hands it in, if that is known
 	Tenant   string // labels, at most 255 octets each
 	Campaign string
-	Key      string // idempotency key within the tenant; "" = none. At most 255 octets, or derived from such a one
+	Key      string // idempotency key within the tenant, at most 255 octets; "" = none, or what the header section or ENVID says over HTTP
+	Part     string // tells the messages of one injection apart, which share a key; "" = it is the only one
 
 	Notify     message.Notify  // for each recipient
 	DSN        *message.DSN    // nil = nothing said

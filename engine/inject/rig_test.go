@@ -59,7 +59,7 @@ func (b *batch) Add(_ context.Context, m *Mail) {
 	if n.refuse != nil {
 		r.Err = n.refuse(m)
 	}
-	key := m.Tenant + "\x00" + m.Key
+	key := m.Tenant + "\x00" + m.Key + "\x00" + m.Part
 	if r.Err == nil && m.Key != "" && n.keys[key] != 0 {
 		r.ID, r.Repeated = n.keys[key], true
 	} else if r.Err == nil {

@@ -60,6 +60,9 @@ func TestHold(t *testing.T) {
 	if e := r.record("delivery", "c@far.example", 1); e.Attempt != 1 {
 		t.Errorf("%+v", e)
 	}
+	r.sendWith("s@sender.example", " HOLDFOR=3600", hello, "<d@far.example>")
+	r.record("hold", "d@far.example", 1)
+	f.none()
 }
 
 // TestDeadlineOnTheWire: what is left until the deadline goes to hosts that offer DELIVERBY, with priority and trace; what is to be returned goes

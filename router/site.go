@@ -36,6 +36,7 @@ type Site struct {
 	waiting  []*Link // have asked for work in vain, the last one last
 	inFlight int     // recipients
 	deadline int64   // the next one of what is in the queue, or earlier, Unix nanoseconds; 0 = there is none
+	swept    int64   // when the queue was last looked through for them
 
 	tried     int     // addresses that failed since one worked
 	broken    int     // links that broke since one worked

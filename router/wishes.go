@@ -140,13 +140,14 @@ func (site *Site) expect(deadline int64) {
 	}
 }
 
-// sweep sees to what is late in the queue. Sites with mail that waits are looked at every Options.GrowAfter at least.
+// sweep sees to what is late in the queue. Sites with mail that waits are looked at every Options.GrowAfter at least, and no more often, however
+// many deadlines there are: what becomes late in between is found out when a link takes it.
 func (site *Site) sweep(now int64) {
-	if site.deadline == 0 || site.deadline > now {
+	s := site.owner
+	if site.deadline == 0 || site.deadline > now || now-site.swept < int64(s.opts.GrowAfter) {
 		return
 	}
-	s := site.owner
-	site.deadline = 0
+	site.deadline, site.swept = 0, now
 	var overdue []*Transaction
 	site.queue.all(func(t *Transaction) bool {
 		switch {

@@ -28,6 +28,7 @@ func TestHold(t *testing.T) {
 	t.Parallel()
 	f := listen(t, polite)
 	s := settings(t, f.route("*"))
+	s.Queue.HoldMax = 2 * time.Hour
 	r := start(t, s)
 	release := soon(time.Hour)
 	id := r.inject(func(m *message.Message) { m.Wishes = &message.Wishes{Release: release} }, "s@sender.example", hello, "a@far.example", "b@far.example")

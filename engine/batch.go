@@ -87,6 +87,9 @@ func (b *Batch) Add(ctx context.Context, m *inject.Mail) {
 	case n.budget.Full():
 		n.stats.received.NoMemory.Inc()
 		err = inject.ErrBusy
+	case n.store.Full():
+		n.stats.received.NoSpace.Inc()
+		err = inject.ErrFull
 	}
 	if err != nil {
 		b.settle(index, int64(len(m.Content)), inject.Result{Err: err})

@@ -212,6 +212,9 @@ func (n *Node) taking() error {
 	if !n.ready.Load() {
 		return inject.ErrStopping
 	}
+	if n.store.Full() {
+		return inject.ErrFull
+	}
 	return nil
 }
 

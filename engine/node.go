@@ -149,6 +149,7 @@ func (n *Node) openStore() error {
 		return nil
 	}
 	s, err := spool.Open(spool.Options{
+		MinFree: c.MinFree, MinInodes: int64(c.MinInodes), Reserve: c.Reserve,
 		Memory: min(n.cfg.Engine.Memory/4, spoolMemory), Path: c.Path, Shards: c.Shards, Sync: c.Sync, Log: n.log, Fatal: n.fatalSpool,
 		Post: func(origin int, done []*spool.Op) { n.lanes[origin].loop.PostTask(completions(done)) },
 	})
@@ -230,13 +231,13 @@ func (n *Node) load(l *loop.Loop, m *message.Message, first, count int, done fun
 	})
 }
 
-// fatalSpool ends the node: what cannot be synced must not be acknowledged, and recovery at the next start is the repair.
+// fatalSpool ends the node: what cannot be synced must not be acknowledged, and recovery at the next start is the repair. The spool stands still
+// when it returns.
 func (n *Node) fatalSpool(err error) {
 	select {
 	case n.fatal <- err:
 	default:
 	}
-	select {} // the committer must not go on
 }
 
 // Run serves until ctx ends, then stops taking mail, finishes what is under way within the drain timeout, and closes the spool. It

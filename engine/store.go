@@ -27,6 +27,8 @@ type store interface {
 	Expire(before int64)
 	Load(id message.ID, first, n int, b *message.Budget) ([]*message.Chunk, error)
 	Scan(fn func(*message.Message) bool) error
+	// Full says that there is too little room on the disk to let mail in.
+	Full() bool
 	// Keeps says whether content may leave memory before it is delivered.
 	Keeps() bool
 	Close() error
@@ -68,6 +70,7 @@ func (s *nothing) Claims(func(spool.Claim) error) error       { return nil }
 func (s *nothing) Expire(int64)                               {}
 func (s *nothing) Recover(func(*message.Message) error) error { return nil }
 func (s *nothing) Scan(func(*message.Message) bool) error     { return nil }
+func (s *nothing) Full() bool                                 { return false }
 func (s *nothing) Keeps() bool                                { return false }
 func (s *nothing) Close() error                               { return nil }
 

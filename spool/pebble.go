@@ -26,7 +26,7 @@ const (
 // pebbleOptions tunes a store for mail: written once, read seldom, and deleted soon, in the order in which it was written.
 func (sh *Shard) pebbleOptions(opts Options) *pebble.Options {
 	o := &pebble.Options{
-		FS:                 guardedFS{opts.FS, sh},
+		FS:                 guardedFS{patientFS{opts.FS, sh.spool.keeper}, sh},
 		Cache:              sh.spool.cache,
 		FormatMajorVersion: pebble.FormatValueSeparation,
 		Logger:             sh,
@@ -54,12 +54,16 @@ func (sh *Shard) pebbleOptions(opts Options) *pebble.Options {
 		MaxOpenFiles:          256,
 	}
 	o.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
+		age := 10 * time.Minute // most of what is left in a young file goes soon as well
+		if sh.spool.Full() {
+			age = 0
+		}
 		return pebble.ValueSeparationPolicy{
 			Enabled:               true,
 			MinimumSize:           separateBytes,
 			MaxBlobReferenceDepth: 10,
 			TargetGarbageRatio:    0.3,
-			RewriteMinimumAge:     10 * time.Minute, // most of what is left in a young file goes soon as well
+			RewriteMinimumAge:     age,
 		}
 	}
 	for i := range o.Levels {

@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -49,6 +50,8 @@ type Shard struct {
 	posts [][]*Op       // by origin
 	done  chan struct{} // closed when it has ended
 
+	reclaimed int // ops when room was reclaimed last
+
 	counters
 }
 
@@ -85,6 +88,16 @@ func openShard(s *Spool, i int) (sh *Shard, err error) {
 	}
 	go sh.run()
 	return sh, nil
+}
+
+// reclaim makes the store give back the room of what was removed, if anything happened since the last time. One goroutine at a time may call it.
+func (sh *Shard) reclaim(ctx context.Context) error {
+	n := int(sh.ops.Get())
+	if n == sh.reclaimed {
+		return nil
+	}
+	sh.reclaimed = n
+	return sh.db.Compact(ctx, []byte{0}, []byte{kindCorrupt}, false)
 }
 
 // findNewest raises newest to the highest id that has an envelope or a chunk.

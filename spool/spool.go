@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -35,6 +36,18 @@ type Options struct {
 	Memory        int64  // memtables of all shards that are being filled, 16 MiB a shard at least; 0 = 256 MiB
 	ReadOnly      bool   // only Recover, Scan and Load; nothing in the records is changed
 
+	// MinFree and MinInodes are what must be free on the file system for the spool not to be Full; 0 = what the stores may still write of mail
+	// that has been let in, and 10,000 inodes, but no more than a tenth of the file system. Reserve is what the spool keeps in files of its
+	// own, in bytes, for the moment when the disk is full all the same; 0 = nothing.
+	MinFree, MinInodes, Reserve int64
+
+	// Failover is a directory on another disk. A WAL goes there while the disk of Path does not answer. It must exist, and whatever WALs are in it
+	// are read at Open: it must not be left out before those have been recovered. "" = none.
+	Failover string
+
+	// Space measures the file system of a directory; nil = the operating system does, where FS is its own, and nobody where it is not.
+	Space func(dir string) (Space, error)
+
 	Log *slog.Logger // nil = slog.Default()
 
 	// Post hands completed Ops to the event loop origin, once per origin and batch. It is called by a shard's goroutine and must not block;
@@ -52,6 +65,9 @@ type Options struct {
 func (o Options) withDefaults() Options {
 	if o.FS == nil {
 		o.FS = vfs.Default
+		if o.Space == nil {
+			o.Space = statfs
+		}
 	}
 	if o.Log == nil {
 		o.Log = slog.Default()
@@ -82,6 +98,7 @@ type Spool struct {
 	shards  []*Shard
 	cache   *pebble.Cache
 	lock    *pebble.Lock
+	keeper  *keeper
 
 	metrics   *metrics.Set
 	measuring sync.RWMutex // held by those who ask the stores for figures; guards measured
@@ -90,6 +107,7 @@ type Spool struct {
 	// failed is set before Fatal is called: from then on nothing completes. broken is closed after it returned.
 	failed atomic.Bool
 	broken chan struct{}
+	cause  error // of broken
 }
 
 // Open opens the spool at o.Path, or makes it. One process at a time can have it open. Messages found are not read yet: see Recover.
@@ -110,6 +128,9 @@ func Open(o Options) (*Spool, error) {
 		o.MemTableBytes = max(int(o.Memory)/n, minMemTableBytes)
 	}
 	s := &Spool{options: o, cache: pebble.NewCache(cacheBytes), lock: lock, metrics: metrics.NewSet(), broken: make(chan struct{})}
+	if s.keeper, err = newKeeper(o, s.metrics, n, s.reclaim); err != nil {
+		return nil, errors.Join(fmt.Errorf("spool %s: %w", o.Path, err), lock.Close())
+	}
 	for i := range n {
 		sh, err := openShard(s, i)
 		if err != nil {
@@ -117,6 +138,7 @@ func Open(o Options) (*Spool, error) {
 		}
 		s.shards = append(s.shards, sh)
 	}
+	s.keeper.start()
 	s.registerMetrics()
 	if !o.Sync && !o.ReadOnly {
 		o.Log.Warn("spool is not synced: acknowledged mail is lost when the machine goes down")
@@ -131,12 +153,14 @@ func (s *Spool) Close() error {
 	for _, sh := range s.shards {
 		sh.refuse()
 	}
+	s.keeper.hurry()
+	s.keeper.running.Wait()
 	s.unregisterMetrics()
 	for _, sh := range s.shards {
 		select {
 		case <-sh.done:
 		case <-s.broken:
-			return errBroken // the stores may be in any state; the lock goes with the process
+			return fmt.Errorf("%w: %w", errBroken, s.cause) // the stores may be in any state; the lock goes with the process
 		}
 		errs = append(errs, sh.db.Close())
 	}
@@ -147,11 +171,25 @@ func (s *Spool) Close() error {
 // fail is where every failure to write ends. It does not return.
 func (s *Spool) fail(err error) {
 	if s.failed.CompareAndSwap(false, true) {
+		s.cause = err
 		s.options.Fatal(err)
 		close(s.broken)
 	}
 	select {} // whoever holds what here must not go on, nor let go of it
 }
+
+// reclaim has all shards give back the room of what was removed.
+func (s *Spool) reclaim(ctx context.Context) {
+	for _, sh := range s.shards {
+		if err := sh.reclaim(ctx); err != nil && ctx.Err() == nil {
+			s.options.Log.Error("spool: room cannot be reclaimed, will be tried again", "error", err)
+		}
+	}
+}
+
+// Full says that there is too little room on the disk to let mail in: see Options.MinFree. What is let in all the same is stored, or waits for
+// room.
+func (s *Spool) Full() bool { return s.keeper.full.Load() }
 
 // Shards is the number of shards.
 func (s *Spool) Shards() int { return len(s.shards) }

@@ -152,6 +152,10 @@ var faults = []struct{ toml, want string }{
 	{"+[spool]\npath = ''\nshards = 257\n", "" +
 		`m.toml:6:8: spool.path: empty: want a directory` + "\n" +
 		`m.toml:7:10: spool.shards: 257 is out of range: want 0 to 256`},
+	{"+[spool]\nmin_free = '2048TiB'\nmin_inodes = -1\nreserve = '2TiB'\n", "" +
+		`m.toml:6:12: spool.min_free: 2048TiB is out of range: want 0 to 1024TiB` + "\n" +
+		`m.toml:7:14: spool.min_inodes: -1 is out of range: want 0 to 1000000000` + "\n" +
+		`m.toml:8:11: spool.reserve: 2TiB is out of range: want 0 to 1TiB`},
 	{"+[egress]\nconnections = 0\nrecipients = 0\nmessages = -1\nport = 65536\nconnect_timeout = '1ms'\n", "" +
 		`m.toml:6:15: egress.connections: 0 is out of range: want 1 to 10000` + "\n" +
 		`m.toml:7:14: egress.recipients: 0 is out of range: want 1 to 10000` + "\n" +

@@ -72,6 +72,9 @@ func schema(c *Config) []field {
 			{"path", text(&c.Spool.Path)},
 			{"shards", integer(&c.Spool.Shards)},
 			{"sync", boolean(&c.Spool.Sync)},
+			{"min_free", size(&c.Spool.MinFree)},
+			{"min_inodes", integer(&c.Spool.MinInodes)},
+			{"reserve", size(&c.Spool.Reserve)},
 		})},
 		{"queue", table([]field{
 			{"retry_min", duration(&c.Queue.RetryMin)},

@@ -36,10 +36,7 @@ func (c *Config) problems() Errors {
 	k.listeners(c)
 	k.tls(&c.TLS)
 	k.auth(&c.Auth)
-	if c.Spool.Path == "" {
-		k.complain("spool.path", "empty: want a directory")
-	}
-	k.within("spool.shards", c.Spool.Shards, 0, message.MaxShards)
+	k.spool(&c.Spool)
 	k.queue(&c.Queue)
 	k.routes(c.Routes)
 	k.recipients(c.Recipients)
@@ -172,6 +169,16 @@ func (k *checker) tls(t *TLS) {
 	k.acme(&t.ACME)
 	k.oneOf("tls.min_version", t.MinVersion, "1.2", "1.3")
 	k.lasts("tls.handshake_timeout", t.HandshakeTimeout, time.Second, 10*time.Minute)
+}
+
+func (k *checker) spool(s *Spool) {
+	if s.Path == "" {
+		k.complain("spool.path", "empty: want a directory")
+	}
+	k.within("spool.shards", s.Shards, 0, message.MaxShards)
+	k.bytes("spool.min_free", s.MinFree, 0, 1<<50)
+	k.within("spool.min_inodes", s.MinInodes, 0, 1_000_000_000)
+	k.bytes("spool.reserve", s.Reserve, 0, 1<<40)
 }
 
 func (k *checker) queue(q *Queue) {

@@ -26,6 +26,8 @@ type Store interface {
 	NewID(loop int) message.ID
 	// Enqueue hands an operation to the shard of the given number.
 	Enqueue(shard int, op *spool.Op)
+	// Full says that no mail shall be let in: there is too little room for it.
+	Full() bool
 	// Keeps says whether content may leave memory once it is stored.
 	Keeps() bool
 }
@@ -84,14 +86,14 @@ func (d *Door) receives(rcpt *smtp.Path) bool {
 
 // Replies of policy. The codes are those of RFC 5321 §4.2 and RFC 3463.
 var (
-	replyNoRelay  = smtp.Reply{Code: 550, Enhanced: "5.7.1", Text: "Relaying denied: this host relays only for its own networks"}
-	replyNoMemory = smtp.Reply{Code: 452, Enhanced: "4.3.1", Text: "Insufficient system storage, try again later"}
-	replyStore    = smtp.Reply{Code: 451, Enhanced: "4.3.0", Text: "The message could not be stored, try again later"}
-	replyHops     = smtp.Reply{Code: 554, Enhanced: "5.4.6", Text: "Too many hops: this message has been going round in circles"}
-	replyDraining = smtp.Reply{Code: 421, Enhanced: "4.3.2", Text: "Service shutting down, try again later"}
-	replyTimeout  = smtp.Reply{Code: 421, Enhanced: "4.4.2", Text: "Timeout waiting for you"}
-	replySlow     = smtp.Reply{Code: 421, Enhanced: "4.4.2", Text: "Your message comes too slowly"}
-	replyOverTime = smtp.Reply{Code: 421, Enhanced: "4.4.2", Text: "This session has lasted long enough, connect again"}
+	replyNoRelay   = smtp.Reply{Code: 550, Enhanced: "5.7.1", Text: "Relaying denied: this host relays only for its own networks"}
+	replyNoStorage = smtp.Reply{Code: 452, Enhanced: "4.3.1", Text: "Insufficient system storage, try again later"}
+	replyStore     = smtp.Reply{Code: 451, Enhanced: "4.3.0", Text: "The message could not be stored, try again later"}
+	replyHops      = smtp.Reply{Code: 554, Enhanced: "5.4.6", Text: "Too many hops: this message has been going round in circles"}
+	replyDraining  = smtp.Reply{Code: 421, Enhanced: "4.3.2", Text: "Service shutting down, try again later"}
+	replyTimeout   = smtp.Reply{Code: 421, Enhanced: "4.4.2", Text: "Timeout waiting for you"}
+	replySlow      = smtp.Reply{Code: 421, Enhanced: "4.4.2", Text: "Your message comes too slowly"}
+	replyOverTime  = smtp.Reply{Code: 421, Enhanced: "4.4.2", Text: "This session has lasted long enough, connect again"}
 
 	replyNoHolding   = smtp.Reply{Code: 550, Enhanced: "5.7.1", Text: "Messages are held only for those who may relay"}
 	replyReleaseLate = smtp.Reply{Code: 501, Enhanced: "5.5.4", Text: "The message would be released after it is to be delivered"} // RFC 4865 §5.2.2

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +28,7 @@ const patience = 30 * time.Second
 type shelf struct {
 	held chan *spool.Op // nil = complete at once
 	loop *loop.Loop
+	full atomic.Bool
 
 	mu       sync.Mutex
 	last     message.ID
@@ -43,6 +45,8 @@ func (s *shelf) NewID(int) message.ID {
 }
 
 func (s *shelf) Keeps() bool { return true }
+
+func (s *shelf) Full() bool { return s.full.Load() }
 
 func (s *shelf) Enqueue(_ int, op *spool.Op) {
 	s.mu.Lock()

@@ -47,15 +47,15 @@ func (d *Door) Sessions(l *loop.Loop) int { return len(d.rooms[l.Index()].sessio
 type Stats struct {
 	set *metrics.Set
 
-	Connections, Messages, Bytes, NoMemory, NoRelay, BadHeader, StoreErrors *metrics.Counter
-	Handshakes, HandshakesFailed                                            *metrics.Counter           // TLS
-	Timeouts, Slow, OverTime, OverMessages, Unread                          *metrics.Counter           // sessions that were ended
-	Early, BadProxy                                                         *metrics.Counter           // likewise, before they began
-	Repeated                                                                *metrics.Counter           // messages whose idempotency key was used before
-	NoRecipient                                                             *metrics.Counter           // recipients that are not there
-	NoUser, BadSender                                                       *metrics.Counter           // refused because of who the user is
-	Hasty                                                                   *metrics.Counter           // sessions of strangers that did not wait for a reply
-	Quota                                                                   [verdicts]*metrics.Counter // connections, messages and recipients over a quota
+	Connections, Messages, Bytes, NoMemory, NoSpace, NoRelay, BadHeader, StoreErrors *metrics.Counter
+	Handshakes, HandshakesFailed                                                     *metrics.Counter           // TLS
+	Timeouts, Slow, OverTime, OverMessages, Unread                                   *metrics.Counter           // sessions that were ended
+	Early, BadProxy                                                                  *metrics.Counter           // likewise, before they began
+	Repeated                                                                         *metrics.Counter           // messages whose idempotency key was used before
+	NoRecipient                                                                      *metrics.Counter           // recipients that are not there
+	NoUser, BadSender                                                                *metrics.Counter           // refused because of who the user is
+	Hasty                                                                            *metrics.Counter           // sessions of strangers that did not wait for a reply
+	Quota                                                                            [verdicts]*metrics.Counter // connections, messages and recipients over a quota
 }
 
 // NewStats registers the figures in a set.
@@ -66,6 +66,7 @@ func NewStats(set *metrics.Set) *Stats {
 		Messages:         set.NewCounter("mailrace_ingress_messages_total"),
 		Bytes:            set.NewCounter("mailrace_ingress_bytes_total"),
 		NoMemory:         set.NewCounter(`mailrace_ingress_refused_total{reason="memory"}`),
+		NoSpace:          set.NewCounter(`mailrace_ingress_refused_total{reason="disk"}`),
 		NoRelay:          set.NewCounter(`mailrace_ingress_refused_total{reason="relay"}`),
 		NoRecipient:      set.NewCounter(`mailrace_ingress_refused_total{reason="recipient"}`),
 		BadHeader:        set.NewCounter(`mailrace_ingress_refused_total{reason="header"}`),

@@ -168,7 +168,11 @@ func (s *session) mail() {
 		return
 	case s.door.Budget.Full():
 		s.door.Stats.NoMemory.Inc()
-		s.smtp.Refuse(replyNoMemory)
+		s.smtp.Refuse(replyNoStorage)
+		return
+	case s.door.Store.Full():
+		s.door.Stats.NoSpace.Inc()
+		s.smtp.Refuse(replyNoStorage)
 		return
 	}
 	now, params := s.conn.Loop().Now(), s.smtp.Mail()

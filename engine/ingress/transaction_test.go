@@ -189,6 +189,30 @@ func TestCutWhileStreaming(t *testing.T) {
 	}
 }
 
+// TestFullStoreRefusesMail does the same with the disk.
+func TestFullStoreRefusesMail(t *testing.T) {
+	t.Parallel()
+	r := open(t, nil)
+	under, c := r.greet(), r.greet()
+	under.envelope()
+	r.store.full.Store(true)
+	for range 2 {
+		if got := c.say("MAIL FROM:<s@sender.example>", 452); !strings.HasPrefix(got, "452 4.3.1 ") {
+			t.Errorf("%q", got)
+		}
+	}
+	under.say(hello+".", 250)
+	r.store.full.Store(false)
+	c.envelope()
+	c.say(hello+".", 250)
+	if n := r.door.Stats.NoSpace.Get(); n != 2 {
+		t.Errorf("%d refusals counted", n)
+	}
+	c.Close()
+	under.Close()
+	r.awaitQuiet()
+}
+
 // TestMemoryFullRefusesMail lets what is under way end, and takes mail again when memory is free.
 func TestMemoryFullRefusesMail(t *testing.T) {
 	t.Parallel()

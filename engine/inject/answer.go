@@ -86,7 +86,7 @@ func (v *verdict) note(err error) (temporary bool) {
 	status, retry := http.StatusBadRequest, time.Duration(0)
 	var d *Denied
 	switch {
-	case errors.Is(err, ErrBusy), errors.Is(err, ErrStopping), errors.Is(err, ErrUnknown), errors.Is(err, ErrStore):
+	case errors.Is(err, ErrBusy), errors.Is(err, ErrFull), errors.Is(err, ErrStopping), errors.Is(err, ErrUnknown), errors.Is(err, ErrStore):
 		status, retry = http.StatusServiceUnavailable, retryLater
 	case errors.Is(err, errQuota):
 		status, retry = http.StatusTooManyRequests, retryQuota

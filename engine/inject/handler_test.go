@@ -64,6 +64,8 @@ func TestRefusals(t *testing.T) {
 		{name: "two", body: hello + hello, status: 400, want: "there is something behind the JSON object"},
 		{name: "stopping", node: func(n *node) { n.ready = ErrStopping }, status: 503, want: ErrStopping.Error(), retry: "5"},
 		{name: "full", node: func(n *node) { n.o.Budget.Take(64 << 20) }, status: 503, want: ErrBusy.Error(), retry: "5"},
+		{name: "full disk", node: func(n *node) { n.ready = ErrFull }, status: 503, want: ErrFull.Error(), retry: "5"},
+		{name: "disk filling", node: func(n *node) { n.refuse = func(*Mail) error { return ErrFull } }, status: 503, want: ErrFull.Error(), retry: "5"},
 		{name: "nearly full", node: func(n *node) { n.o.Budget.Take(64<<20 - 100) }, status: 503, want: ErrBusy.Error(), retry: "5"},
 		{name: "filling", node: func(n *node) { n.refuse = func(*Mail) error { return ErrBusy } }, status: 503, want: ErrBusy.Error(), retry: "5"},
 		{name: "store", node: func(n *node) { n.refuse = func(*Mail) error { return fmt.Errorf("%w (closed)", ErrStore) } }, status: 503, want: "(closed)", retry: "5"},

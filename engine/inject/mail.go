@@ -42,6 +42,8 @@ type Result struct {
 var (
 	// ErrBusy: the node cannot take mail for now, and will again.
 	ErrBusy = errors.New("memory for mail is used up, try again later")
+	// ErrFull: there is too little room on the disk of the spool.
+	ErrFull = errors.New("the disk of the spool is nearly full, try again later")
 	// ErrStopping: the node is about to end.
 	ErrStopping = errors.New("the node is stopping, try again later")
 	// ErrStore: the spool did not take the message.

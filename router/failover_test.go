@@ -208,3 +208,44 @@ func TestBusyHostIsNotDown(t *testing.T) {
 		t.Errorf("%d, %d to the backup", len(h.got), len(backup.got))
 	}
 }
+
+// TestInsecureHosts: where TLS is demanded a host that cannot is passed over like one that is down, and says why mail waits; routes that demand
+// less go on to the same hosts.
+func TestInsecureHosts(t *testing.T) {
+	s := newSim(t, 2, 1, func(o *Options) {
+		table, err := NewTable([]Route{{Domains: []string{"*"}}, {Domains: []string{"strict.test", "one.test"}, TLS: TLSVerified}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Table = table
+	})
+	for _, domain := range []string{"strict.test", "lax.test"} {
+		s.mx(domain, "10 a 192.0.2.1")
+	}
+	s.mx("one.test", "10 a 192.0.2.1", "20 b 192.0.2.2")
+	s.host("192.0.2.1").insecure = true
+	s.host("192.0.2.2")
+	s.send(0, "u@strict.test")
+	s.send(0, "u@lax.test")
+	s.send(1, "u@one.test")
+	s.run(time.Minute)
+	for address, want := range map[string]string{"u@strict.test": "deferred@0s", "u@lax.test": "delivered@0s", "u@one.test": "delivered@0s"} {
+		if got := s.history(address); got != want {
+			t.Errorf("%s: %s, want %s", address, got, want)
+		}
+	}
+	for _, e := range s.log {
+		if e.address == "u@strict.test" && (e.out.Enhanced != "4.7.5" || e.out.Text != "bad certificate") || e.address == "u@one.test" && e.out.Host != "b" {
+			t.Errorf("%s: %+v", e.address, e.out)
+		}
+	}
+	for i := range 2 {
+		for _, site := range s.router.Sites(i) {
+			if backed := !site.Backoff.IsZero(); backed != (site.Site == "10a" && site.LastError != "") {
+				t.Errorf("%+v", site)
+			}
+		}
+	}
+	s.host("192.0.2.1").insecure = false
+	s.finish(3)
+}

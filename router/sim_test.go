@@ -182,12 +182,14 @@ func (s *sim) Lookup(q mx.Query, done func(*mx.Answer)) bool {
 
 // host is the script of one address.
 type host struct {
-	down    bool
-	banner  *Outcome // refuses the session
-	closes  *Reason  // ends it before anything is taken
-	latency time.Duration
-	limits  Limits
-	window  int // transactions that a connection takes before the first is answered; 0 = 1
+	down   bool
+	banner *Outcome // refuses the session
+	// insecure: it has no TLS that a demanding route would take.
+	insecure bool
+	closes   *Reason // ends it before anything is taken
+	latency  time.Duration
+	limits   Limits
+	window   int // transactions that a connection takes before the first is answered; 0 = 1
 	// reply answers for recipient i; nil = delivered.
 	reply func(t *Transaction, i int) Outcome
 	// breaks is asked before the n-th transaction (from 0) of a connection is answered.
@@ -259,6 +261,8 @@ func (s *sim) dial(l *Link) {
 		switch {
 		case h.down:
 			c.end(GoneUnreachable, &Outcome{Text: "connection refused"})
+		case h.insecure && target.TLS >= TLSRequired:
+			c.end(GoneInsecure, &Outcome{Enhanced: "4.7.5", Text: "bad certificate"})
 		case h.banner != nil:
 			o := *h.banner
 			c.end(GoneRefused, &o)

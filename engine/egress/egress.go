@@ -3,6 +3,9 @@
 //
 // A connection always has the next envelope under way while it waits for the reply to the last content: MAIL, RCPT and DATA of message n+1
 // leave in the write that ends message n, so a message costs one round trip, not four. RFC 2920
+//
+// Before that, connections go under TLS as the route says. Where TLS is not demanded and the handshake fails, the session dials again, in clear:
+// the router sees one connection that took a little longer.
 package egress
 
 import (

@@ -50,7 +50,11 @@ func smuggling() (all []exchange) {
 			row: s.row, name: "in a chunk", stage: rcpted, input: fmt.Sprintf("BDAT %d LAST\r\n%sNOOP\r\n", len(content), content),
 			replies: []string{"550 5.6.0", "250"},
 		})
-		all = append(all, mended(s.row, s.octets))
+		binary := "From: a@b.example\r\n\r\ntext" + s.octets + evil
+		all = append(all, mended(s.row, s.octets), exchange{
+			row: s.row, name: "in a binary chunk", stage: helloed, replies: times(5, "250"), kept: 1,
+			input: fmt.Sprintf("MAIL FROM:<s@sender.example> BODY=BINARYMIME\r\nRCPT TO:<r@local.example>\r\nBDAT %d\r\n%sBDAT 0 LAST\r\nNOOP\r\n", len(binary), binary),
+		})
 	}
 	return append(all,
 		exchange{

@@ -31,6 +31,8 @@ var ordeals = []ordeal{
 	{"T9", "other protocols by ALPN", []string{"starttls", "implicit"}, negotiate},
 	{"B9", "words before the greeting", []string{"clear", "implicit"}, talkEarly},
 	{"B15", "disconnect at every octet", nil, disconnect},
+	{"B15", "disconnect at every octet of AUTH", nil, disconnectUser},
+	{"B17", "headers of proxies", nil, proxies},
 }
 
 // injectBehindStartTLS: commands that come in clear behind STARTTLS are not run, however the segments fall: they end the session at once, or the
@@ -165,21 +167,17 @@ func endSecurity(f *fort, carrier string) error {
 // negotiate: a client that wants another protocol gets no session, and one that wants SMTP among others gets that.
 func negotiate(f *fort, carrier string) error {
 	for _, protocols := range [][]string{{"http/1.1"}, {"h2", "http/1.1"}, {"imap"}, {"smtp"}, {"h2", "smtp"}} {
-		conn, err := dialer.Dial("tcp", f.Addr(map[string]int{"starttls": doorOwn, "implicit": doorOwnTLS}[carrier]).String())
+		c, _, err := f.dial(carrier, doorOwn)
 		if err != nil {
 			return err
 		}
-		defer conn.Close()
-		c := &caller{f: f, tcp: conn.(*net.TCPConn), conn: conn, r: newReader(conn)}
-		if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-			return err
-		}
+		defer c.tcp.Close()
 		if carrier == "starttls" {
 			if err := c.talk("", "220", "EHLO x\r\n", "250", "STARTTLS\r\n", "220"); err != nil {
 				return err
 			}
 		}
-		t := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, NextProtos: protocols})
+		t := tls.Client(c.tcp, &tls.Config{InsecureSkipVerify: true, NextProtos: protocols})
 		if err, want := t.Handshake(), protocols[len(protocols)-1] == "smtp"; (err == nil) != want {
 			return fmt.Errorf("%v: %v", protocols, err)
 		}
@@ -292,25 +290,17 @@ func TestT11HandshakeThatStops(t *testing.T) {
 
 // stopHandshake sends a part of a handshake, and waits for the end.
 func (f *fort) stopHandshake(carrier string, part []byte) error {
-	door := doorOwn
-	if carrier == "implicit" {
-		door = doorOwnTLS
-	}
-	conn, err := dialer.Dial("tcp", f.Addr(door).String())
+	c, _, err := f.dial(carrier, doorOwn)
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	c := &caller{f: f, tcp: conn.(*net.TCPConn), conn: conn, r: newReader(conn)}
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-		return err
-	}
+	defer c.tcp.Close()
 	if carrier == "starttls" {
 		if err := c.talk("", "220", "EHLO x\r\n", "250", "STARTTLS\r\n", "220"); err != nil {
 			return err
 		}
 	}
-	if _, err := conn.Write(part); err != nil {
+	if _, err := c.tcp.Write(part); err != nil {
 		return err
 	}
 	return c.ended()

@@ -76,6 +76,12 @@ func injections() []exchange {
 		{row: "I14", name: "recipient", stage: mailed, input: "RCPT TO:<r\x00@local.example>\r\nDATA\r\n", replies: []string{"500 5.5.2", "554 5.5.1"}},
 		{row: "I14", name: "header", stage: inData, input: "Subject: \x00\r\n\r\n.\r\n" + evil, replies: []string{"550 5.6.0"}, closes: true},
 		{row: "I14", name: "body", stage: inData, input: "Subject: x\r\n\r\nte\x00xt\r\n.\r\n" + evil, replies: []string{"550 5.6.0"}, closes: true},
+		{row: "I14", name: "binary content", stage: helloed,
+			input:   "MAIL FROM:<s@sender.example> BODY=BINARYMIME\r\nRCPT TO:<r@local.example>\r\nDATA\r\nBDAT 27 LAST\r\nFrom: a@b.example\r\n\r\n\x00\n\r\x00\r\nNOOP\r\n",
+			replies: []string{"250", "250", "503 5.5.1", "250", "250"}, kept: 1},
+		{row: "I14", name: "binary header", stage: helloed,
+			input:   "MAIL FROM:<s@sender.example> BODY=BINARYMIME\r\nRCPT TO:<r@local.example>\r\nBDAT 25 LAST\r\nFrom: a@b.example\x00\r\n\r\nx\r\nNOOP\r\n",
+			replies: []string{"250", "250", "550 5.6.0", "250"}},
 		{row: "I14", name: "chunk", stage: rcpted, input: "BDAT 12 LAST\r\nSubject: \x00\r\nNOOP\r\n", replies: []string{"550 5.6.0", "250"}},
 	}
 	for _, c := range []struct {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -78,11 +79,14 @@ const (
 	doorOpenTLS
 	doorMend // loopback may relay, and its newlines are mended
 	doorMendTLS
+	doorProxy // connections begin with the header of a proxy; clients in 192.0.2.0/24 may relay
+	doorProxyTLS
 )
 
 // The users that doors know.
 const users = `[[user]]
 name = "alice"
+connections = 50
 password = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$P3OLBQw3O3GiY9hpX8wpK8qO6gQccIdDXnlkdzKceqU" # "right", at next to no cost
 `
 
@@ -114,7 +118,8 @@ func doors(t *testing.T) *config.Config {
 	c.Recipients, c.Limits.UnknownRecipients = []config.Recipients{known}, 1000
 	c.Listeners = nil
 	yes, no := true, false
-	for _, l := range []config.Listener{{RelayFrom: loopback, Auth: &no}, {Auth: &no}, {GreetDelay: patience, Auth: &no}, {Auth: &yes}, {Auth: &yes, AuthInClear: true}, {RelayFrom: loopback, FixNewlines: true, Auth: &no}} {
+	for _, l := range []config.Listener{{RelayFrom: loopback, Auth: &no, BinaryMIME: true}, {Auth: &no}, {GreetDelay: patience, Auth: &no}, {Auth: &yes}, {Auth: &yes, AuthInClear: true}, {RelayFrom: loopback, FixNewlines: true, Auth: &no},
+		{ProxyFrom: loopback, RelayFrom: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, Auth: &no}} {
 		l.Address, l.RelayDomains = "127.0.0.1:0", []string{"local.example", "listed.example", "mta.test.example"}
 		l.Mode, l.StartTLS = config.ModeMX, true
 		c.Listeners = append(c.Listeners, l)
@@ -179,17 +184,31 @@ type caller struct {
 
 // call opens a session on a carrier, and reads the greeting where the door gives one.
 func (f *fort) call(carrier string, door int) (c *caller, err error) {
+	if c, door, err = f.dial(carrier, door); err != nil {
+		return nil, err
+	}
+	if err := c.begin(carrier, door); err != nil {
+		c.tcp.Close()
+		return nil, fmt.Errorf("before anything was said: %w", err)
+	}
+	return c, nil
+}
+
+// dial connects to the door, or the one beside it that begins with TLS, and says which.
+func (f *fort) dial(carrier string, door int) (*caller, int, error) {
 	if carrier == "implicit" {
 		door++
 	}
 	conn, err := dialer.Dial("tcp", f.Addr(door).String())
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	c = &caller{f: f, tcp: conn.(*net.TCPConn), conn: conn, r: newReader(conn)}
-	if err = conn.SetDeadline(time.Now().Add(patience)); err != nil {
-		return nil, err
-	}
+	c := &caller{f: f, tcp: conn.(*net.TCPConn), conn: conn, r: newReader(conn)}
+	return c, door, conn.SetDeadline(time.Now().Add(patience))
+}
+
+// begin secures a connection as the carrier asks, and reads the greeting.
+func (c *caller) begin(carrier string, door int) (err error) {
 	if carrier == "starttls" {
 		err = c.talk("", "220", "EHLO client.example\r\n", "250", "STARTTLS\r\n", "220")
 	}
@@ -203,11 +222,7 @@ func (f *fort) call(carrier string, door int) (c *caller, err error) {
 	case door != doorSlow && door != doorSlowTLS:
 		err = c.talk("", "220")
 	}
-	if err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("before anything was said: %w", err)
-	}
-	return c, nil
+	return err
 }
 
 func newReader(c net.Conn) *bufio.Reader { return bufio.NewReaderSize(c, 16<<10) }

@@ -81,7 +81,7 @@ func (b *Batch) Add(ctx context.Context, m *inject.Mail) {
 	switch {
 	case err != nil:
 	case ctx.Err() != nil:
-		err = fmt.Errorf("not queued: %w", ctx.Err())
+		err = fmt.Errorf("not queued, the time of the request is over: %w", ctx.Err())
 	case !n.ready.Load():
 		err = inject.ErrStopping
 	case n.budget.Full():

@@ -2,6 +2,8 @@ package engine
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -179,4 +181,27 @@ func TestKeysExpire(t *testing.T) {
 	if err != nil || second == first {
 		t.Errorf("queued as %v, then as %v, %v", first, second, err)
 	}
+}
+
+// TestBatchIsLate: what is added when the time is over is not queued, and what is on its way then is not known of.
+func TestBatchIsLate(t *testing.T) {
+	t.Parallel()
+	r := start(t, settings(t, config.Route{Domains: []string{"*"}, To: config.Target{Kind: config.ToDiscard}}))
+	mail := Mail{From: "s@sender.example", To: []string{"a@far.example"}, Content: []byte(hello)}
+	ctx, cancel := context.WithCancel(t.Context())
+	held := make(chan struct{})
+	for _, a := range r.lanes {
+		a.loop.Post(func() { <-held })
+	}
+	b := r.NewBatch()
+	b.Add(ctx, &mail)
+	cancel()
+	b.Add(ctx, &mail)
+	got := b.Wait(ctx)
+	close(held)
+	if !errors.Is(got[0].Err, inject.ErrUnknown) || !errors.Is(got[1].Err, context.Canceled) {
+		t.Errorf("%+v", got)
+	}
+	r.record("delivery", "a@far.example", 1)
+	r.awaitEmpty()
 }

@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -86,7 +87,8 @@ func (v *verdict) note(err error) (temporary bool) {
 	status, retry := http.StatusBadRequest, time.Duration(0)
 	var d *Denied
 	switch {
-	case errors.Is(err, ErrBusy), errors.Is(err, ErrFull), errors.Is(err, ErrStopping), errors.Is(err, ErrUnknown), errors.Is(err, ErrStore):
+	case errors.Is(err, ErrBusy), errors.Is(err, ErrFull), errors.Is(err, ErrStopping), errors.Is(err, ErrUnknown), errors.Is(err, ErrStore),
+		errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		status, retry = http.StatusServiceUnavailable, retryLater
 	case errors.Is(err, errQuota):
 		status, retry = http.StatusTooManyRequests, retryQuota

@@ -69,6 +69,7 @@ func TestRefusals(t *testing.T) {
 		{name: "nearly full", node: func(n *node) { n.o.Budget.Take(64<<20 - 100) }, status: 503, want: ErrBusy.Error(), retry: "5"},
 		{name: "filling", node: func(n *node) { n.refuse = func(*Mail) error { return ErrBusy } }, status: 503, want: ErrBusy.Error(), retry: "5"},
 		{name: "store", node: func(n *node) { n.refuse = func(*Mail) error { return fmt.Errorf("%w (closed)", ErrStore) } }, status: 503, want: "(closed)", retry: "5"},
+		{name: "late", node: func(n *node) { n.refuse = func(*Mail) error { return context.DeadlineExceeded } }, status: 503, want: "deadline", retry: "5"},
 		{name: "slots", node: func(n *node) { n.h.slots <- struct{}{}; n.h.slots <- struct{}{} }, status: 429, want: "inject_requests", retry: "1"},
 	} {
 		n := newNode(t, nil)

@@ -142,8 +142,11 @@ func recipient(r *message.Recipient, o *router.Outcome) dsn.Recipient {
 	} else {
 		d.Reason = o.Text
 	}
-	if d.Status == "" && d.Action == dsn.Failed && !d.Expired {
+	switch {
+	case d.Status == "" && d.Action == dsn.Failed && !d.Expired:
 		d.Status = "5.0.0"
+	case d.Expired && !o.Remote && strings.HasPrefix(d.Status, "4.7."):
+		d.Status = "5" + d.Status[1:] // the sender shall hear that it was a matter of security, not of time
 	}
 	return d
 }

@@ -230,7 +230,7 @@ func TestT2ResponseInjection(t *testing.T) {
 	r.awaitEmpty()
 }
 
-// TestRequireTLS: mail that asks for REQUIRETLS goes to a host that is verified and offers it, or comes back; its report asks for it too, and
+// TestRequireTLS: mail that asks for REQUIRETLS goes to a host that is verified and offers it, or comes back, if need be when its time is over; its report asks for it too, and
 // returns no content. RFC 8689 §4.2.1, §5
 func TestRequireTLS(t *testing.T) {
 	good, ca := certified(t, "127.0.0.1")
@@ -239,15 +239,15 @@ func TestRequireTLS(t *testing.T) {
 		host   manners
 		policy config.Security
 		ca     string
-		want   string // enhanced code and words of the bounce, or "" for a delivery
+		want   string // event, enhanced code and words of the end, or "" for a delivery
 	}{
 		"all is well":               {manners{tls: good, secret: requires}, "", ca, ""},
 		"also where it is verified": {manners{tls: good, secret: requires}, config.TLSVerified, ca, ""},
-		"not offered":               {manners{tls: good}, "", ca, "5.7.30 does not offer"},
-		"offered in clear only":     {manners{extensions: requires}, "", ca, "5.7.10 no TLS"},
-		"not verified":              {manners{tls: good, secret: requires}, "", "", "5.7.10 not verified: x509"},
-		"TLS is off":                {manners{tls: good, secret: requires}, config.TLSOff, ca, "5.7.10 no TLS"},
-		"the handshake fails":       {manners{tls: unfriendly, secret: requires}, "", ca, "5.7.10 no TLS"},
+		"not offered":               {manners{tls: good}, "", ca, "bounce 5.7.30 does not offer"},
+		"offered in clear only":     {manners{extensions: requires}, "", ca, "expiry 4.7.10 no TLS"},
+		"not verified":              {manners{tls: good, secret: requires}, "", "", "expiry 4.7.10 not verified: x509"},
+		"TLS is off":                {manners{tls: good, secret: requires}, config.TLSOff, ca, "bounce 5.7.10 TLS is off"},
+		"the handshake fails":       {manners{tls: unfriendly, secret: requires}, "", ca, "expiry 4.7.10 no TLS"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -256,7 +256,7 @@ func TestRequireTLS(t *testing.T) {
 			route := f.route("far.example")
 			route.TLS = c.policy
 			s := settings(t, route, home.route("*"))
-			s.Egress.CA = ca
+			s.Egress.CA, s.Queue.Expire = ca, 200*time.Millisecond
 			if c.ca == "" {
 				_, s.Egress.CA = certified(t, "127.0.0.1")
 			}
@@ -272,10 +272,14 @@ func TestRequireTLS(t *testing.T) {
 				r.awaitEmpty()
 				return
 			}
-			code, words, _ := strings.Cut(c.want, " ")
-			e, report := r.record("bounce", "a@far.example", 1), home.next()
+			kind, words, _ := strings.Cut(c.want, " ")
+			code, words, _ := strings.Cut(words, " ")
+			e, report := r.record(kind, "a@far.example", 1), home.next()
 			if e.Enhanced != code || !strings.Contains(e.Text, words) {
-				t.Errorf("bounce: %+v", e)
+				t.Errorf("%s: %+v", kind, e)
+			}
+			if status := "Status: 5" + code[1:]; !strings.Contains(report.content, status) {
+				t.Errorf("report without %s: %s", status, report.content)
 			}
 			if d := parseReport(t, report); d.kind != "text/rfc822-headers" || c.ca != "" && !strings.HasSuffix(report.mail, " REQUIRETLS") {
 				t.Errorf("report %q returns %s", report.mail, d.kind)

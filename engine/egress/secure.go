@@ -171,20 +171,27 @@ func (s *session) insecure(err error) {
 	s.close(router.GoneInsecure, &router.Outcome{Class: router.Deferred, Enhanced: "4.7.5", Text: fmt.Sprintf("TLS is required on this route, and the handshake failed: %v", err)})
 }
 
-// trusted says whether mail that asks for REQUIRETLS may go here, and if not, why. RFC 8689 §4.2.1
+// trusted says whether mail that asks for REQUIRETLS may go here, and if not, why. RFC 8689 §4.2.1. TLS that is missing or proves nothing may be
+// the work of somebody on the way, who shall not make mail come back either: it waits for better days, until it expires.
 func (s *session) trusted() *router.Outcome {
-	o := router.Outcome{Class: router.Bounced, Code: 550, Enhanced: "5.7.10"}
+	later := router.Outcome{Class: router.Deferred, Enhanced: "4.7.10"}
+	never := router.Outcome{Class: router.Bounced, Code: 550, Enhanced: "5.7.10"}
 	switch j := s.tls.judged.Load(); {
+	case s.link.Target().TLS == router.TLSOff:
+		never.Text = "The message asks for REQUIRETLS, and TLS is off on this route"
+		return &never
 	case s.tls.version == "":
-		o.Text = "The message asks for REQUIRETLS, and there is no TLS with the next host"
+		later.Text = "The message asks for REQUIRETLS, and there is no TLS with the next host"
+		return &later
 	case j == nil:
-		o.Text = "The message asks for REQUIRETLS, and nothing proves the name of the next host"
+		never.Text = "The message asks for REQUIRETLS, and nothing proves the name of the next host"
+		return &never
 	case j.fault != nil:
-		o.Text = "The message asks for REQUIRETLS, and the certificate of the next host is not verified: " + j.fault.Error()
+		later.Text = "The message asks for REQUIRETLS, and the certificate of the next host is not verified: " + j.fault.Error()
+		return &later
 	case !s.smtp.Extensions().Has(smtp.ExtRequireTLS):
-		o.Enhanced, o.Text = "5.7.30", "The message asks for REQUIRETLS, which the next host does not offer"
-	default:
-		return nil
+		never.Enhanced, never.Text = "5.7.30", "The message asks for REQUIRETLS, which the next host does not offer"
+		return &never
 	}
-	return &o
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 	"runtime/metrics"
 	"sync"
+	"sync/atomic"
 
 	"mailrace/engine/config"
 	"mailrace/spool"
@@ -16,9 +17,10 @@ const (
 	runtimeBase = 1 << 30
 	// gcPercent trades memory for the garbage collector's time, as long as the live heap is small: then little memory saves much time.
 	gcPercent = 400
-	// garbageMax is about the most garbage that is let lie before the next collection. With tens of thousands of connections the live heap is
-	// not small, and four times as much garbage would be the larger part of what a connection costs.
+	// garbageMax is about the most garbage that is let lie before the next collection, with half the budget of a small node as a bound. With tens of
+	// thousands of connections the live heap is not small, and four times as much garbage would be the larger part of what a connection costs.
 	garbageMax = 192 << 20
+	garbageMin = 32 << 20
 	// gcPercentMin bounds the collector's time when the live heap is huge.
 	gcPercentMin = 25
 )
@@ -33,7 +35,7 @@ var cores = runtime.GOMAXPROCS(0)
 // of an accepted message. GOMAXPROCS in the environment has the last word.
 func TuneRuntime(cfg *config.Config) {
 	debug.SetGCPercent(gcPercent)
-	boundGarbage()
+	boundGarbage(uint64(min(garbageMax, max(garbageMin, cfg.Engine.Memory/2))))
 	debug.SetMemoryLimit(2*cfg.Engine.Memory + runtimeBase)
 	if os.Getenv("GOMAXPROCS") != "" {
 		return
@@ -56,16 +58,21 @@ func loopCount(configured int) int {
 	return cores
 }
 
-// garbagePercent is the percentage of garbage for a live heap of that many bytes.
-func garbagePercent(live uint64) int {
-	return int(min(gcPercent, max(gcPercentMin, garbageMax*100/max(live, 1))))
+// garbagePercent is the percentage of garbage for a live heap of that many bytes, where most bytes of garbage may lie.
+func garbagePercent(live, most uint64) int {
+	return int(min(gcPercent, max(gcPercentMin, most*100/max(live, 1))))
 }
 
-var boundOnce sync.Once
+// garbageMost is what boundGarbage was told last.
+var (
+	garbageMost atomic.Uint64
+	boundOnce   sync.Once
+)
 
 // boundGarbage adjusts the percentage of garbage to the live heap after each collection, from now on: the finalizer of an object that nobody
 // holds runs then, and makes the next such object.
-func boundGarbage() {
+func boundGarbage(most uint64) {
+	garbageMost.Store(most)
 	boundOnce.Do(func() {
 		percent := gcPercent
 		live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
@@ -73,7 +80,7 @@ func boundGarbage() {
 		var collected func(*cycle)
 		collected = func(*cycle) {
 			metrics.Read(live)
-			if want := garbagePercent(live[0].Value.Uint64()); want < percent*9/10 || want > percent*11/10 {
+			if want := garbagePercent(live[0].Value.Uint64(), garbageMost.Load()); want < percent*9/10 || want > percent*11/10 {
 				percent = want
 				debug.SetGCPercent(percent)
 			}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -47,7 +48,7 @@ func (n *Node) openAuth() (*auth.Authority, error) {
 		return nil, nil
 	}
 	o := auth.Options{
-		File: c.Users, Read: readUsers, Mechanisms: c.Mechanisms, Workers: c.Workers, Queue: c.Queue, Cache: c.Cache,
+		File: c.Users, Read: readUsers, Mechanisms: c.Mechanisms, Workers: cmp.Or(c.Workers, cores), Queue: c.Queue, Cache: c.Cache,
 		Failures: c.Failures, FailureWindow: c.FailureWindow, Metrics: n.metrics, Log: n.log,
 	}
 	if c.OAuth.Enabled() {

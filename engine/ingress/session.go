@@ -63,7 +63,10 @@ func (d *Door) New(c *loop.Conn) loop.Handler {
 
 func (s *session) loop() int { return s.conn.Loop().Index() }
 
-// Data runs the dialogue as far as the bytes go. All replies to them leave in one write. RFC 2920 §3.2
+// replyBurst is how many octets of replies may wait for the end of what was read: a buffer full of small commands would make a megabyte of them.
+const replyBurst = 32 << 10
+
+// Data runs the dialogue as far as the bytes go. Replies to them leave in one write, but for very many. RFC 2920 §3.2
 func (s *session) Data(c *loop.Conn, p []byte) int {
 	done, octets := 0, 0
 	if s.gate == gateProxy {
@@ -91,6 +94,9 @@ func (s *session) Data(c *loop.Conn, p []byte) int {
 		s.handle(ev)
 		if done < len(p) && (ev == smtp.Hello || ev == smtp.Auth || ev == smtp.Data && !s.smtp.Chunked()) {
 			s.hasty(ev)
+		}
+		if len(s.smtp.Pending()) >= replyBurst && !s.ending {
+			s.flush() // which notices that the client does not read
 		}
 	}
 	s.inData = false

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
+	"fmt"
 	"io/fs"
 	"log"
 	"log/slog"
@@ -123,7 +124,7 @@ func (a *authority) verified(name string) *tls.Config {
 // TestACME: a node takes mail while it has no certificate, and offers TLS once it has. The next start finds the certificates in the storage, which
 // nobody else can read.
 func TestACME(t *testing.T) {
-	a := startAuthority(t, 3600, nil)
+	a := startAuthority(t, 90*24*3600, nil)
 	c := a.settings(t, "mta.test.example", "other.test.example")
 	file := issue(t, t.TempDir(), "file.test.example")
 	r := start(t, c)
@@ -172,7 +173,9 @@ func TestACME(t *testing.T) {
 // manage starts a manager for one name.
 func (a *authority) manage(t *testing.T, o acme.Options) *acme.Manager {
 	t.Helper()
-	o.Domains, o.Directory, o.Roots, o.Storage = []string{"mta.test.example"}, a.directory, a.own, filepath.Join(t.TempDir(), "acme")
+	// certmagic remembers for the life of the process which names it could not renew.
+	o.Domains = []string{fmt.Sprintf("mta%d.test.example", time.Now().UnixNano())}
+	o.Directory, o.Roots, o.Storage = a.directory, a.own, filepath.Join(t.TempDir(), "acme")
 	o.Changed = func([]tls.Certificate) {}
 	o.Log, o.RetryMin, o.RetryMax = slog.New(slog.NewTextHandler(t.Output(), nil)), 50*time.Millisecond, time.Second
 	if o.Stats == nil {

@@ -9,7 +9,9 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"strconv"
@@ -125,21 +127,17 @@ func Start(o Options) (*Manager, error) {
 	return m, nil
 }
 
-// unattended is an issuer that does not ask on standard input for an address that the configuration has not.
+// unattended is an issuer that takes the address of the configuration, or none. certmagic would ask for one on standard input, or take the name of the
+// folder in which it keeps the account without an address for one.
 type unattended struct{ *certmagic.ACMEIssuer }
 
 // PreCheck is called before each attempt.
-func (u unattended) PreCheck(ctx context.Context, names []string, _ bool) error {
-	return u.ACMEIssuer.PreCheck(ctx, names, false)
-}
+func (unattended) PreCheck(context.Context, []string, bool) error { return nil }
 
-// get gets the first certificate for a domain, however long that takes. Its renewals are certmagic's.
+// get gets the certificate of a domain, from the storage or, however long that takes, from the server. Renewals in time are certmagic's.
 func (m *Manager) get(ctx context.Context, domain string) {
 	for delay := m.opts.RetryMin; ; delay = min(2*delay, m.opts.RetryMax) {
-		err := m.first.ManageSync(ctx, []string{domain})
-		if m.certificate(domain) != nil {
-			m.opts.Changed(m.Certificates())
-		}
+		err := m.load(ctx, domain)
 		if err == nil || ctx.Err() != nil {
 			return
 		}
@@ -150,6 +148,28 @@ func (m *Manager) get(ctx context.Context, domain string) {
 		case <-time.After(delay):
 		}
 	}
+}
+
+// load takes the certificate in the storage into use, and gets one first if there is none, or only one that has expired.
+func (m *Manager) load(ctx context.Context, domain string) error {
+	stored, err := m.first.CacheManagedCertificate(ctx, domain)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = m.first.ObtainCertSync(ctx, domain)
+	case err == nil && stored.Expired():
+		err = m.first.RenewCertSync(ctx, domain, false)
+	case err == nil:
+		m.opts.Changed(m.Certificates())
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := m.first.CacheManagedCertificate(ctx, domain); err != nil {
+		return err
+	}
+	m.opts.Changed(m.Certificates())
+	return nil
 }
 
 // event takes notice of what certmagic tells about certificates.

@@ -21,7 +21,7 @@ func TestSuite(t *testing.T) {
 		seen[d.Name] = true
 	}
 	rows := []string{"I1", "I3", "I4", "I5", "I6", "I10", "I11", "I14", "B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B9", "B10", "B11", "B12", "B13",
-		"B14", "B15", "B16", "B17", "T1", "T5", "T6", "T9", "A2", "A4", "A5", "A8", "S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9", "S10", "S11", "S12",
+		"B14", "B15", "B16", "B17", "T1", "T4", "T5", "T6", "T9", "A2", "A4", "A5", "A6", "A8", "S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9", "S10", "S11", "S12",
 		"S13", "S14"}
 	for _, row := range rows {
 		if !slices.ContainsFunc(all, func(d Dialog) bool {

@@ -79,7 +79,7 @@ var catalogue = []struct {
 	{"A5", "NOTIFY, ENVID, ORCPT misused", true, "proto/smtp.TestA5Notify"},
 	{"A6", "brute force", true, "engine/ingress.TestA6BruteForce engine/ingress.TestA6Delay engine/ingress.TestA6ThreeTries engine/auth.TestA6BoundedHashes"},
 	{"A7", "slow loris", false, "engine.TestA7SlowLorisOnEveryCarrier engine/ingress.TestA7SlowLoris engine/ingress.TestA7SlowProxy"},
-	{"A8", "floods", true, "engine.TestA8FloodsOnEveryCarrier engine/ingress.TestA8ConnectionFlood engine/ingress.TestA8FloodCostsNoMemory"},
+	{"A8", "floods", true, "engine.TestA8FloodsOnEveryCarrier engine/ingress.TestA8EnvelopesAreCounted engine/ingress.TestA8ConnectionFlood engine/ingress.TestA8FloodCostsNoMemory"},
 	{"A9", "client that never reads", false, "engine.TestA9NeverReadsOnEveryCarrier engine/ingress.TestA9ClientThatNeverReads engine/ingress.TestA9ClientThatReadsLate"},
 	{"A10", "no room", false, "engine.TestA10DiskFull engine.TestA10InodesFull engine.TestA10NoRoomOnEveryCarrier engine/ingress.TestStoreFails engine/ingress.TestMemoryFullRefusesMail spool.TestCrash"},
 	{"A11", "hash flooding", true, ""},

@@ -211,6 +211,11 @@ func (s *session) rcpt() {
 		s.smtp.Refuse(replyNoRelay)
 		return
 	}
+	if !s.tx.weigh(s.smtp.Rcpt().Path, s.smtp.RcptParams()) {
+		s.door.Stats.NoMemory.Inc()
+		s.smtp.Refuse(replyNoStorage)
+		return
+	}
 	if !s.askRecipient() {
 		return
 	}

@@ -25,21 +25,23 @@ const (
 // chunks; all but the last go to the store ahead of the envelope. The store answers in the order in which it was asked, so a transaction
 // that is given up waits for the answer to its abort, though its session may be gone by then, and frees its memory there.
 type transaction struct {
-	s      *session
-	id     message.ID
-	began  time.Time
-	arena  []byte
-	from   int              // the reverse-path is arena[:from]
-	ends   []int            // where each recipient ends in the arena; the first begins at from
-	notify []message.Notify // of each recipient
-	dsn    *message.DSN     // nil while the client said nothing of it
-	wishes *message.Wishes  // likewise
-	size   int64            // as announced with MAIL, 0 if not
-	flags  message.Flags
-	body   []*message.Chunk
-	sent   int  // chunks handed to the store
-	stored int  // chunks the store has answered for
-	drop   bool // stored chunks do not stay in memory
+	s       *session
+	id      message.ID
+	began   time.Time
+	arena   []byte
+	from    int              // the reverse-path is arena[:from]
+	ends    []int            // where each recipient ends in the arena; the first begins at from
+	notify  []message.Notify // of each recipient
+	dsn     *message.DSN     // nil while the client said nothing of it
+	wishes  *message.Wishes  // likewise
+	weight  int64            // of the recipients, in octets; see weigh
+	counted int64            // octets of them that the budget has given
+	size    int64            // as announced with MAIL, 0 if not
+	flags   message.Flags
+	body    []*message.Chunk
+	sent    int  // chunks handed to the store
+	stored  int  // chunks the store has answered for
+	drop    bool // stored chunks do not stay in memory
 
 	// Of the header section.
 	head    header.Scanner
@@ -196,6 +198,7 @@ func (tx *transaction) release() {
 	message.FreeAll(tx.body)
 	clear(tx.body)
 	tx.body = tx.body[:0]
+	tx.forget()
 	tx.id, tx.sent, tx.stored, tx.drop = 0, 0, 0, false
 	tx.head, tx.read, tx.grown, tx.settled, tx.refusal = header.Scanner{}, 0, 0, false, nil
 }

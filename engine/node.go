@@ -248,7 +248,7 @@ func (n *Node) Run(ctx context.Context) error {
 		n.drain()
 		return n.close()
 	case err := <-n.fatal:
-		return fmt.Errorf("the spool cannot be written: %w", err)
+		return fmt.Errorf("the spool cannot be written: %w. Nothing that was acknowledged is lost: see to the disk, then start again, which recovers it", err)
 	case <-n.group.Done():
 		return errors.Join(n.group.Err(), n.close())
 	}

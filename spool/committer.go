@@ -56,6 +56,7 @@ func (sh *Shard) commit(list *Op) (rest *Op) {
 	sh.apply(durable && sh.spool.options.Sync)
 	if durable {
 		sh.took = time.Since(began)
+		sh.syncSeconds.Update(sh.took.Seconds())
 	}
 	if sh.spool.failed.Load() {
 		select {} // some other goroutine met the end: whatever this one believes, nobody is told any more

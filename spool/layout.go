@@ -15,6 +15,7 @@ import (
 
 // The directory of a spool holds a file that says what it is, and a directory per shard.
 const (
+	lockFile     = "LOCK" // of Pebble's making
 	layoutFile   = "SPOOL"
 	layoutFormat = "mailrace spool 1\nshards %d\n"
 )
@@ -38,7 +39,7 @@ func lockDirectory(o Options) (*pebble.Lock, error) {
 	}
 	lock, err := pebble.LockDirectory(o.Path, o.FS)
 	if err != nil {
-		return nil, fmt.Errorf("another process has it open: stop that one first, or ask it (%w)", err)
+		return nil, fmt.Errorf("%s has it open: stop that one first, or ask it (%w)", holder(o.FS.PathJoin(o.Path, lockFile), err), err)
 	}
 	return lock, nil
 }

@@ -35,6 +35,7 @@ type Shard struct {
 	mu         sync.Mutex
 	ready      sync.Cond // signalled when urgent or closing becomes true
 	head, tail *Op
+	since      time.Time // of head
 	urgent     bool // the committer shall not wait for more
 	closing    bool
 	lazyTimer  *time.Timer
@@ -148,7 +149,7 @@ func (sh *Shard) Enqueue(op *Op) {
 	}
 	first := sh.head == nil
 	if first {
-		sh.head = op
+		sh.head, sh.since = op, time.Now()
 	} else {
 		sh.tail.next = op
 	}
@@ -209,6 +210,9 @@ func (sh *Shard) take() *Op {
 		sh.ready.Wait()
 	}
 	list := sh.head
+	if list != nil {
+		sh.queueSeconds.UpdateDuration(sh.since)
+	}
 	sh.goal = sh.appends + sh.appends/4
 	sh.gathered = true
 	sh.head, sh.tail, sh.urgent, sh.appends = nil, nil, false, 0

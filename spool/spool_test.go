@@ -494,6 +494,7 @@ func TestMetrics(t *testing.T) {
 	var b bytes.Buffer
 	metrics.WritePrometheus(&b, false)
 	for _, want := range []string{`mailrace_spool_messages_stored_total{shard="1"} 1`, `mailrace_spool_syncs_total{shard="1"} 1`,
+		`mailrace_spool_sync_seconds_count{shard="1"} 1`, `mailrace_spool_queue_seconds_count{shard="1"} 1`,
 		`mailrace_spool_write_amplification{shard="0"}`} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("metrics lack %s", want)

@@ -130,8 +130,8 @@ type node struct {
 	others      []string // listeners behind the first
 }
 
-// serve starts a node with a configuration and waits until it listens.
-func serve(t *testing.T, config string) *node {
+// serve starts a node with a configuration and waits until it listens. under is a program with arguments that starts it.
+func serve(t *testing.T, config string, under ...string) *node {
 	t.Helper()
 	bin, err := program()
 	if err != nil {
@@ -155,7 +155,7 @@ func serve(t *testing.T, config string) *node {
 				close(listening)
 			}
 		}
-	}, bin, "serve", "--config", path)
+	}, append(under, bin)[0], append(under, bin, "serve", "--config", path)[1:]...)
 	select {
 	case <-listening:
 	case <-n.exited:

@@ -21,6 +21,7 @@ func (sh *Shard) run() {
 		if list == nil {
 			return
 		}
+		sh.queueSeconds.UpdateDuration(sh.taken)
 		for list != nil {
 			list = sh.commit(list)
 		}
@@ -45,11 +46,20 @@ func (sh *Shard) commit(list *Op) (rest *Op) {
 		n++
 	}
 	rest, last.next = last.next, nil
+	var aside []Removal
+	if sh.damage.count.Load() > 0 {
+		aside = sh.takeDamaged(list, last)
+	}
 	for _, encode := range encoders {
 		for op := list; op != nil; op = op.next {
 			if err := encode(sh.batch, op); err != nil {
 				sh.spool.fail(fmt.Errorf("shard %d: encoding a batch: %w", sh.index, err))
 			}
+		}
+	}
+	for _, r := range aside {
+		if err := sh.moveAside(sh.batch, r); err != nil {
+			sh.spool.fail(fmt.Errorf("shard %d: moving message %v aside: %w", sh.index, r.ID, err))
 		}
 	}
 	began := time.Now()

@@ -13,6 +13,10 @@ import (
 // ErrNoMessage is Load's answer to a message, or a chunk of one, that the spool does not have.
 var ErrNoMessage = errors.New("not in the spool")
 
+// ErrUnreadable is Load's answer to a message of which something is missing or cannot be read. No other try will do better. When the message is
+// removed, what is left of it is moved aside and kept.
+var ErrUnreadable = errors.New("damaged in the spool")
+
 // Load reads n chunks of a message from firstChunk on, where chunk 0 is the trace header and 1 and up are the content, into memory
 // of the budget. It blocks on the disk: call it on a worker. The chunks are the caller's to free.
 func (s *Spool) Load(id message.ID, firstChunk, n int, b *message.Budget) (chunks []*message.Chunk, err error) {
@@ -22,6 +26,7 @@ func (s *Spool) Load(id message.ID, firstChunk, n int, b *message.Budget) (chunk
 		c, err := sh.loadChunk(id, i, b)
 		if err != nil {
 			message.FreeAll(chunks)
+			err = sh.judge(id, err)
 			return nil, fmt.Errorf("spool: message %v, chunk %d: %w", id, i, err)
 		}
 		chunks = append(chunks, c)

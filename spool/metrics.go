@@ -17,6 +17,7 @@ type counters struct {
 	stalls  *metrics.Counter // times that writes waited for flushes or compactions
 	orphans *metrics.Counter // records collected that belonged to no message
 	corrupt *metrics.Counter // records moved aside, by this process or one before
+	damaged *metrics.Counter // messages found to be so while they were served
 
 	syncSeconds  *metrics.Histogram // of batches that were synced, with writing them
 	queueSeconds *metrics.Histogram // that the first Op of a batch waited before it
@@ -31,7 +32,7 @@ func newCounters(set *metrics.Set, shard int) counters {
 	return counters{
 		stored: counter("messages_stored_total"), ops: counter("ops_total"), batches: counter("batches_total"), syncs: counter("syncs_total"),
 		bytes: counter("batch_bytes_total"), stalls: counter("write_stalls_total"), orphans: counter("orphans_total"),
-		corrupt:     counter("corrupt_records_total"),
+		corrupt: counter("corrupt_records_total"), damaged: counter("damaged_messages_total"),
 		syncSeconds: set.NewHistogram(metricName("sync_seconds", shard)), queueSeconds: set.NewHistogram(metricName("queue_seconds", shard)),
 	}
 }

@@ -36,7 +36,7 @@ type Shard struct {
 	ready      sync.Cond // signalled when urgent or closing becomes true
 	head, tail *Op
 	since      time.Time // of head
-	urgent     bool // the committer shall not wait for more
+	urgent     bool      // the committer shall not wait for more
 	closing    bool
 	lazyTimer  *time.Timer
 	appends    int           // of them that must be synced
@@ -48,11 +48,13 @@ type Shard struct {
 	// The committer's own.
 	batch *pebble.Batch
 	took  time.Duration // by the last batch that was synced
+	taken time.Time     // when the first of what was taken last was enqueued
 	posts [][]*Op       // by origin
 	done  chan struct{} // closed when it has ended
 
 	reclaimed int // ops when room was reclaimed last
 
+	damage damage
 	counters
 }
 
@@ -210,9 +212,7 @@ func (sh *Shard) take() *Op {
 		sh.ready.Wait()
 	}
 	list := sh.head
-	if list != nil {
-		sh.queueSeconds.UpdateDuration(sh.since)
-	}
+	sh.taken = sh.since
 	sh.goal = sh.appends + sh.appends/4
 	sh.gathered = true
 	sh.head, sh.tail, sh.urgent, sh.appends = nil, nil, false, 0

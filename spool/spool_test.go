@@ -343,6 +343,63 @@ func TestUnreadableRecordsAreKept(t *testing.T) {
 	mustClose(t, s)
 }
 
+// TestDamagedMessageIsKept finds messages unreadable while they are served. Their removal keeps what is left of them, and the next start does not
+// find them.
+func TestDamagedMessageIsKept(t *testing.T) {
+	for name, spoil := range map[string]func(db *pebble.DB, id message.ID) error{
+		"chunk missing": func(db *pebble.DB, id message.ID) error {
+			return db.Delete(append(keyOf(kindChunk, id), 0, 0, 0, 2), pebble.Sync)
+		},
+		"chunk too long": func(db *pebble.DB, id message.ID) error {
+			return db.Set(append(keyOf(kindChunk, id), 0, 0, 0, 2), make([]byte, message.ChunkSize+1), pebble.Sync)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fs := vfs.NewMem()
+			s := mustOpen(t, testOptions(t, fs))
+			m, good := newMessage(s.Shard(0), 3*message.ChunkSize, 2), newMessage(s.Shard(0), 10, 1)
+			do(t, s, &Op{Append: m})
+			do(t, s, &Op{Append: good})
+			do(t, s, &Op{Updates: []Update{{ID: m.ID, Index: 1, State: message.Delivered}}})
+			if err := spoil(s.shards[0].db, m.ID); err != nil {
+				t.Fatal(err)
+			}
+			load(t, s, m.ID, 1, 1)
+			for range 2 {
+				if _, err := s.Load(m.ID, 1, 3, testBudget); !errors.Is(err, ErrUnreadable) {
+					t.Fatal(err)
+				}
+			}
+			if n := s.shards[0].damaged.Get(); n != 1 {
+				t.Errorf("%d damaged messages counted", n)
+			}
+			do(t, s, &Op{Updates: []Update{{ID: m.ID, State: message.Bounced}}})
+			do(t, s, &Op{Remove: Removal{ID: m.ID, Chunks: m.Chunks, Recipients: 2}})
+			do(t, s, &Op{Remove: Removal{ID: good.ID, Chunks: good.Chunks}})
+			if _, err := s.Load(m.ID, 1, 3, testBudget); !errors.Is(err, ErrNoMessage) || errors.Is(err, ErrUnreadable) {
+				t.Errorf("a message that was moved aside: %v", err)
+			}
+			for range 2 {
+				value, closer, err := s.shards[0].db.Get(append(append([]byte{kindCorrupt}, keyOf(kindChunk, m.ID)...), 0, 0, 0, 1))
+				if err != nil || !bytes.Equal(value, contentOf(m.ID, int(m.Size))[:message.ChunkSize]) {
+					t.Errorf("the first chunk is not kept: %v", err)
+				} else {
+					_ = closer.Close()
+				}
+				mustClose(t, s)
+				s = mustOpen(t, testOptions(t, fs))
+				if found := recovered(t, s); len(found) != 0 {
+					t.Errorf("found again: %v", found)
+				}
+				if n := s.shards[0].corrupt.Get(); n < 5 || n > 6 {
+					t.Errorf("%d records kept", n)
+				}
+			}
+			mustClose(t, s)
+		})
+	}
+}
+
 func keyOf(kind byte, id message.ID) []byte {
 	key := make([]byte, idKeyLen)
 	putKey(key, kind, id)

@@ -12,6 +12,7 @@ import (
 	"mailrace/proto/message"
 	"mailrace/proto/smtp"
 	"mailrace/router"
+	"mailrace/spool"
 )
 
 // quitTimeout is how long a polite end may take.
@@ -240,6 +241,10 @@ func (s *session) loaded(d *delivery, withTrace bool, cs []*message.Chunk, err e
 		return
 	case err != nil:
 		s.opts.Log.Error("a queued message cannot be read from the spool", "id", d.tx.Message.ID, "error", err)
+		if errors.Is(err, spool.ErrUnreadable) || errors.Is(err, spool.ErrNoMessage) {
+			s.giveUp(d)
+			return
+		}
 		s.close(router.GoneBroken, &router.Outcome{Class: router.Deferred, Text: fmt.Sprintf("reading the spool: %v", err)})
 		return
 	}
@@ -249,6 +254,23 @@ func (s *session) loaded(d *delivery, withTrace bool, cs []*message.Chunk, err e
 	d.loaded, d.first = cs, d.next
 	s.pump()
 	s.flush()
+}
+
+// giveUp bounces a message whose content is damaged: its sender should know. Where a part of it is out, the connection ends, lest the peer
+// takes that for the whole.
+func (s *session) giveUp(d *delivery) {
+	o := &router.Outcome{Class: router.Bounced, Enhanced: "5.3.0", Text: "the message was damaged in the queue of this host, and cannot be delivered"}
+	if d == s.upcoming {
+		s.upcoming = nil
+		s.end(d, o)
+		s.pump()
+		s.flush()
+		return
+	}
+	d.settleRejected()
+	s.sign(o)
+	d.tx.SettleAll(o)
+	s.close(router.GoneClosed, nil)
 }
 
 // send writes content until it is all out, or the connection has enough, or more must be read from the spool.

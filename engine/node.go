@@ -162,7 +162,7 @@ func (n *Node) openStore() error {
 
 // recover reads back what the spool holds.
 func (n *Node) recover() (held []*message.Message, err error) {
-	err = n.store.Recover(func(m *message.Message) error {
+	err = n.store.Recover(func(m *message.Message, _ bool) error {
 		held = append(held, m)
 		return nil
 	})

@@ -92,7 +92,7 @@ func inSpool(t *testing.T, c *config.Config) (found []*message.Message) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Recover(func(m *message.Message) error {
+	if err := s.Recover(func(m *message.Message, _ bool) error {
 		found = append(found, m)
 		return nil
 	}); err != nil {

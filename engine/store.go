@@ -20,7 +20,7 @@ type store interface {
 	// NewIDBeside mints an ID on the shard that keeps another message, so that one operation can hold both.
 	NewIDBeside(id message.ID) message.ID
 	Enqueue(shard int, op *spool.Op)
-	Recover(fn func(*message.Message) error) error
+	Recover(fn func(m *message.Message, parked bool) error) error
 	// Claims calls fn with each idempotency key that is kept, once, behind Recover.
 	Claims(fn func(spool.Claim) error) error
 	// Expire drops the keys that expire before a moment, in Unix nanoseconds.
@@ -66,13 +66,13 @@ func (s *nothing) NewIDBeside(message.ID) message.ID { return s.NewID(0) }
 // Enqueue completes the operation on the caller's loop, before it returns.
 func (s *nothing) Enqueue(_ int, op *spool.Op) { complete(op) }
 
-func (s *nothing) Claims(func(spool.Claim) error) error       { return nil }
-func (s *nothing) Expire(int64)                               {}
-func (s *nothing) Recover(func(*message.Message) error) error { return nil }
-func (s *nothing) Scan(func(*message.Message) bool) error     { return nil }
-func (s *nothing) Full() bool                                 { return false }
-func (s *nothing) Keeps() bool                                { return false }
-func (s *nothing) Close() error                               { return nil }
+func (s *nothing) Claims(func(spool.Claim) error) error             { return nil }
+func (s *nothing) Expire(int64)                                     {}
+func (s *nothing) Recover(func(*message.Message, bool) error) error { return nil }
+func (s *nothing) Scan(func(*message.Message) bool) error           { return nil }
+func (s *nothing) Full() bool                                       { return false }
+func (s *nothing) Keeps() bool                                      { return false }
+func (s *nothing) Close() error                                     { return nil }
 
 func (s *nothing) Load(message.ID, int, int, *message.Budget) ([]*message.Chunk, error) {
 	return nil, errors.New("this node keeps nothing")

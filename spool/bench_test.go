@@ -197,7 +197,7 @@ func BenchmarkRecover(b *testing.B) {
 	for b.Loop() {
 		s := mustOpen(b, o)
 		n := 0
-		if err := s.Recover(func(*message.Message) error { n++; return nil }); err != nil || n != messages {
+		if err := s.Recover(func(*message.Message, bool) error { n++; return nil }); err != nil || n != messages {
 			b.Fatal(n, err)
 		}
 		mustClose(b, s)

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"mailrace/proto/message"
 )
 
 // batchBytes is where a batch is cut: what waits beyond it goes into the next. A batch is one record of the WAL, in memory while it is
@@ -62,6 +64,13 @@ func (sh *Shard) commit(list *Op) (rest *Op) {
 			sh.spool.fail(fmt.Errorf("shard %d: moving message %v aside: %w", sh.index, r.ID, err))
 		}
 	}
+	removed := message.ID(0)
+	for op := list; op != nil; op = op.next {
+		removed = max(removed, op.removes())
+	}
+	if err := sh.setMark(sh.batch, removed); err != nil {
+		sh.spool.fail(fmt.Errorf("shard %d: encoding a batch: %w", sh.index, err))
+	}
 	began := time.Now()
 	sh.apply(durable && sh.spool.options.Sync)
 	if durable {
@@ -74,6 +83,7 @@ func (sh *Shard) commit(list *Op) (rest *Op) {
 	sh.batches.Inc()
 	sh.ops.Add(n)
 	sh.stored.Add(stored)
+	sh.announce(list)
 	sh.complete(list, &sh.posts)
 	return rest
 }
@@ -90,6 +100,18 @@ func (sh *Shard) apply(sync bool) {
 		sh.spool.fail(fmt.Errorf("shard %d: committing a batch: %w", sh.index, err))
 	}
 	sh.batch.Reset()
+}
+
+// announce tells what changed in the due index.
+func (sh *Shard) announce(list *Op) {
+	if sh.spool.options.Indexed == nil {
+		return
+	}
+	for op := list; op != nil; op = op.next {
+		if op.Park.ID != 0 || op.Unpark.ID != 0 {
+			sh.spool.options.Indexed(sh.index, op.Unpark, op.Park)
+		}
+	}
 }
 
 // complete gives the Ops of a list back: to their origins, once each, or to the pool. posts is scratch space.

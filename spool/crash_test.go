@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -30,6 +31,7 @@ type fate struct {
 	insteadOf        message.ID // removed by the Op that appended this one
 	history          [][]Update // by recipient, as asked for; the state before any is implied
 	claim            Claim      // asked for with the Append
+	parks            []int64    // when it was to be due, as asked for
 }
 
 // world is the model of a spool that crashes.
@@ -122,7 +124,7 @@ func (w *world) append(insteadOf message.ID) {
 	op := &Op{Append: m}
 	if insteadOf != 0 {
 		f.insteadOf = insteadOf
-		op.Remove = w.removal(insteadOf)
+		op.Remove, op.Unpark = w.removal(insteadOf), w.unpark(insteadOf)
 	}
 	w.enqueue(op)
 }
@@ -186,9 +188,17 @@ func (w *world) removal(id message.ID) Removal {
 	return r
 }
 
+// unpark is the entry of the message in the index.
+func (w *world) unpark(id message.ID) (d Due) {
+	if parks := w.fates[id].parks; len(parks) > 0 {
+		d = Due{At: parks[len(parks)-1], ID: id}
+	}
+	return d
+}
+
 func (w *world) remove() {
 	if id := w.pick(); id != 0 {
-		begin(w.spool, &Op{Remove: w.removal(id)})
+		begin(w.spool, &Op{Remove: w.removal(id), Unpark: w.unpark(id)})
 	}
 }
 
@@ -200,8 +210,18 @@ func (w *world) update() {
 	f := w.fates[id]
 	u := Update{ID: id, Index: w.rng.IntN(f.recipients), State: message.Deferred, Attempts: uint16(w.rng.IntN(9)), Due: w.rng.Int64()}
 	u.Reply = fmt.Sprint("451 ", u.Due)
+	op := &Op{}
+	if u.Parked = len(f.parks) > 0; w.rng.IntN(2) == 0 {
+		u.Parked = true
+		op.Park = Due{At: 1 + w.rng.Int64N(1000), ID: id}
+		if n := len(f.parks); n > 0 {
+			op.Unpark = Due{At: f.parks[n-1], ID: id}
+		}
+		f.parks = append(f.parks, op.Park.At)
+	}
 	f.history[u.Index] = append(f.history[u.Index], u)
-	begin(w.spool, &Op{Updates: []Update{u}})
+	op.Updates = []Update{u}
+	begin(w.spool, op)
 }
 
 // await waits for one of the Appends.
@@ -233,7 +253,7 @@ func (w *world) crash() {
 	for w.rng.IntN(2) == 0 {
 		stop := w.rng.IntN(20)
 		stopped := errors.New("stopped")
-		err := w.spool.Recover(func(*message.Message) error {
+		err := w.spool.Recover(func(*message.Message, bool) error {
 			if stop--; stop < 0 {
 				return stopped
 			}
@@ -280,7 +300,7 @@ func (w *world) check() int {
 			w.t.Errorf("%v is gone without %v that should stand for it", f.insteadOf, id)
 		}
 	}
-	records += w.checkClaims(found)
+	records += w.checkClaims(found) + w.checkIndex(found)
 	if n := countKeys(w.t, w.spool); n != records {
 		w.t.Errorf("%d records, the messages have %d", n, records)
 	}
@@ -293,6 +313,47 @@ func (w *world) check() int {
 		}
 	}
 	return len(found)
+}
+
+// checkIndex holds the index against the messages: those whose states say that they are parked have one entry each, at a time that was asked
+// for, and the others none. It returns how many there are.
+func (w *world) checkIndex(found map[message.ID]*message.Message) (entries int) {
+	parked := map[message.ID]bool{}
+	if err := w.spool.Recover(func(m *message.Message, p bool) error { parked[m.ID] = p; return nil }); err != nil {
+		w.t.Error(err)
+	}
+	for i := range w.shards {
+		var due []Due
+		for after := (Due{}); ; after = due[len(due)-1] {
+			n, err := len(due), error(nil)
+			if due, err = w.spool.Shard(i).Due(due, after, math.MaxInt64, 1+w.rng.IntN(5)); err != nil {
+				w.t.Fatal(err)
+			}
+			if len(due) == n {
+				break
+			}
+		}
+		if !slices.IsSortedFunc(due, Due.Compare) {
+			w.t.Errorf("the index is not in order: %v", due)
+		}
+		entries += len(due)
+		for _, d := range due {
+			f := w.fates[d.ID]
+			if !parked[d.ID] || f == nil || !slices.Contains(f.parks, d.At) || found[d.ID] == nil {
+				w.t.Errorf("%v has an entry at %d, asked for was %+v", d.ID, d.At, f)
+				continue
+			}
+			delete(parked, d.ID)
+			f.parks = []int64{d.At}
+		}
+	}
+	for id, p := range parked {
+		if p {
+			w.t.Errorf("%v is parked without an entry", id)
+		}
+		w.fates[id].parks = nil
+	}
+	return entries
 }
 
 // checkClaims holds the claims against their messages: one is there without the other only where the message was removed, or the claim

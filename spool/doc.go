@@ -12,6 +12,8 @@
 //   - A message exists when its envelope record does. Chunks of content that went ahead of an envelope that never came are garbage,
 //     which Recover collects.
 //   - An idempotency key that comes with an Append (Claim) is as durable as the message, and stays when that is removed, until it expires.
+//   - A message that nobody has in memory is parked: it has an entry in the due index (Due), whose next entries are a seek, however long it
+//     is. Entry and states change in one Op. From the first time that it is parked until it is removed, a message has an entry.
 //   - Removals and updates are not synced on their own. A crash may take the last of them back, and then a message is delivered twice,
 //     never lost.
 //   - A record that cannot be read is kept aside, with its content, and counted.
@@ -22,6 +24,6 @@
 // Memory: a batch is bounded by 4 MiB and one Op; two memtables exist under load, three when the disk lags (Options.MemTableBytes); Ops that
 // wait belong to callers who are bounded themselves, by sessions and by the budget of the chunks.
 //
-// Ids must not be used twice, not even after a removal, since removal is by SingleDelete: see key.go for the key space and record.go for the
-// formats.
+// Ids must not be used twice, not even after a removal, since removal is by SingleDelete; a mark keeps them from it (mark.go). The key space
+// is in key.go, the formats are in record.go.
 package spool

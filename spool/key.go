@@ -6,21 +6,26 @@ import (
 	"mailrace/proto/message"
 )
 
-// The key space of a shard. Each kind of record is a range of its own, ordered by message (claims: by expiry), so that a walk over the
+// The key space of a shard. Each kind of record is a range of its own, ordered by message (claims by expiry, the index by due time), so that a walk over the
 // envelopes reads no content.
 //
 //	c <id:8> <index:4>   chunk of content, 1 and up: its octets, nothing else
+//	d <due:8> <id:8>     entry of the due index: the message is parked until then, see due.go
 //	e <id:8>             envelope record: the message exists
 //	i <expires:8> <key:16>   claim record: an idempotency key belongs to a message
+//	n                    mark: ids up to it have been used, see mark.go
 //	r <id:8> <index:4>   recipient record: the state of a recipient that is no longer what it was at arrival
 //	x <key>              a record that could not be read, moved aside with its bytes
 //
 // Numbers are big-endian. Chunks and envelopes are written once and removed by SingleDelete, which leaves nothing behind when both meet in
-// a memtable; so an id must never be used again. Recipient records are overwritten and removed by Delete, claims by DeleteRange.
+// a memtable; so an id must never be used again. Recipient records are overwritten and removed by Delete, as are
+// entries of the index; claims are removed by DeleteRange.
 const (
 	kindChunk     = 'c'
+	kindDue       = 'd'
 	kindEnvelope  = 'e'
 	kindClaim     = 'i'
+	kindMark      = 'n'
 	kindRecipient = 'r'
 	kindCorrupt   = 'x'
 )

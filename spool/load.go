@@ -86,7 +86,7 @@ func (s *Spool) Scan(fn func(*message.Message) bool) error {
 func (sh *Shard) scan(fn func(*message.Message) bool) (err error) {
 	snapshot := sh.db.NewSnapshot()
 	defer func() { err = errors.Join(err, snapshot.Close()) }()
-	return sh.visitUnsettled(snapshot, math.MaxUint64, func(m *message.Message) error {
+	return sh.visitUnsettled(snapshot, math.MaxUint64, func(m *message.Message, _ bool) error {
 		if !fn(m) {
 			return errEnough
 		}

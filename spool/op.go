@@ -34,6 +34,13 @@ type Op struct {
 	// Remove drops a message with all its records.
 	Remove Removal
 
+	// Park puts the message into the due index: until it is due, or a little later, nobody needs to have it in memory. At least one of
+	// the Updates of the same Op must say Parked. The entry can be read when Options.Indexed is told of it.
+	Park Due
+
+	// Unpark drops an entry of the index: with the Op that parks its message anew, or removes it. It is dropped before others are put in.
+	Unpark Due
+
 	// Updates note how far recipients are. Latest wins.
 	Updates []Update
 
@@ -86,6 +93,7 @@ type Update struct {
 	Due      int64  // Unix nanoseconds
 	Reply    string // at most 1 KiB is kept
 	Late     bool   // its deadline passed and was reported
+	Parked   bool   // the message has an entry in the due index, by this Op or an earlier one
 }
 
 var opPool = sync.Pool{New: func() any { return new(Op) }}
@@ -137,6 +145,10 @@ func (op *Op) id() message.ID {
 		return op.Remove.ID
 	case len(op.Updates) > 0:
 		return op.Updates[0].ID
+	case op.Park.ID != 0:
+		return op.Park.ID
+	case op.Unpark.ID != 0:
+		return op.Unpark.ID
 	}
 	return op.Abort.ID
 }

@@ -19,10 +19,13 @@ import (
 // Envelope, version 3: the same, then user tenant campaign wished:1, and where wished is 1: release:8 deadline:8 mode:1 trace:1 priority:1
 // Recipient, version 1: id:8 index state:1 attempts due:8 reply
 // Recipient, version 2: the same, then late:1
+// Recipient, version 3: the same, then parked:1
 // Claim, version 1: id:8 expires:8 key:16
+// Due, version 1: nothing; the checksum is that of the key
+// Mark, version 1: id:8
 const (
 	envelopeVersion  = 3
-	recipientVersion = 2
+	recipientVersion = 3
 
 	recordHeader = 1 + 4
 
@@ -108,11 +111,7 @@ func appendWishes(dst []byte, w *message.Wishes) []byte {
 	dst = append(dst, 1)
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(w.Release))
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(w.Deadline))
-	trace := byte(0)
-	if w.ByTrace {
-		trace = 1
-	}
-	return append(dst, byte(w.ByMode), trace, byte(w.Priority))
+	return append(dst, byte(w.ByMode), bit(w.ByTrace), byte(w.Priority))
 }
 
 // decodeEnvelope reads an envelope record into m, which keeps nothing of b. withTrace copies the trace header too.
@@ -231,7 +230,7 @@ func envelopeTrace(b []byte) ([]byte, error) {
 
 // updateSize is the exact length of u's recipient record.
 func updateSize(u *Update) int {
-	return recordHeader + 8 + uvarintLen(uint64(u.Index)) + 1 + uvarintLen(uint64(u.Attempts)) + 8 + stringLen(min(len(u.Reply), maxReply)) + 1
+	return recordHeader + 8 + uvarintLen(uint64(u.Index)) + 1 + uvarintLen(uint64(u.Attempts)) + 8 + stringLen(min(len(u.Reply), maxReply)) + 1 + 1
 }
 
 // appendUpdate appends u's recipient record to dst.
@@ -244,11 +243,7 @@ func appendUpdate(dst []byte, u *Update) []byte {
 	dst = binary.AppendUvarint(dst, uint64(u.Attempts))
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(u.Due))
 	dst = appendString(dst, u.Reply[:min(len(u.Reply), maxReply)])
-	late := byte(0)
-	if u.Late {
-		late = 1
-	}
-	dst = append(dst, late)
+	dst = append(dst, bit(u.Late), bit(u.Parked))
 	seal(dst[start:])
 	return dst
 }
@@ -256,8 +251,8 @@ func appendUpdate(dst []byte, u *Update) []byte {
 // decodeUpdate reads a recipient record of any version.
 func decodeUpdate(b []byte) (u Update, err error) {
 	version := byte(recipientVersion)
-	if len(b) > 0 && b[0] == 1 {
-		version = 1
+	if len(b) > 0 && b[0] > 0 && b[0] < recipientVersion {
+		version = b[0]
 	}
 	r, err := open(b, version)
 	if err != nil {
@@ -270,18 +265,28 @@ func decodeUpdate(b []byte) (u Update, err error) {
 	u.Attempts = uint16(attempts)
 	u.Due = int64(r.uint64())
 	u.Reply = string(r.bytes())
-	late := byte(0)
+	late, parked := byte(0), byte(0)
 	if version >= 2 {
 		late = r.byte()
 	}
-	u.Late = late == 1
+	if version >= 3 {
+		parked = r.byte()
+	}
+	u.Late, u.Parked = late == 1, parked == 1
 	if err := r.end(); err != nil {
 		return u, fmt.Errorf("recipient: %w", err)
 	}
-	if u.Index < 0 || u.State > message.Expired || attempts > 1<<16-1 || late > 1 {
+	if u.Index < 0 || u.State > message.Expired || attempts > 1<<16-1 || late > 1 || parked > 1 {
 		return u, fmt.Errorf("recipient: %w: index %d, state %d, %d attempts", errRecord, u.Index, uint8(u.State), attempts)
 	}
 	return u, nil
+}
+
+func bit(b bool) byte {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // seal writes the checksum of a finished record.

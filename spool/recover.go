@@ -10,13 +10,13 @@ import (
 )
 
 // Recover calls fn with every committed message, its recipients in the state last noted, without trace and content, shard by shard in the
-// order of ids. On the way it collects what belongs to no message, removes messages whose recipients are all settled, and moves unreadable
+// order of ids, and says whether it is parked: whether the due index leads to it. Of those it is enough to read the index (Shard.Due). On the way it collects what belongs to no message, removes messages whose recipients are all settled, and moves unreadable
 // records aside: they are kept, with the content they name, counted and logged. An error of fn ends it and is returned. A crash in the
 // middle does no harm: the next Recover finds the same messages.
 //
 // Call it once. Mail that came in since Open is left alone, so intake need not wait for it; Ops on a message that it finds may begin as soon
-// as fn has it.
-func (s *Spool) Recover(fn func(*message.Message) error) error {
+// as fn has it, and on a parked one before. fn may take its time: nothing but the space of what is removed meanwhile waits for it.
+func (s *Spool) Recover(fn func(m *message.Message, parked bool) error) error {
 	for _, sh := range s.shards {
 		if err := sh.recover(fn); err != nil {
 			return fmt.Errorf("recovering shard %d of %s: %w", sh.index, s.options.Path, err)
@@ -25,7 +25,7 @@ func (s *Spool) Recover(fn func(*message.Message) error) error {
 	return nil
 }
 
-func (sh *Shard) recover(fn func(*message.Message) error) (err error) {
+func (sh *Shard) recover(fn func(*message.Message, bool) error) (err error) {
 	snapshot := sh.db.NewSnapshot()
 	defer func() { err = errors.Join(err, snapshot.Close()) }()
 	if sh.spool.options.ReadOnly {
@@ -36,14 +36,27 @@ func (sh *Shard) recover(fn func(*message.Message) error) (err error) {
 	}
 	r := &repair{sh: sh, batch: sh.db.NewBatch()}
 	defer func() { err = errors.Join(err, r.batch.Close()) }()
-	visit := func(m *message.Message) error {
+	indexed := 0
+	visit := func(m *message.Message, parked bool) error {
+		if parked {
+			indexed++
+		}
 		if settled(m) {
 			return r.remove(m)
 		}
-		return fn(m)
+		return fn(m, parked)
 	}
 	if err := walk(snapshot, sh.found, visit, r.moveAside); err != nil {
 		return err
+	}
+	entries, err := r.countDue(snapshot)
+	if err != nil {
+		return fmt.Errorf("counting what is due: %w", err)
+	}
+	if entries != indexed {
+		if err := sh.unindexed(snapshot, func(m *message.Message) error { return fn(m, false) }); err != nil {
+			return fmt.Errorf("looking for messages that the index does not have: %w", err)
+		}
 	}
 	for _, kind := range []byte{kindChunk, kindRecipient} {
 		if err := r.collect(snapshot, kind); err != nil {
@@ -54,12 +67,12 @@ func (sh *Shard) recover(fn func(*message.Message) error) (err error) {
 }
 
 // visitUnsettled calls fn with every message up to last that has something left to do, and changes nothing.
-func (sh *Shard) visitUnsettled(reader pebble.Reader, last message.ID, fn func(*message.Message) error) error {
-	visit := func(m *message.Message) error {
+func (sh *Shard) visitUnsettled(reader pebble.Reader, last message.ID, fn func(*message.Message, bool) error) error {
+	visit := func(m *message.Message, parked bool) error {
 		if settled(m) {
 			return nil
 		}
-		return fn(m)
+		return fn(m, parked)
 	}
 	return walk(reader, last, visit, sh.logUnreadable)
 }
@@ -89,7 +102,7 @@ func settled(m *message.Message) bool {
 // walk calls visit with every message up to the id last that reader shows, in the order of ids, settled ones too. It calls unreadable with an iterator that
 // stands on a record which cannot be decoded; a recipient with such a record is pending as far as visit sees. Errors of visit, of
 // unreadable and of the disk end the walk.
-func walk(reader pebble.Reader, last message.ID, visit func(*message.Message) error, unreadable func(*pebble.Iterator, error) error) (err error) {
+func walk(reader pebble.Reader, last message.ID, visit func(m *message.Message, parked bool) error, unreadable func(*pebble.Iterator, error) error) (err error) {
 	envelopes, err := iterate(reader, kindEnvelope)
 	if err != nil {
 		return err
@@ -113,9 +126,9 @@ func walk(reader pebble.Reader, last message.ID, visit func(*message.Message) er
 			err = fmt.Errorf("envelope: %w: names message %v", errRecord, m.ID)
 		}
 		if err == nil {
-			err = readStates(states, m, unreadable)
-			if err == nil {
-				err = visit(m)
+			var parked bool
+			if parked, err = readStates(states, m, unreadable); err == nil {
+				err = visit(m, parked)
 			}
 		} else {
 			err = unreadable(envelopes, err)
@@ -134,8 +147,9 @@ func iterate(reader pebble.Reader, kind ...byte) (*pebble.Iterator, error) {
 	return reader.NewIter(&pebble.IterOptions{LowerBound: kind, UpperBound: upper})
 }
 
-// readStates moves states, which runs through the recipient records in step with the envelopes, behind those of m and notes them in m.
-func readStates(states *pebble.Iterator, m *message.Message, unreadable func(*pebble.Iterator, error) error) error {
+// readStates moves states, which runs through the recipient records in step with the envelopes, behind those of m and notes them in m. It
+// reports whether one of them says that m is parked.
+func readStates(states *pebble.Iterator, m *message.Message, unreadable func(*pebble.Iterator, error) error) (parked bool, err error) {
 	for ; states.Valid() && recordID(states.Key()) <= m.ID; states.Next() {
 		key := states.Key()
 		if recordID(key) < m.ID {
@@ -143,7 +157,7 @@ func readStates(states *pebble.Iterator, m *message.Message, unreadable func(*pe
 		}
 		value, err := states.ValueAndErr()
 		if err != nil {
-			return err
+			return parked, err
 		}
 		u, err := decodeUpdate(value)
 		if err == nil && (len(key) != indexKeyLen || u.ID != m.ID || u.Index != keyIndex(key) || u.Index >= len(m.Recipients)) {
@@ -151,14 +165,15 @@ func readStates(states *pebble.Iterator, m *message.Message, unreadable func(*pe
 		}
 		if err != nil {
 			if err := unreadable(states, err); err != nil {
-				return err
+				return parked, err
 			}
 			continue
 		}
 		rcpt := &m.Recipients[u.Index]
 		rcpt.State, rcpt.Attempts, rcpt.Due, rcpt.Reply, rcpt.Late = u.State, u.Attempts, u.Due, u.Reply, u.Late
+		parked = parked || u.Parked
 	}
-	return nil
+	return parked, nil
 }
 
 // logUnreadable is for walks that may not change anything.

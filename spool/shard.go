@@ -46,11 +46,12 @@ type Shard struct {
 	gatherTime *time.Timer
 
 	// The committer's own.
-	batch *pebble.Batch
-	took  time.Duration // by the last batch that was synced
-	taken time.Time     // when the first of what was taken last was enqueued
-	posts [][]*Op       // by origin
-	done  chan struct{} // closed when it has ended
+	batch  *pebble.Batch
+	marked message.ID    // see mark.go
+	took   time.Duration // by the last batch that was synced
+	taken  time.Time     // when the first of what was taken last was enqueued
+	posts  [][]*Op       // by origin
+	done   chan struct{} // closed when it has ended
 
 	reclaimed int // ops when room was reclaimed last
 
@@ -81,14 +82,17 @@ func openShard(s *Spool, i int) (sh *Shard, err error) {
 		return nil, err
 	}
 	sh.opened.Store(true)
-	if err := sh.findNewest(); err != nil {
+	if err := errors.Join(sh.findNewest(), sh.findMark()); err != nil {
 		return nil, fmt.Errorf("finding the newest message: %w", errors.Join(err, sh.db.Close()))
 	}
 	sh.found = message.ID(sh.newest.Load())
 	sh.batch = sh.db.NewBatchWithSize(batchBytes/8, pebble.WithMaxRetainedSizeBytes(2*batchBytes))
 	if s.options.ReadOnly {
 		sh.refuse()
+	} else if err := errors.Join(sh.setMark(sh.batch, sh.found), sh.db.Apply(sh.batch, pebble.NoSync)); err != nil { // Recover may remove it
+		return nil, fmt.Errorf("marking the newest message: %w", errors.Join(err, sh.db.Close()))
 	}
+	sh.batch.Reset()
 	go sh.run()
 	return sh, nil
 }

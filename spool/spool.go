@@ -54,6 +54,10 @@ type Options struct {
 	// the slice is the callee's to keep.
 	Post func(origin int, done []*Op)
 
+	// Indexed is told of every Op that changes the due index, when what it wrote can be read: of the entry that it dropped and of the one
+	// that it put in, where there is one. It is called by the shard's goroutine and must not block; nil = nobody wants to know.
+	Indexed func(shard int, dropped, added Due)
+
 	// Fatal is told of a write that failed, once, and should end the process: recovery at the next start is the repair. Nil logs and exits
 	// with status 2. Should it return, as in a test, nothing completes any more, and the goroutine that met the failure stands still.
 	Fatal func(error)

@@ -106,7 +106,7 @@ func (b *Batch) Add(ctx context.Context, m *inject.Mail) {
 		if m.Part != "" {
 			key += "\x00" + m.Part // a key holds no NUL
 		}
-		s.claim = n.claims.Of(s.m.Tenant, key, time.Now())
+		s.claim = n.claims.Of(s.m.Tenant, s.m.User, key, time.Now())
 	}
 	s.octets = int64(len(m.Content))
 	if b.waiting[a.index] = append(b.waiting[a.index], s); len(b.waiting[a.index]) == postMax {

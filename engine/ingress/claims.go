@@ -67,9 +67,14 @@ func NewClaims(window time.Duration, max int, early *metrics.Counter) *Claims {
 	return c
 }
 
-// Of is a new claim on a key of a tenant. It allocates nothing.
-func (c *Claims) Of(tenant, key string, now time.Time) spool.Claim {
-	return spool.Claim{Key: spool.NewClaimKey(tenant, key), Expires: now.Add(c.window).UnixNano()}
+// Of is a new claim on a key of a tenant, or of a user without one: nobody's mail is taken for a repetition of somebody else's. Mail of neither
+// shares its keys.
+func (c *Claims) Of(tenant, user, key string, now time.Time) spool.Claim {
+	owner := tenant
+	if owner == "" && user != "" {
+		owner = "\x00" + user // no tenant is called so
+	}
+	return spool.Claim{Key: spool.NewClaimKey(owner, key), Expires: now.Add(c.window).UnixNano()}
 }
 
 func (c *Claims) shard(key spool.ClaimKey) *claimShard { return &c.shards[key[0]%claimShards] }

@@ -60,25 +60,28 @@ func claimOf(n int, at time.Time) spool.Claim {
 
 func TestClaimIsTakenOnce(t *testing.T) {
 	c := newTestClaims(1000)
-	claim := c.Of("shop", "order 77", claimsBegan)
+	claim := c.Of("shop", "app", "order 77", claimsBegan)
 	if first, mine := c.Take(claim.Key, claimsBegan, nil, nil); first != 0 || !mine {
 		t.Fatalf("a free key: %v, %v", first, mine)
 	}
 	claim.ID = 77
 	c.Keep(claim)
 	for _, k := range []struct {
-		tenant, key string
-		after       time.Duration
-		want        message.ID
+		tenant, user, key string
+		after             time.Duration
+		want              message.ID
 	}{
-		{"shop", "order 77", 0, 77},
-		{"shop", "order 77", time.Hour - 1, 77},
-		{"shop", "order 78", 0, 0},
-		{"other", "order 77", 0, 0},
-		{"shop", "order 77", time.Hour, 0},
+		{"shop", "app", "order 77", 0, 77},
+		{"shop", "another", "order 77", 0, 77},
+		{"shop", "", "order 77", time.Hour - 1, 77},
+		{"shop", "app", "order 78", 0, 0},
+		{"other", "app", "order 77", 0, 0},
+		{"", "shop", "order 77", 0, 0},
+		{"", "", "order 77", 0, 0},
+		{"shop", "app", "order 77", time.Hour, 0},
 	} {
 		now := claimsBegan.Add(k.after)
-		key := c.Of(k.tenant, k.key, now).Key
+		key := c.Of(k.tenant, k.user, k.key, now).Key
 		first, mine := c.Take(key, now, nil, nil)
 		if first != k.want || mine != (k.want == 0) {
 			t.Errorf("%+v: %v, %v", k, first, mine)
@@ -86,6 +89,19 @@ func TestClaimIsTakenOnce(t *testing.T) {
 		if mine {
 			c.GiveUp(key)
 		}
+	}
+}
+
+// TestUsersWithoutTenant have keys of their own.
+func TestUsersWithoutTenant(t *testing.T) {
+	c := newTestClaims(1000)
+	seen := map[spool.ClaimKey]string{}
+	for _, user := range []string{"", "ann", "bob"} {
+		key := c.Of("", user, "order 77", claimsBegan).Key
+		if other, ok := seen[key]; ok {
+			t.Errorf("%q has the key of %q", user, other)
+		}
+		seen[key] = user
 	}
 }
 
@@ -265,7 +281,7 @@ func BenchmarkClaim(b *testing.B) {
 	mark := heap() - before
 	at := 0
 	claim := func() {
-		claim := c.Of("shop", keys[at%len(keys)], claimsBegan)
+		claim := c.Of("shop", "", keys[at%len(keys)], claimsBegan)
 		claim.ID = message.ID(at + 1)
 		if _, mine := c.Take(claim.Key, claimsBegan, nil, nil); mine {
 			c.Keep(claim)

@@ -245,7 +245,11 @@ func (s *session) commit() {
 // claim says whether the message is the first with its idempotency key. If it is not, it has been answered for, or will be when the first has been.
 func (s *session) claim() bool {
 	now := s.conn.Loop().Now()
-	s.tx.claim = s.door.Claims.Of(s.tx.tenant, s.tx.key, now)
+	user := ""
+	if s.user != nil {
+		user = s.user.Name
+	}
+	s.tx.claim = s.door.Claims.Of(s.tx.tenant, user, s.tx.key, now)
 	first, mine := s.door.Claims.Take(s.tx.claim.Key, now, s.conn.Loop(), s)
 	if first != 0 {
 		s.repeated(first)

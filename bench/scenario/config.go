@@ -21,6 +21,9 @@ type configuration struct {
 	chain  string // PEM files of a certificate and its key, or ""
 	key    string
 
+	submission string // host:port of a submission listener, where users log in, or ""
+	users      string // file of them
+
 	connections int           // that may be open; 0 = the MTA's default
 	command     time.Duration // deadlines, where they are not the MTA's defaults: for a command line, for a handshake,
 	handshake   time.Duration
@@ -63,12 +66,20 @@ func (c configuration) text(o *Options) string {
 	}
 	section("[engine]", number("loops", o.Loops), str("memory", o.Memory), number("max_connections", c.connections))
 	section("[[listener]]", str("address", c.listen), str("mode", "mx"), `relay_from = ["127.0.0.0/8"]`)
+	if c.submission != "" {
+		section("[[listener]]", str("address", c.submission), str("mode", "submission"))
+		section("[auth]", str("users", c.users))
+	}
 	if c.chain != "" {
 		section("[tls]", fmt.Sprintf("certificates = [{ chain = %q, key = %q }]", c.chain, c.key), lasts("handshake_timeout", c.handshake))
 	}
 	section("[spool]", str("path", c.spool), number("shards", o.Shards), fmt.Sprintf("sync = %t", !o.NoSync))
 	section("[[route]]", `domains = ["*"]`, str("to", c.route), number("connections", o.Egress))
-	section("[limits]", number("message_size", 2*largest+1<<20), number("recipients", max(1000, o.Recipients)),
+	exempt := ""
+	if c.submission != "" {
+		exempt = `exempt = ["127.0.0.0/8"]` // the generator is a stranger until it has logged in
+	}
+	section("[limits]", exempt, number("message_size", 2*largest+1<<20), number("recipients", max(1000, o.Recipients)),
 		lasts("command_timeout", c.command), lasts("rate_window", c.window))
 	section("[admin]", str("address", c.admin))
 	section("[events]", str("path", c.events))

@@ -42,6 +42,7 @@ type Options struct {
 	Backlog     int           // Relay: octets of content that the MTA has accepted and not relayed, beyond which the generator waits; default 64 MiB, -1 = no limit
 	NoVerify    bool          // the sink trusts the octets
 	TLS         bool          // measure the MTA under TLS 1.3 as well, by STARTTLS, over the same long-lived connections
+	Auth        bool          // under TLS at a submission listener, logged in with AUTH PLAIN. Not for another MTA
 	Keep        bool          // leave configuration, logs and spool behind
 
 	// Another MTA, measured in place of ours: it runs already, accepts mail at Address, and for Relay sends it to SinkAddress.
@@ -68,7 +69,7 @@ const (
 //	--rounds n       --duration d     --warmup d       --connections n  --lockstep       --size mix     --recipients n
 //	--loops n        --shards n       --egress n       --memory size    --no-sync        --events       --dir path
 //	--drain d        --backlog octets --no-verify      --keep           --address a      --pid n          --metrics url
-//	--sink-address a --tls
+//	--sink-address a --tls           --auth
 func BindFlags(fs *flag.FlagSet, o *Options) {
 	fs.IntVar(&o.Rounds, "rounds", cmp.Or(o.Rounds, defaultRounds), "rounds; each measures the null ceiling and the MTA")
 	fs.DurationVar(&o.Duration, "duration", cmp.Or(o.Duration, defaultDuration), "load in a round")
@@ -92,6 +93,7 @@ func BindFlags(fs *flag.FlagSet, o *Options) {
 	fs.IntVar(&o.PID, "pid", o.PID, "its main process")
 	fs.StringVar(&o.Metrics, "metrics", o.Metrics, "`URL` of its metrics")
 	fs.BoolVar(&o.TLS, "tls", o.TLS, "measure the MTA under TLS 1.3, too: each round, beside the same in clear")
+	fs.BoolVar(&o.Auth, "auth", o.Auth, "with --tls: at a submission listener, logged in with AUTH PLAIN")
 	fs.StringVar(&o.SinkAddress, "sink-address", o.SinkAddress, "where the sink listens (default a free port)")
 }
 
@@ -117,6 +119,8 @@ func (o Options) withDefaults() (Options, error) {
 		return o, errors.New("the command of the mailrace binary is missing")
 	case o.Rounds < 0 || o.Duration < 0 || o.Warmup < 0 || o.Drain < 0 || o.Connections < 0:
 		return o, errors.New("rounds, times and connections must be above 0")
+	case o.Auth && (!o.TLS || o.Address != ""):
+		return o, errors.New("users log in under TLS, and at our own MTA only")
 	case o.Address == "" && (o.PID != 0 || o.Metrics != ""):
 		return o, fmt.Errorf("a process id and metrics are of another MTA, whose address is missing")
 	}

@@ -88,6 +88,8 @@ func TestConfigurationText(t *testing.T) {
 	golden(t, "mta.toml", c.text(&o))
 	c.chain, c.key = "/tmp/chain.pem", "/tmp/key.pem"
 	golden(t, "tls.toml", c.text(&o))
+	c.submission, c.users = "127.0.0.1:2587", "/tmp/users.toml"
+	golden(t, "submission.toml", c.text(&o))
 }
 
 func TestSumMetric(t *testing.T) {

@@ -3,11 +3,15 @@ package scenario
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -25,7 +29,9 @@ type target struct {
 	process *child // nil when it is not ours
 	secure  load.Secure
 
-	authority string // file of who issued its certificate, or ""
+	authority  string // file of who issued its certificate, or ""
+	submission string // where a user logs in, or ""
+	password   string // file of the user's password
 }
 
 // Names of the targets, in the order of a round.
@@ -40,7 +46,29 @@ func (t *target) underTLS() *target {
 	other := *t
 	other.name = TLS
 	other.secure = load.Secure{TLS: load.STARTTLS, TLSVersion: "1.3", CA: t.authority, Insecure: t.authority == ""}
+	if t.submission != "" {
+		other.address, other.secure.User, other.secure.PasswordFile = t.submission, benchUser, t.password
+	}
 	return &other
+}
+
+// benchUser is who logs in.
+const benchUser = "bench"
+
+// addUser makes a file of users with the one who logs in, and one with the password, by the MTA's own command.
+func addUser(ctx context.Context, program []string, dir string) (users, password string, err error) {
+	users, password = filepath.Join(dir, "users.toml"), filepath.Join(dir, "password")
+	secret := rand.Text()
+	if err := os.WriteFile(password, []byte(secret+"\n"), 0o600); err != nil {
+		return "", "", fmt.Errorf("password: %w", err)
+	}
+	args := append(slices.Clone(program), "user", "add", benchUser, "--file", users, "--password-stdin")
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Stdin = strings.NewReader(secret + "\n")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", "", fmt.Errorf("user add: %w\n%s", err, out)
+	}
+	return users, password, nil
 }
 
 // startTarget runs our MTA with the configuration that the scenario asks for, and waits until it accepts mail.
@@ -66,6 +94,15 @@ func startTarget(ctx context.Context, o *Options, kind Kind, name, dir, sinkAddr
 			return nil, err
 		}
 		t.authority = c.chain
+	}
+	if o.Auth && name == MTA {
+		if c.users, t.password, err = addUser(ctx, o.Program, dir); err != nil {
+			return nil, err
+		}
+		if c.submission, err = freeAddress(); err != nil {
+			return nil, err
+		}
+		t.submission = c.submission
 	}
 	if c.listen, err = freeAddress(); err != nil {
 		return nil, err

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"encoding/json"
+	"os/exec"
+	"testing"
+
+	"mailrace/bench/scenario"
+)
+
+// TestBenchSubmission measures accepting for a moment: in clear, and at a submission listener under TLS by a user who has logged in.
+func TestBenchSubmission(t *testing.T) {
+	bin, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), bin, "bench", "accept", "--tls", "--auth", "--rounds", "1", "--duration", "200ms", "--warmup", "50ms",
+		"--connections", "20", "--dir", t.TempDir(), "--json")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var r scenario.Report
+	if err := json.Unmarshal(out, &r); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{scenario.Ceiling, scenario.MTA, scenario.TLS} {
+		if m := r.Rounds[0][name]; m.Messages == 0 || m.Refused != 0 {
+			t.Errorf("%s: %+v", name, m)
+		}
+	}
+	if r.TLS == nil || r.TLS.Median <= 0 || !r.Account.Clean() {
+		t.Errorf("%+v", r)
+	}
+}

@@ -69,7 +69,7 @@ var catalogue = []struct {
 	{"B12", "oversized", true, "proto/smtp.TestB12Oversized proto/header.TestLimitsB12 engine/ingress.TestHeaderLimitsB12"},
 	{"B13", "too large", true, "proto/smtp.TestB13TooLarge"},
 	{"B14", "reset within a transaction", true, "proto/smtp.TestB14ResetInMidTransaction"},
-	{"B15", "disconnect at every octet", true, "proto/smtp.TestB15DisconnectAtEveryByte engine/ingress.TestDisconnectAtEveryByte"},
+	{"B15", "disconnect at every octet", true, "engine.TestB15InjectionCutOff proto/smtp.TestB15DisconnectAtEveryByte engine/ingress.TestDisconnectAtEveryByte"},
 	{"B16", "old verbs", true, "proto/smtp.TestB16OldVerbs"},
 	{"B17", "XCLIENT, XFORWARD, PROXY", true, "engine/ingress.TestB17NoProxy engine/ingress.TestB17XClientOfStrangers engine/ingress.TestA7SlowProxy"},
 	{"A1", "open relay", true, "engine/ingress.TestRelayDenied"},

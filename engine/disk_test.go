@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -289,4 +290,31 @@ func TestA10InodesFull(t *testing.T) {
 	before := o.acked.Load()
 	r.await("mail to be taken again", func() bool { return o.acked.Load() > before+100 })
 	o.reckon(f, r)
+}
+
+// TestWALFailover runs a node with a second directory for its WALs, and takes that away from it.
+func TestWALFailover(t *testing.T) {
+	t.Parallel()
+	f := listen(t, answering(func(_ *peer, line string) string {
+		if strings.HasPrefix(line, "RCPT") {
+			return "451 4.3.0 later"
+		}
+		return ""
+	}))
+	c := settings(t, f.route("*"))
+	c.Spool.Failover = filepath.Join(t.TempDir(), "other")
+	if _, err := New(c, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "wal_failover "+c.Spool.Failover+": make that directory") {
+		t.Errorf("without the directory: %v", err)
+	}
+	if err := os.Mkdir(c.Spool.Failover, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, c)
+	r.send("s@sender.example", hello, "r@far.example")
+	r.stop()
+	c.Spool.Failover = ""
+	r = start(t, c)
+	if q := r.queue(); len(q) != 1 {
+		t.Errorf("queue: %+v", q)
+	}
 }

@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -148,7 +149,14 @@ func (n *Node) openStore() error {
 		n.store = newNothing(n.log)
 		return nil
 	}
+	if c.Failover != "" { // the spool notes it, and whoever reads that may be elsewhere
+		var err error
+		if c.Failover, err = filepath.Abs(c.Failover); err != nil {
+			return fmt.Errorf("wal_failover: %w", err)
+		}
+	}
 	s, err := spool.Open(spool.Options{
+		Failover: c.Failover, FailoverAfter: c.FailoverAfter,
 		MinFree: c.MinFree, MinInodes: int64(c.MinInodes), Reserve: c.Reserve,
 		Memory: min(n.cfg.Engine.Memory/4, spoolMemory), Path: c.Path, Shards: c.Shards, Sync: c.Sync, Log: n.log, Fatal: n.fatalSpool,
 		Post: func(origin int, done []*spool.Op) { n.lanes[origin].loop.PostTask(completions(done)) },

@@ -39,6 +39,7 @@ type keeper struct {
 	stop     func()                // by hurry
 	reclaim  func(context.Context) // has the stores give back the room of what was removed
 	busy     atomic.Bool           // with that
+	swollen  func() bool           // whether memory holds more of the stores than it should
 	running  sync.WaitGroup
 	waits    *metrics.Counter
 	unwanted sync.Once // complaint that the room cannot be measured
@@ -52,10 +53,10 @@ type disk struct {
 }
 
 // newKeeper measures the disks for the first time. With no way to measure, as of a file system in memory, the spool never is full.
-func newKeeper(o Options, set *metrics.Set, shards int, reclaim func(context.Context)) (*keeper, error) {
+func newKeeper(o Options, set *metrics.Set, shards int, reclaim func(context.Context), swollen func() bool) (*keeper, error) {
 	stopped, stop := context.WithCancel(context.Background())
 	k := &keeper{
-		o: o, log: o.Log, measure: make(chan struct{}, 1), stopped: stopped, stop: stop, reclaim: reclaim,
+		o: o, log: o.Log, measure: make(chan struct{}, 1), stopped: stopped, stop: stop, reclaim: reclaim, swollen: swollen,
 		waits: set.NewCounter("mailrace_spool_disk_full_waits_total"), reserve: reserve{fs: o.FS, dir: o.FS.PathJoin(o.Path, reserveDir), bytes: o.Reserve},
 	}
 	if o.Space == nil || o.ReadOnly {
@@ -158,11 +159,15 @@ func (k *keeper) look() {
 		lacking := k.reserve.missing() > spare || k.reserve.fill() != nil
 		full = lacking && was // what was given up comes back before mail does
 	}
-	k.declare(full || k.waiting.Load() > 0, short)
+	if k.swollen() {
+		k.declare(true, "spool: the disk does not keep up with what is in memory: no mail is taken until it does", "path", k.o.Path)
+		return
+	}
+	k.declare(full || k.waiting.Load() > 0, nearlyFull, k.figures(short)...)
 }
 
 // declare notes whether the spool is full, and logs a change.
-func (k *keeper) declare(full bool, short *disk) {
+func (k *keeper) declare(full bool, message string, args ...any) {
 	if k.full.Swap(full) == full {
 		return
 	}
@@ -170,12 +175,18 @@ func (k *keeper) declare(full bool, short *disk) {
 		k.log.Info("spool: there is room again, mail is taken")
 		return
 	}
-	args := []any{"path", k.o.Path}
-	if short != nil {
-		args = []any{"path", short.dir, "free_bytes", short.free.Load(), "min_free", short.marks.bytes,
-			"free_inodes", short.inodes.Load(), "min_inodes", short.marks.inodes}
+	k.log.Error(message, args...)
+}
+
+const nearlyFull = "spool: the disk is nearly full: no mail is taken, delivery goes on. Free some space, and it is taken again"
+
+// figures are what a log line says of the disk that is short of room, if one is known.
+func (k *keeper) figures(short *disk) []any {
+	if short == nil {
+		return []any{"path", k.o.Path}
 	}
-	k.log.Error("spool: the disk is nearly full: no mail is taken, delivery goes on. Free some space, and it is taken again", args...)
+	return []any{"path", short.dir, "free_bytes", short.free.Load(), "min_free", short.marks.bytes,
+		"free_inodes", short.inodes.Load(), "min_inodes", short.marks.inodes}
 }
 
 // wrote notes bytes that were written, and has the room measured when they are many.
@@ -198,7 +209,7 @@ func (k *keeper) await(what, name string, err error) bool {
 		return false
 	}
 	if k.reserve.release() {
-		k.declare(true, nil)
+		k.declare(true, nearlyFull, k.figures(nil)...)
 		return true
 	}
 	if !k.patient.Load() {
@@ -210,7 +221,7 @@ func (k *keeper) await(what, name string, err error) bool {
 	}
 	defer k.waiting.Add(-1)
 	k.waits.Inc()
-	k.declare(true, nil)
+	k.declare(true, nearlyFull, k.figures(nil)...)
 	timer := time.NewTimer(tryEvery)
 	defer timer.Stop()
 	select {

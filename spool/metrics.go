@@ -51,6 +51,15 @@ func (s *Spool) registerMetrics() {
 		} {
 			s.metrics.NewGauge(metricName(name, sh.index), sh.measure(f))
 		}
+		if s.failover.dir == "" {
+			continue
+		}
+		for name, f := range map[string]func(*pebble.Metrics) float64{
+			"wal_switches_total":          func(m *pebble.Metrics) float64 { return float64(m.WAL.Failover.DirSwitchCount) },
+			"wal_secondary_seconds_total": func(m *pebble.Metrics) float64 { return m.WAL.Failover.SecondaryWriteDuration.Seconds() },
+		} {
+			s.metrics.NewGauge(metricName(name, sh.index), sh.measure(f))
+		}
 	}
 	s.measured = true
 	metrics.RegisterSet(s.metrics)

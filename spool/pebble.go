@@ -26,7 +26,7 @@ const (
 // pebbleOptions tunes a store for mail: written once, read seldom, and deleted soon, in the order in which it was written.
 func (sh *Shard) pebbleOptions(opts Options) *pebble.Options {
 	o := &pebble.Options{
-		FS:                 guardedFS{patientFS{opts.FS, sh.spool.keeper}, sh},
+		FS:                 sh.guard(opts.FS, primaryWAL),
 		Cache:              sh.spool.cache,
 		FormatMajorVersion: pebble.FormatValueSeparation,
 		Logger:             sh,

@@ -56,6 +56,7 @@ type Shard struct {
 	reclaimed int // ops when room was reclaimed last
 
 	damage damage
+	homes  homes
 	counters
 }
 
@@ -78,7 +79,9 @@ func openShard(s *Spool, i int) (sh *Shard, err error) {
 			err = failure
 		}
 	}()
-	if sh.db, err = pebble.Open(shardDir(s.options, i), sh.pebbleOptions(s.options)); err != nil {
+	dir, o := shardDir(s.options, i), sh.pebbleOptions(s.options)
+	s.failover.apply(sh, dir, o)
+	if sh.db, err = pebble.Open(dir, o); err != nil {
 		return nil, err
 	}
 	sh.opened.Store(true)

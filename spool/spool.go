@@ -42,8 +42,10 @@ type Options struct {
 	MinFree, MinInodes, Reserve int64
 
 	// Failover is a directory on another disk. A WAL goes there while the disk of Path does not answer. It must exist, and whatever WALs are in it
-	// are read at Open: it must not be left out before those have been recovered. "" = none.
-	Failover string
+	// are read at Open, also when another one is given by then, or none. "" = none. FailoverAfter is how long an operation may take until then; 0 =
+	// 100 ms.
+	Failover      string
+	FailoverAfter time.Duration
 
 	// Space measures the file system of a directory; nil = the operating system does, where FS is its own, and nobody where it is not.
 	Space func(dir string) (Space, error)
@@ -104,6 +106,8 @@ type Spool struct {
 	lock    *pebble.Lock
 	keeper  *keeper
 
+	failover *failover
+
 	metrics   *metrics.Set
 	measuring sync.RWMutex // held by those who ask the stores for figures; guards measured
 	measured  bool         // the stores may be asked
@@ -132,7 +136,10 @@ func Open(o Options) (*Spool, error) {
 		o.MemTableBytes = max(int(o.Memory)/n, minMemTableBytes)
 	}
 	s := &Spool{options: o, cache: pebble.NewCache(cacheBytes), lock: lock, metrics: metrics.NewSet(), broken: make(chan struct{})}
-	if s.keeper, err = newKeeper(o, s.metrics, n, s.reclaim); err != nil {
+	if s.keeper, err = newKeeper(o, s.metrics, n, s.reclaim, s.swollen); err != nil {
+		return nil, errors.Join(fmt.Errorf("spool %s: %w", o.Path, err), lock.Close())
+	}
+	if s.failover, err = openFailover(o); err != nil {
 		return nil, errors.Join(fmt.Errorf("spool %s: %w", o.Path, err), lock.Close())
 	}
 	for i := range n {
@@ -141,6 +148,9 @@ func Open(o Options) (*Spool, error) {
 			return nil, errors.Join(fmt.Errorf("spool %s: shard %d of %d: %w", o.Path, i, n, err), s.Close())
 		}
 		s.shards = append(s.shards, sh)
+	}
+	if err := s.failover.recovered(); err != nil {
+		return nil, errors.Join(fmt.Errorf("spool %s: %w", o.Path, err), s.Close())
 	}
 	s.keeper.start()
 	s.registerMetrics()
@@ -169,7 +179,7 @@ func (s *Spool) Close() error {
 		errs = append(errs, sh.db.Close())
 	}
 	s.cache.Unref()
-	return errors.Join(append(errs, s.lock.Close())...)
+	return errors.Join(append(errs, s.failover.close(), s.lock.Close())...)
 }
 
 // fail is where every failure to write ends. It does not return.
@@ -189,6 +199,18 @@ func (s *Spool) reclaim(ctx context.Context) {
 			s.options.Log.Error("spool: room cannot be reclaimed, will be tried again", "error", err)
 		}
 	}
+}
+
+// swollen says that memtables hold several times what they should: with two homes for WALs, writes do not wait for flushes.
+func (s *Spool) swollen() bool {
+	if s.failover.dir == "" {
+		return false
+	}
+	held := uint64(0)
+	for _, sh := range s.shards {
+		held += sh.db.Metrics().MemTable.Size
+	}
+	return held > swollenMemTables*uint64(s.options.MemTableBytes)*uint64(len(s.shards))
 }
 
 // Full says that there is too little room on the disk to let mail in: see Options.MinFree. What is let in all the same is stored, or waits for

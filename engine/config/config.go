@@ -137,6 +137,9 @@ type Spool struct {
 	Shards int    // 0..256; 0 = one per core
 	Sync   bool   // false = a 250 does not wait for the disk: benchmarks only
 
+	Failover      string        // directory on another disk that takes the WAL while this one does not answer; "" = none
+	FailoverAfter time.Duration // 1ms..1m: how long that is
+
 	MinFree   int64 // bytes that are free on its file system, or MAIL gets 452; 0 = by the memtables
 	MinInodes int   // likewise inodes; 0 = 10,000
 	Reserve   int64 // bytes that it holds for the moment when the disk is full all the same; 0 = none
@@ -336,7 +339,7 @@ func Default() *Config {
 			Queue: 256, Cache: 5 * time.Minute, Failures: 20, FailureWindow: 10 * time.Minute, FailureDelay: time.Second,
 			OAuth: OAuth{Claim: "email", Timeout: 10 * time.Second},
 		},
-		Spool: Spool{Path: "spool", Sync: true, Reserve: 64 << 20},
+		Spool: Spool{Path: "spool", Sync: true, Reserve: 64 << 20, FailoverAfter: 100 * time.Millisecond},
 		Queue: Queue{RetryMin: 5 * time.Minute, RetryMax: 4 * time.Hour, Expire: 5 * 24 * time.Hour, HoldMax: 7 * 24 * time.Hour, DeliverByMin: time.Minute},
 		Egress: Egress{
 			Connections: 20, Recipients: 100, Messages: 1000, Port: 25, TLS: TLSOpportunistic, Idle: 10 * time.Second,

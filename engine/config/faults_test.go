@@ -152,6 +152,9 @@ var faults = []struct{ toml, want string }{
 	{"+[spool]\npath = ''\nshards = 257\n", "" +
 		`m.toml:6:8: spool.path: empty: want a directory` + "\n" +
 		`m.toml:7:10: spool.shards: 257 is out of range: want 0 to 256`},
+	{"+[spool]\npath = '/a'\nwal_failover = '/a/'\nwal_failover_after = '2m'\n", "" +
+		`m.toml:7:16: spool.wal_failover: /a/ is the spool itself: want a directory on another disk` + "\n" +
+		`m.toml:8:22: spool.wal_failover_after: 2m is out of range: want 1ms to 1m`},
 	{"+[spool]\nmin_free = '2048TiB'\nmin_inodes = -1\nreserve = '2TiB'\n", "" +
 		`m.toml:6:12: spool.min_free: 2048TiB is out of range: want 0 to 1024TiB` + "\n" +
 		`m.toml:7:14: spool.min_inodes: -1 is out of range: want 0 to 1000000000` + "\n" +

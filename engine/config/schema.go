@@ -72,6 +72,8 @@ func schema(c *Config) []field {
 			{"path", text(&c.Spool.Path)},
 			{"shards", integer(&c.Spool.Shards)},
 			{"sync", boolean(&c.Spool.Sync)},
+			{"wal_failover", text(&c.Spool.Failover)},
+			{"wal_failover_after", duration(&c.Spool.FailoverAfter)},
 			{"min_free", size(&c.Spool.MinFree)},
 			{"min_inodes", integer(&c.Spool.MinInodes)},
 			{"reserve", size(&c.Spool.Reserve)},

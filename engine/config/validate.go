@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -176,6 +177,10 @@ func (k *checker) spool(s *Spool) {
 		k.complain("spool.path", "empty: want a directory")
 	}
 	k.within("spool.shards", s.Shards, 0, message.MaxShards)
+	if s.Failover != "" && filepath.Clean(s.Failover) == filepath.Clean(s.Path) {
+		k.complain("spool.wal_failover", "%s is the spool itself: want a directory on another disk", s.Failover)
+	}
+	k.lasts("spool.wal_failover_after", s.FailoverAfter, time.Millisecond, time.Minute)
 	k.bytes("spool.min_free", s.MinFree, 0, 1<<50)
 	k.within("spool.min_inodes", s.MinInodes, 0, 1_000_000_000)
 	k.bytes("spool.reserve", s.Reserve, 0, 1<<40)

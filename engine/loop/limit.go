@@ -41,6 +41,9 @@ func (m *limiter) init(o *Options) error {
 	m.fd = int(files - reserve/2)
 	m.accepted = int64(o.MaxConnections)
 	if most := m.open * 3 / 4; m.accepted <= 0 || m.accepted > most {
+		if m.accepted > most {
+			o.Log.Warn("fewer connections than configured: the process may not open enough files", "configured", m.accepted, "accepted", most, "files", files)
+		}
 		m.accepted = most
 	}
 	return nil

@@ -1,10 +1,12 @@
 package loop
 
 import (
+	"bytes"
 	"errors"
 	"log/slog"
 	"net"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -36,6 +38,20 @@ func TestMaxConnections(t *testing.T) {
 	expect(t, connect(t, g), "220\r\n")
 	if s := g.Stats(); s.Refused != 3 || s.Accepted != 3 || s.Open != 2 {
 		t.Errorf("stats %+v", s)
+	}
+}
+
+// TestFewerConnections: what cannot be had is said at the start, and what nobody asked for is not.
+func TestFewerConnections(t *testing.T) {
+	for most, said := range map[int]bool{0: false, 3: false, 1 << 40: true} {
+		var log bytes.Buffer
+		var m limiter
+		if err := m.init(&Options{MaxConnections: most, Log: slog.New(slog.NewTextHandler(&log, nil))}); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(log.String(), "fewer connections than configured"); got != said || m.accepted <= 0 {
+			t.Errorf("%d: %q, %d accepted", most, log.String(), m.accepted)
+		}
 	}
 }
 

@@ -136,11 +136,11 @@ func Open(o Options) (*Spool, error) {
 		o.MemTableBytes = max(int(o.Memory)/n, minMemTableBytes)
 	}
 	s := &Spool{options: o, cache: pebble.NewCache(cacheBytes), lock: lock, metrics: metrics.NewSet(), broken: make(chan struct{})}
-	if s.keeper, err = newKeeper(o, s.metrics, n, s.reclaim, s.swollen); err != nil {
-		return nil, errors.Join(fmt.Errorf("spool %s: %w", o.Path, err), lock.Close())
-	}
 	if s.failover, err = openFailover(o); err != nil {
 		return nil, errors.Join(fmt.Errorf("spool %s: %w", o.Path, err), lock.Close())
+	}
+	if s.keeper, err = newKeeper(o, s.metrics, n, s.reclaim, s.swollen); err != nil {
+		return nil, errors.Join(fmt.Errorf("spool %s: %w", o.Path, err), s.failover.close(), lock.Close())
 	}
 	for i := range n {
 		sh, err := openShard(s, i)

@@ -161,6 +161,28 @@ func (r *rig) onLoop(fn func(s *session)) {
 	receive(r.t, done)
 }
 
+// TestRefusedChunkHasItsTime: the octets of a chunk that nobody is to get have as long to come as those of any other.
+func TestRefusedChunkHasItsTime(t *testing.T) {
+	t.Parallel()
+	r := open(t, func(d *Door, _ *shelf) { d.Pace.MinRate, d.Pace.Window = 500, time.Minute })
+	c := r.greet()
+	c.say("MAIL FROM:<a@b.example>", 250)
+	c.send("BDAT 12\r\nRSET")
+	begun := false
+	r.await("the chunk", func() bool {
+		r.onLoop(func(s *session) {
+			if begun = s.smtp.InContent(); begun {
+				if left := s.floor.left(s.conn.Loop().Now(), &s.door.Pace); left < 30*time.Second {
+					t.Errorf("%v left", left)
+				}
+			}
+		})
+		return begun
+	})
+	c.send("\r\nQUIT\r\n")
+	c.expect(554)
+}
+
 // TestA7SlowStoreIsNotTheClientsFault turns the glass anew when a client that was held back may go on.
 func TestA7SlowStoreIsNotTheClientsFault(t *testing.T) {
 	t.Parallel()

@@ -196,6 +196,7 @@ func (s *session) mail() {
 		return
 	}
 	s.open = true
+	s.floor.rest = s.door.Pace.Window // for a chunk that is refused: no other begins with it
 	s.tx.begin(now, params)
 	s.tx.wish(wishes)
 	if wishes.Priority != params.Priority {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -286,8 +287,8 @@ func (d *dialog) expect(code int) string {
 // end expects the other side to close.
 func (d *dialog) end() {
 	d.t.Helper()
-	if rest, err := d.r.ReadString('\n'); err == nil || rest != "" {
-		d.t.Fatalf("want the end of the connection, got %q", rest)
+	if rest, err := d.r.ReadString('\n'); err == nil || rest != "" || errors.Is(err, os.ErrDeadlineExceeded) {
+		d.t.Fatalf("want the end of the connection, got %q, %v", rest, err)
 	}
 	d.Close()
 }

@@ -51,7 +51,7 @@ func (s *session) checked(refusal *smtp.Reply) {
 	if s.asking {
 		s.parked, s.asking = false, false
 		s.answerRecipient(refusal)
-		s.goOn()
+		s.proceed()
 	}
 }
 
@@ -82,7 +82,7 @@ func (s *session) delayReply(refusal *smtp.Reply, d time.Duration) {
 	s.tarpit.Fire = func() {
 		s.parked, s.asking = false, false
 		s.smtp.Refuse(*refusal)
-		s.goOn()
+		s.proceed()
 	}
 	s.conn.Loop().After(d, s.tarpit)
 }

@@ -191,3 +191,26 @@ func TestVrfyA14(t *testing.T) {
 	c.Close()
 	r.awaitQuiet()
 }
+
+// TestErrorsEndTheSessionLaterA14: a session whose last error was found out later ends with it, though its client says nothing more.
+func TestErrorsEndTheSessionLaterA14(t *testing.T) {
+	t.Parallel()
+	k := &known{}
+	r := open(t, func(d *Door, s *shelf) {
+		knowing(k, Tarpit{First: time.Millisecond})(d, s)
+		d.SMTP, d.Pace.Command = &smtp.ServerConfig{Hostname: "mta.test.example", MaxErrors: 2}, time.Hour
+	})
+	for _, last := range []string{"RCPT TO:<ask@far.example>", "RCPT TO:<absent@far.example>"} {
+		c := r.greet()
+		c.say("MAIL FROM:<s@sender.example>", 250)
+		c.say("RCPT TO:<absent@far.example>", 550)
+		c.send(last + "\r\n")
+		if strings.Contains(last, "ask") {
+			k.tell(r, &smtp.Reply{Code: 550, Enhanced: "5.1.1"})
+		}
+		c.expect(550)
+		c.expect(421)
+		c.end()
+	}
+	r.awaitQuiet()
+}

@@ -2,10 +2,12 @@ package ingress
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -270,8 +272,8 @@ func (c *client) reply() (string, error) {
 // end expects the server to close.
 func (c *client) end() {
 	c.t.Helper()
-	if rest, err := c.r.ReadString('\n'); err == nil || rest != "" {
-		c.t.Fatalf("want the end of the connection, got %q", rest)
+	if rest, err := c.r.ReadString('\n'); err == nil || rest != "" || errors.Is(err, os.ErrDeadlineExceeded) {
+		c.t.Fatalf("want the end of the connection, got %q, %v", rest, err)
 	}
 	c.Close()
 }

@@ -1,6 +1,9 @@
 package header
 
-import "errors"
+import (
+	"bytes"
+	"errors"
+)
 
 // ErrAddresses is what AppendAddresses answers to a value that is no list of addresses.
 var ErrAddresses = errors.New("not a list of addresses")
@@ -12,7 +15,7 @@ const addressesMax = 1000
 // is a Field's Value, folded or not. The grammar is that of RFC 5322 §3.4, read in one pass: mailboxes, groups, quoted strings, comments to any
 // depth, empty members of a list (§4.4). The local part of an address keeps its quotes; white space and comments around its dots and "@" are dropped.
 // It refuses what two readers could take for different addresses: none or several "@" outside of quotes, also where a name has one; words in an
-// address; two pairs of angle brackets in a mailbox, or text behind one; source routes; control characters.
+// address; quotes in a domain, and a literal that is not all of it; two pairs of angle brackets in a mailbox, or text behind one; source routes; control characters.
 func AppendAddresses(dst [][]byte, value []byte) ([][]byte, error) {
 	r := addressReader{in: value, out: dst, most: len(dst) + addressesMax}
 	if err := r.list(); err != nil {
@@ -34,6 +37,7 @@ type addressReader struct {
 type mailbox struct {
 	spec     []byte // what may be the address: the text in angle brackets, or all there is without them
 	ats      int    // "@" in spec
+	host     int    // where in spec the domain begins, if ats is 1
 	gap      bool   // white space or a comment behind it
 	torn     bool   // it is more than one word
 	inside   bool   // in angle brackets
@@ -91,10 +95,11 @@ func (r *addressReader) special(m *mailbox, c byte) error {
 	case c < ' ' || c == 0x7f, c == '<', c == '>', c == ',', c == ':', c == ';', c == ')', c == ']', c == '\\', m.brackets:
 		return ErrAddresses
 	default:
+		m.add(r.in[r.at-1 : r.at])
 		if c == '@' {
 			m.ats++
+			m.host = len(m.spec)
 		}
-		m.add(r.in[r.at-1 : r.at])
 	}
 	return nil
 }
@@ -116,13 +121,24 @@ func (r *addressReader) finish(m *mailbox) error {
 	case m.inside:
 		return ErrAddresses
 	case len(m.spec) == 0 && !m.brackets: // an empty member
-	case m.torn, m.ats != 1, m.spec[0] == '@', m.spec[len(m.spec)-1] == '@', len(r.out) == r.most:
+	case m.torn, m.ats != 1, m.spec[0] == '@', !plainHost(m.spec[m.host:]), len(r.out) == r.most:
 		return ErrAddresses
 	default:
 		r.out = append(r.out, m.spec)
 	}
 	*m = mailbox{}
 	return nil
+}
+
+// plainHost says whether a domain is one name, or one literal: no reader may find another "@" in it.
+func plainHost(host []byte) bool {
+	if len(host) == 0 {
+		return false
+	}
+	if host[0] == '[' {
+		return bytes.IndexByte(host, ']') == len(host)-1
+	}
+	return !bytes.ContainsAny(host, `"[`)
 }
 
 // comment skips a comment with those in it. RFC 5322 §3.2.2

@@ -125,7 +125,7 @@ func TestA8FloodsOnEveryCarrier(t *testing.T) {
 // TestA9NeverReadsOnEveryCarrier: nothing more is read from a client that does not read its replies, and it is gone at the deadline.
 func TestA9NeverReadsOnEveryCarrier(t *testing.T) {
 	t.Parallel()
-	hurry := func(c *config.Config) { c.Limits.CommandTimeout, c.Limits.Commands = time.Second, 1_000_000_000 }
+	hurry := func(c *config.Config) { c.Limits.CommandTimeout, c.Limits.Commands = 5*time.Second, 1_000_000_000 }
 	besiege(t, hurry, func(t *testing.T, f *fort, carrier string) {
 		c := f.must(t, carrier, doorOwn, helloed)
 		if err := c.tcp.SetReadBuffer(4096); err != nil {
@@ -141,7 +141,7 @@ func TestA9NeverReadsOnEveryCarrier(t *testing.T) {
 		}
 		f.awaitQuiet()
 		if n := f.stats.received.Unread.Get(); n != 1 {
-			t.Errorf("%d sessions ended for not reading", n)
+			t.Errorf("%d sessions ended for not reading, after %d octets; %d timeouts, %d over time, %d slow", n, sent, f.stats.received.Timeouts.Get(), f.stats.received.OverTime.Get(), f.stats.received.Slow.Get())
 		}
 	})
 }

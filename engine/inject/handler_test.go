@@ -177,6 +177,7 @@ func TestUsers(t *testing.T) {
 		{"wrong", as("app", "x"), body("s@shop.example", ""), 401, "wrong name or password"},
 		{"down", as("down", "x"), body("s@shop.example", ""), 503, "too many hashes"},
 		{"other sender", as("app", "secret"), body("s@other.example", ""), 403, "not an address of user app"},
+		{"null sender", as("app", "secret"), body("", `,"from":"s@shop.example"`), 403, `envelope sender \"<>\": not an address of user app`},
 		{"other tenant", as("app", "secret"), body("s@shop.example", `,"tenant":"x"`), 403, "the mail of user app is that of tenant shop"},
 		{"good", as("app", "secret"), body("s@shop.example", `,"tenant":"shop"`), 200, `"accepted":2`},
 		{"too much", as("app", "secret"), body("s@shop.example", ""), 429, "too many messages or recipients of this user"},

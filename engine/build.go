@@ -160,6 +160,7 @@ func (a *lane) env() router.Env {
 		Post:   func(fn func()) { a.loop.Post(fn) },
 		Dial:   func(l *router.Link) { a.node.outbound.Dial(a.loop, l) },
 		Settle: a.settle,
+		Wait:   a.wait,
 	}
 }
 

@@ -20,11 +20,19 @@ type lane struct {
 	// concluded collects what became of recipients until the end of the loop's turn, so that a message gets one DSN for all that ended
 	// together.
 	concluded map[*message.Message][]verdict
+
+	arrivals int  // since it was asked last whether there is room for more
+	full     bool // there was none
 }
 
 // accepted takes over a message that is durable, and passes it to the router.
 func (a *lane) accepted(m *message.Message) {
 	a.recordReception(m)
+	if a.crowded() {
+		a.node.setAside(m)
+		m.Release()
+		return
+	}
 	if a.node.store.Keeps() && a.node.budget.Tight() {
 		m.Release() // the spool has it
 		a.node.router.Dispatch(a.index, m)
@@ -55,7 +63,7 @@ var eventTypes = [...]event.Type{
 	message.Deferred: event.Deferral, message.Delivered: event.Delivery, message.Bounced: event.Bounce, message.Expired: event.Expiry,
 }
 
-// settle notes what became of a recipient: in the event log, and in the spool.
+// settle notes what became of a recipient: in the event log, and in the spool if it is the end.
 func (a *lane) settle(m *message.Message, i int, o *router.Outcome) {
 	rcpt := &m.Recipients[i]
 	what := eventTypes[o.State]
@@ -73,11 +81,13 @@ func (a *lane) settle(m *message.Message, i int, o *router.Outcome) {
 		Attempt: o.Attempt, Size: m.Size, Latency: time.Duration(o.Ended - m.Arrived), Tenant: m.Tenant, Campaign: m.Campaign,
 	})
 	switch {
-	case o.State == message.Deferred || o.Late:
+	case o.State == message.Deferred && !o.Late:
+		return // noted when it waits
+	case o.Late:
 		op := spool.NewOp()
-		a.note(op, m, i)
+		note(op, m, i)
 		a.enqueue(m, op)
-		if o.Late && m.From != "" && rcpt.Notify.Delay() {
+		if m.From != "" && rcpt.Notify.Delay() {
 			a.conclude(m, i, o)
 		}
 		return
@@ -90,31 +100,70 @@ func (a *lane) settle(m *message.Message, i int, o *router.Outcome) {
 	a.resolve(m, spool.NewOp(), i)
 }
 
-// resolve notes in op that recipients of m are settled, and removes the message with the last of them. Other loops may be settling other
-// recipients of m: a note must be on its way to the shard before this one counts as settled, or it could arrive behind the removal.
+// wait notes recipients that are deferred, and parks their message where nothing else of it is under way.
+func (a *lane) wait(m *message.Message, recipients []int, due int64) {
+	op := spool.NewOp()
+	for _, i := range recipients {
+		note(op, m, i)
+	}
+	if due != 0 {
+		park(op, m, due)
+	}
+	a.enqueue(m, op)
+}
+
+// resolve notes in op that recipients of m are settled, and removes the message with the last of them, or parks it if all others wait. Other loops
+// may be settling other recipients of m: a note must be on its way to the shard before this one counts as settled, or it could arrive behind the
+// removal.
 func (a *lane) resolve(m *message.Message, op *spool.Op, recipients ...int) {
-	if m.Pending() > len(recipients) {
+	left := m.EndLast(len(recipients), true)
+	if left != message.Finished {
 		for _, i := range recipients {
-			a.note(op, m, i)
+			note(op, m, i)
 		}
+	}
+	if left == message.Busy {
 		a.enqueue(m, op)
-		if !m.Settle(len(recipients)) {
+		if left = m.End(len(recipients), true); left == message.Busy {
 			return
 		}
 		op = spool.NewOp()
-	} else {
-		m.Settle(len(recipients))
 	}
-	op.Remove = removal(m)
+	if left == message.Finished {
+		op.Remove, op.Unpark = removal(m), entry(m)
+	} else {
+		park(op, m, a.node.router.Leave(m))
+	}
 	a.enqueue(m, op)
 }
 
 // note adds the state of a recipient to op.
-func (a *lane) note(op *spool.Op, m *message.Message, i int) {
+func note(op *spool.Op, m *message.Message, i int) {
 	r := &m.Recipients[i]
 	op.Updates = append(op.Updates, spool.Update{
-		ID: m.ID, Index: i, State: r.State, Attempts: r.Attempts, Due: r.Due, Reply: r.Reply, Late: r.Late,
+		ID: m.ID, Index: i, State: r.State, Attempts: r.Attempts, Due: r.Due, Reply: r.Reply, Late: r.Late, Parked: m.Parked != 0,
 	})
+}
+
+// entry is the one that m has in the index of what is due, if it has one.
+func entry(m *message.Message) (d spool.Due) {
+	if m.Parked != 0 {
+		d = spool.Due{At: m.Parked, ID: m.ID}
+	}
+	return d
+}
+
+// park adds to op that nobody needs m until it is due. All Updates of op are of m.
+func park(op *spool.Op, m *message.Message, due int64) {
+	op.Unpark, op.Park = entry(m), spool.Due{At: due, ID: m.ID}
+	for i := 0; len(op.Updates) == 0 && m.Parked == 0; i++ {
+		if !m.Recipients[i].State.Settled() {
+			note(op, m, i) // from the first time on a record says so
+		}
+	}
+	for i := range op.Updates {
+		op.Updates[i].Parked = true
+	}
 }
 
 func (a *lane) enqueue(m *message.Message, op *spool.Op) {
@@ -124,10 +173,10 @@ func (a *lane) enqueue(m *message.Message, op *spool.Op) {
 	a.node.store.Enqueue(m.ID.Shard(), op)
 }
 
-// removal names all records of a message. Notes exist of messages with several recipients, and of one that was deferred, or late, before.
+// removal names all records of a message. Notes exist of messages with several recipients, and of one that was deferred, late, or parked before.
 func removal(m *message.Message) spool.Removal {
 	r := spool.Removal{ID: m.ID, Chunks: m.Chunks}
-	if len(m.Recipients) > 1 || m.Recipients[0].Due != 0 || m.Recipients[0].Late {
+	if len(m.Recipients) > 1 || m.Recipients[0].Due != 0 || m.Recipients[0].Late || m.Parked != 0 {
 		r.Recipients = len(m.Recipients)
 	}
 	return r

@@ -55,6 +55,7 @@ type Node struct {
 	group      *loop.Group
 	lanes      []*lane
 	readers    *readers
+	pager      *pager          // nil = everything stays in memory
 	auth       *auth.Authority // nil without users
 	admin      *admin.Server
 	acme       *acme.Manager // nil = none
@@ -73,7 +74,7 @@ type stats struct {
 	outcomes                    [message.Expired + 1]*metrics.Counter // recipients that came to a state, by state
 }
 
-// New opens the spool, reads back what it holds, and opens the doors. When it returns without an error, the node listens.
+// New opens the spool and the doors. When it returns without an error, the node listens, and what the spool holds is read back meanwhile.
 func New(cfg *config.Config, log *slog.Logger) (_ *Node, err error) {
 	if log == nil {
 		log = slog.Default()
@@ -117,10 +118,6 @@ func New(cfg *config.Config, log *slog.Logger) (_ *Node, err error) {
 	if err = n.openRouter(); err != nil {
 		return nil, err
 	}
-	held, err := n.recover()
-	if err != nil {
-		return nil, err
-	}
 	if err = n.openClaims(); err != nil {
 		return nil, err
 	}
@@ -130,10 +127,12 @@ func New(cfg *config.Config, log *slog.Logger) (_ *Node, err error) {
 	if err = n.openLoops(); err != nil {
 		return nil, err
 	}
-	n.resume(held)
 	n.sweepClaims()
 	if err = n.openAdmin(); err != nil {
 		return nil, err
+	}
+	if n.pager != nil {
+		n.pager.start()
 	}
 	n.ready.Store(true)
 	return n, nil
@@ -155,44 +154,22 @@ func (n *Node) openStore() error {
 			return fmt.Errorf("wal_failover: %w", err)
 		}
 	}
+	n.pager = newPager(n)
 	s, err := spool.Open(spool.Options{
 		Failover: c.Failover, FailoverAfter: c.FailoverAfter,
 		MinFree: c.MinFree, MinInodes: int64(c.MinInodes), Reserve: c.Reserve,
 		Memory: min(n.cfg.Engine.Memory/4, spoolMemory), Path: c.Path, Shards: c.Shards, Sync: c.Sync, Log: n.log, Fatal: n.fatalSpool,
-		Post: func(origin int, done []*spool.Op) { n.lanes[origin].loop.PostTask(completions(done)) },
+		Indexed: n.pager.indexed,
+		Post:    func(origin int, done []*spool.Op) { n.lanes[origin].loop.PostTask(completions(done)) },
 	})
 	if err != nil {
 		return fmt.Errorf("opening the spool: %w", err)
 	}
+	for range s.Shards() {
+		n.pager.windows = append(n.pager.windows, newWindow())
+	}
 	n.store = shards{s}
 	return nil
-}
-
-// recover reads back what the spool holds.
-func (n *Node) recover() (held []*message.Message, err error) {
-	err = n.store.Recover(func(m *message.Message, _ bool) error {
-		held = append(held, m)
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("reading back the spool: %w", err)
-	}
-	n.stats.recovered.Add(len(held))
-	if len(held) > 0 {
-		n.log.Info("read back the spool", "messages", len(held))
-	}
-	return held, nil
-}
-
-// resume passes what was read back to the router, spread over the loops.
-func (n *Node) resume(held []*message.Message) {
-	for i, a := range n.lanes {
-		a.loop.Post(func() {
-			for j := i; j < len(held); j += len(n.lanes) {
-				n.router.Dispatch(i, held[j])
-			}
-		})
-	}
 }
 
 // openRouter builds the resolver, the router and what egress shares.
@@ -215,7 +192,7 @@ func (n *Node) openRouter() (err error) {
 		RetryMin: c.Queue.RetryMin, RetryMax: c.Queue.RetryMax, Expire: c.Queue.Expire,
 		Connections: c.Engine.MaxConnections, SiteConnections: c.Egress.Connections,
 		IdleTimeout: max(c.Egress.Idle, 1), Messages: cmp.Or(c.Egress.Messages, math.MaxInt), Recipients: c.Egress.Recipients,
-		Tight: n.tight,
+		Tight: n.tight, Park: n.pager != nil,
 	})
 	if err != nil {
 		return fmt.Errorf("router: %w", err)
@@ -243,7 +220,15 @@ func (n *Node) load(l *loop.Loop, m *message.Message, first, count int, done fun
 // when it returns.
 func (n *Node) fatalSpool(err error) {
 	select {
-	case n.fatal <- err:
+	case n.fatal <- fmt.Errorf("the spool cannot be written: %w. Nothing that was acknowledged is lost: see to the disk, then start again, which recovers it", err):
+	default:
+	}
+}
+
+// unreadable ends the node when its spool cannot be read back.
+func (n *Node) unreadable(err error) {
+	select {
+	case n.fatal <- fmt.Errorf("the spool cannot be read back: %w", err):
 	default:
 	}
 }
@@ -256,7 +241,7 @@ func (n *Node) Run(ctx context.Context) error {
 		n.drain()
 		return n.close()
 	case err := <-n.fatal:
-		return fmt.Errorf("the spool cannot be written: %w. Nothing that was acknowledged is lost: see to the disk, then start again, which recovers it", err)
+		return err
 	case <-n.group.Done():
 		return errors.Join(n.group.Err(), n.close())
 	}
@@ -323,6 +308,9 @@ func (n *Node) close() error {
 	}
 	if n.acme != nil {
 		n.acme.Close()
+	}
+	if n.pager != nil {
+		n.pager.close()
 	}
 	if n.readers != nil {
 		n.readers.close()

@@ -45,7 +45,7 @@ func settings(t *testing.T, routes ...config.Route) *config.Config {
 	c.Engine.DrainTimeout = patience
 	c.Listeners = []config.Listener{{Address: "127.0.0.1:0", Mode: config.ModeMX, RelayFrom: loopback}}
 	c.Spool.Path, c.Events.Path = filepath.Join(dir, "spool"), filepath.Join(dir, "events.jsonl")
-	c.Queue = config.Queue{RetryMin: 10 * time.Millisecond, RetryMax: 20 * time.Millisecond, Expire: time.Hour}
+	c.Queue = config.Queue{RetryMin: 10 * time.Millisecond, RetryMax: 20 * time.Millisecond, Expire: time.Hour, InMemory: 200_000}
 	c.Routes = routes
 	return c
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"log/slog"
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -20,8 +21,12 @@ type store interface {
 	// NewIDBeside mints an ID on the shard that keeps another message, so that one operation can hold both.
 	NewIDBeside(id message.ID) message.ID
 	Enqueue(shard int, op *spool.Op)
-	Recover(fn func(m *message.Message, parked bool) error) error
-	// Claims calls fn with each idempotency key that is kept, once, behind Recover.
+	// NewRecovery begins to read back what is kept.
+	NewRecovery() recovery
+	// Due reads a page of the index of a shard, and Read messages that it has, see spool.Shard.
+	Due(shard int, after spool.Due, limit int) ([]spool.Due, error)
+	Read(shard int, ids []message.ID) ([]*message.Message, error)
+	// Claims calls fn with each idempotency key that is kept, once.
 	Claims(fn func(spool.Claim) error) error
 	// Expire drops the keys that expire before a moment, in Unix nanoseconds.
 	Expire(before int64)
@@ -34,6 +39,12 @@ type store interface {
 	Close() error
 }
 
+// recovery reads back what a store keeps, see spool.Recovery.
+type recovery interface {
+	Run(fn func(m *message.Message, parked bool) error) error
+	Stop()
+}
+
 // shards is the spool as a store.
 type shards struct{ *spool.Spool }
 
@@ -41,6 +52,15 @@ func (s shards) NewID(loop int) message.ID            { return s.Shard(loop % s.
 func (s shards) NewIDBeside(id message.ID) message.ID { return s.ShardOf(id).NewID() }
 func (s shards) Enqueue(shard int, op *spool.Op)      { s.Shard(shard % s.Shards()).Enqueue(op) }
 func (s shards) Keeps() bool                          { return true }
+func (s shards) NewRecovery() recovery                { return s.Spool.NewRecovery() }
+
+func (s shards) Due(shard int, after spool.Due, limit int) ([]spool.Due, error) {
+	return s.Shard(shard).Due(nil, after, math.MaxInt64, limit)
+}
+
+func (s shards) Read(shard int, ids []message.ID) ([]*message.Message, error) {
+	return s.Shard(shard).Read(nil, ids)
+}
 
 // nothing is a store that forgets: every operation completes at once. It breaks every promise, is there to measure what the spool costs,
 // and says so at start.
@@ -66,13 +86,17 @@ func (s *nothing) NewIDBeside(message.ID) message.ID { return s.NewID(0) }
 // Enqueue completes the operation on the caller's loop, before it returns.
 func (s *nothing) Enqueue(_ int, op *spool.Op) { complete(op) }
 
-func (s *nothing) Claims(func(spool.Claim) error) error             { return nil }
-func (s *nothing) Expire(int64)                                     {}
-func (s *nothing) Recover(func(*message.Message, bool) error) error { return nil }
-func (s *nothing) Scan(func(*message.Message) bool) error           { return nil }
-func (s *nothing) Full() bool                                       { return false }
-func (s *nothing) Keeps() bool                                      { return false }
-func (s *nothing) Close() error                                     { return nil }
+func (s *nothing) Claims(func(spool.Claim) error) error               { return nil }
+func (s *nothing) Expire(int64)                                       {}
+func (s *nothing) NewRecovery() recovery                              { return s }
+func (s *nothing) Stop()                                              {}
+func (s *nothing) Run(func(*message.Message, bool) error) error       { return nil }
+func (s *nothing) Due(int, spool.Due, int) ([]spool.Due, error)       { return nil, nil }
+func (s *nothing) Read(int, []message.ID) ([]*message.Message, error) { return nil, nil }
+func (s *nothing) Scan(func(*message.Message) bool) error             { return nil }
+func (s *nothing) Full() bool                                         { return false }
+func (s *nothing) Keeps() bool                                        { return false }
+func (s *nothing) Close() error                                       { return nil }
 
 func (s *nothing) Load(message.ID, int, int, *message.Budget) ([]*message.Chunk, error) {
 	return nil, errors.New("this node keeps nothing")

@@ -17,7 +17,7 @@ func TestConservation(t *testing.T) {
 	if testing.Short() || raceDetector { // the simulator is one goroutine: TestLoopsInParallel is for the detector
 		messages, sites = 10_000, 100
 	}
-	for _, seed := range []uint64{1, 2} {
+	for _, seed := range []uint64{1, 2, 3} {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { conserve(t, seed, messages, sites) })
 		messages /= 4
 	}
@@ -27,6 +27,7 @@ func conserve(t *testing.T, seed uint64, messages, sites int) {
 	s := newSim(t, 4, seed, func(o *Options) {
 		o.SiteConnections, o.Connections, o.Recipients, o.Messages, o.Expire = 5, 800, 4, 50, 24*time.Hour
 		o.Tight = func() bool { return seed == 2 }
+		o.Park = seed != 2
 	})
 	s.recording = false
 	r := rand.New(rand.NewPCG(seed, 5))
@@ -93,6 +94,9 @@ func conserve(t *testing.T, seed uint64, messages, sites int) {
 	}
 	if d := st(`mailrace_router_outcomes_total{outcome="delivered"}`); int(d) != len(taken) {
 		t.Errorf("%d delivered, hosts took %d", d, len(taken))
+	}
+	if (s.parked > 0) != s.router.opts.Park {
+		t.Errorf("%d messages left the router", s.parked)
 	}
 	if st(`mailrace_router_outcomes_total{outcome="expired"}`) == 0 {
 		t.Error("nothing expired")

@@ -23,17 +23,22 @@ type destination struct {
 
 // Dispatch takes a message that is in the spool and sees to every recipient that is not settled. It is called on the given loop, with a hold
 // of the caller on m (none is needed for a message without a Body); the router takes its own where it keeps the content. It calls nothing
-// of Env but Now, Post and After, and Settle for recipients that have to wait for the release of m. Recipients that are Deferred with a Due
-// in the future wait without content until then.
+// of Env but Now, Post and After, Wait, and Settle for recipients that have to wait for the release of m or whose deadline has passed.
+// Recipients that are Deferred with a Due in the future wait without content until then. All recipients that are not settled are under way
+// when it is called (message.Message.SetPending); those of a message that was parked (Parked) waited until now.
 func (r *Router) Dispatch(loop int, m *message.Message) {
 	s := r.schedulers[loop]
 	held, now := len(m.Body) > 0, s.now()
 	release := heldUntil(m, now)
+	if m.Parked != 0 {
+		s.stats.waiting.Add(-int64(m.Unsettled()))
+	}
 	for i := range m.Recipients {
 		switch p := &m.Recipients[i]; {
 		case p.State.Settled():
 		case p.State == message.Deferred && p.Due > now:
-			s.postpone(m, i)
+			s.remind(m, i, now)
+			s.postponed = append(s.postponed, i)
 		case release != 0:
 			s.hold(m, i, release, now)
 		default:
@@ -42,21 +47,10 @@ func (r *Router) Dispatch(loop int, m *message.Message) {
 		}
 	}
 	if len(s.postponed) > 0 {
-		s.wait(m, s.postponed, m.Recipients[s.postponed[0]].Due)
+		s.rest(m, s.postponed) // before the others go anywhere: m may be parked, but not under them
 		s.postponed = s.postponed[:0]
 	}
 	s.send()
-}
-
-// postpone collects recipients that are due together; of a recovered message that is how they were deferred.
-func (s *Scheduler) postpone(m *message.Message, i int) {
-	if len(s.postponed) > 0 {
-		if due := m.Recipients[s.postponed[0]].Due; due != m.Recipients[i].Due {
-			s.wait(m, s.postponed, due)
-			s.postponed = s.postponed[:0]
-		}
-	}
-	s.postponed = append(s.postponed, i)
 }
 
 // route finds the way of recipient i and adds it to the transaction that goes there, to be sent by send. held says whether a transaction takes

@@ -15,9 +15,10 @@
 //	Link.Next ─► Transaction       pulled by the connection when it is ready for another envelope
 //	  │            Transaction.Settle for each recipient, then Transaction.Done
 //	  ▼
-//	Env.Settle                     delivered, bounced or expired: the end; deferred: onto the wheel, then dispatched afresh when due
+//	Env.Settle                     delivered, bounced or expired: the end; deferred: Env.Wait, and dispatched afresh when due
 //
-// A message that is to be released later goes onto the wheel first.
+// A message of which nothing is under way any more and something is deferred, or held for its release, leaves the router (Options.Park): Env.Wait
+// says when it is to be dispatched again. As long as others of its recipients are under way, deferred ones wait on a wheel.
 //
 // A site that fails as a whole is backed off as a whole: its queue is deferred, and what comes meanwhile waits until it may be tried again.
 package router

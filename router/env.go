@@ -21,10 +21,16 @@ type Env struct {
 	// returned; later, on this loop, exactly one of these follows: l.Ready when the session stands (the peer greeted, EHLO is answered),
 	// or l.Gone when it does not. After Ready, Gone follows once, when the connection is gone for whatever reason.
 	Dial func(l *Link)
+	// Wait is told of recipients of m that Settle said are deferred or held, when no connection holds their transaction any more: they are to be
+	// noted, for they wait now. If park is not 0 (Options.Park), nothing of m is under way, and the router has forgotten it: m, as it was
+	// noted, is to be dispatched again at that time, Unix nanoseconds, or soon after. recipients may be empty then, and are valid
+	// during the call. Wait must not call the router.
+	Wait func(m *message.Message, recipients []int, park int64)
 	// Settle tells what became of recipient i of m, which stands in m.Recipients[i] already: State, Attempts, and Reply and Due of
 	// one that was deferred. It is called once for each recipient that is Delivered, Bounced or Expired, and for each deferral. Two more
 	// things are told so: that a recipient waits for its release (o.Held, State is Deferred), and that the deadline of one passed whose
-	// delivery goes on (o.Late; State is as before, and m.Recipients[i].Late is set now). o is valid during the call. Settle must not call the router.
+	// delivery goes on (o.Late; State is as before, and m.Recipients[i].Late is set now). o is valid during the call. Settle must not call the router,
+	// but for Leave.
 	Settle func(m *message.Message, i int, o *Outcome)
 	// Rand spreads retries and picks among equal mail exchangers; nil = one seeded by the runtime.
 	Rand *rand.Rand

@@ -76,5 +76,14 @@ func (r *Router) Totals() Totals {
 		t.Backoff += st.backoff.Load()
 		t.Transactions += st.transactions.Load()
 	}
+	t.Deferred = max(t.Deferred, 0) // what waits is counted while it is found: Waits
 	return t
+}
+
+// Active is the number of recipients that are queued, looked up or in flight. Any goroutine.
+func (r *Router) Active() (n int64) {
+	for _, s := range r.schedulers {
+		n += s.stats.queued.Load() + s.stats.resolving.Load() + s.stats.inFlight.Load()
+	}
+	return n
 }

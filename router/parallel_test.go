@@ -113,6 +113,14 @@ func (f *fewSites) Lookup(q mx.Query, done func(*mx.Answer)) bool {
 	return true
 }
 
+// parkOn has a message that left read again and dispatched on the loop when it is due.
+func parkOn(l *goLoop, r *Router, loop int, m *message.Message, at int64) {
+	read := &message.Message{ID: m.ID, Arrived: m.Arrived, Wishes: m.Wishes, Recipients: m.Recipients, Parked: at}
+	read.SetPending(read.Unsettled())
+	m.Recipients = nil
+	time.AfterFunc(time.Until(time.Unix(0, at)), func() { l.post(func() { r.Dispatch(loop, read) }) })
+}
+
 // TestLoopsInParallel drives four loops on four goroutines, each message with recipients on several of them, until every recipient is settled.
 func TestLoopsInParallel(t *testing.T) {
 	const loops, messages = 4, 4000
@@ -123,7 +131,9 @@ func TestLoopsInParallel(t *testing.T) {
 	var left atomic.Int64
 	over := make(chan struct{})
 	budget := message.NewBudget(1 << 30)
-	o := Options{Table: table, Resolver: &fewSites{}, RetryMin: time.Millisecond, RetryMax: 10 * time.Millisecond, HostRetry: time.Millisecond}
+	o := Options{Table: table, Resolver: &fewSites{}, RetryMin: time.Millisecond, RetryMax: 10 * time.Millisecond, HostRetry: time.Millisecond, Park: true}
+	var r *Router
+	var parked atomic.Int64
 	var all []*goLoop
 	for i := range loops {
 		l := newGoLoop(uint64(i))
@@ -135,15 +145,23 @@ func TestLoopsInParallel(t *testing.T) {
 			Dial: func(link *Link) {
 				l.post(func() { c := &loopConn{loop: l, link: link}; link.Ready(c, Limits{Recipients: 2}); c.pull() })
 			},
-			Settle: func(m *message.Message, i int, out *Outcome) {
+			Settle: func(m *message.Message, _ int, out *Outcome) {
+				if out.State.Settled() && m.End(1, true) == message.Waiting {
+					parkOn(l, r, i, m, r.Leave(m))
+				}
 				if out.State.Settled() && left.Add(-1) == 0 {
 					close(over)
 				}
 			},
+			Wait: func(m *message.Message, _ []int, park int64) {
+				if park != 0 {
+					parked.Add(1)
+					parkOn(l, r, i, m, park)
+				}
+			},
 		})
 	}
-	r, err := New(o)
-	if err != nil {
+	if r, err = New(o); err != nil {
 		t.Fatal(err)
 	}
 	var ms []*message.Message
@@ -157,6 +175,7 @@ func TestLoopsInParallel(t *testing.T) {
 			soon := func() int64 { return time.Now().Add(time.Duration(random.IntN(200)) * time.Millisecond).UnixNano() }
 			m.Wishes = &message.Wishes{Priority: int8(random.IntN(19) - 9), ByMode: message.ByMode(random.IntN(3)), Deadline: soon(), Release: soon()}
 		}
+		m.SetPending(len(m.Recipients))
 		left.Add(int64(len(m.Recipients)))
 		ms = append(ms, m)
 	}
@@ -175,6 +194,9 @@ func TestLoopsInParallel(t *testing.T) {
 		running.Go(func() { l.run(stop) })
 	}
 	<-over
+	if parked.Load() == 0 {
+		t.Error("nothing was parked")
+	}
 	close(stop)
 	running.Wait()
 	if budget.Used() != 0 {

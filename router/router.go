@@ -46,6 +46,10 @@ type Options struct {
 	Requeues   int // how often a transaction that a lost connection left unsent is tried at once elsewhere before it is deferred; 3
 	Lookups    int // most lookups that one loop has under way; others wait; 256
 
+	// Park says that messages leave the router when all recipients that are not settled wait, and come back by Dispatch. Env.Settle must count
+	// the settled ones then, with message.Message.End. Otherwise they wait in memory.
+	Park bool
+
 	// Tight says that content must give up its memory: entries behind others in a queue take no hold then. nil = never.
 	Tight func() bool
 }
@@ -152,6 +156,16 @@ func (r *Router) Drain(loop int) {
 // Expiry is when the lifetime of m ends. Any goroutine.
 func (r *Router) Expiry(m *message.Message) time.Time { return time.Unix(0, r.schedulers[0].expiry(m)) }
 
+// Leave is for who is told by message.Message.End that the rest of m waits: the router forgets m. It returns when m is to be dispatched again, as
+// in Env.Wait. Any loop.
+func (r *Router) Leave(m *message.Message) (park int64) {
+	m.LetGo()
+	return wakeMessage(m)
+}
+
+// Waits notes that n more recipients wait that the router never saw; they are parked, and come by Dispatch with their message. Any goroutine.
+func (r *Router) Waits(n int) { r.schedulers[0].stats.waiting.Add(int64(n)) }
+
 // Metrics is the set of mailrace_router_* metrics, to be registered by whoever serves them.
 func (r *Router) Metrics() *metrics.Set { return r.metrics }
 
@@ -160,7 +174,7 @@ type Totals struct {
 	Queued       int64 // recipients in queues of sites
 	Resolving    int64 // recipients whose names are being looked up
 	InFlight     int64 // recipients of transactions that connections hold
-	Deferred     int64 // recipients waiting for their next attempt
+	Deferred     int64 // recipients waiting for their next attempt, those of parked messages included
 	Sites        int64
 	Connections  int64 // open and opening
 	Idle         int64 // open without a transaction

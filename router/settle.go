@@ -19,10 +19,11 @@ const (
 // backoffSpread is the part of a site's backoff over which those that wait for it come back behind its end; the first of them is the probe.
 const backoffSpread = 10
 
-// deferral is what remains of recipients that wait for their next attempt. With its node in the wheel it takes 64 bytes, and 8 for each
-// recipient if there are several; their message takes more.
+// deferral is what remains of recipients that wait for their next attempt, as long as others of their message are under way. With its node in
+// the wheel and the ticket it takes 72 bytes, and 8 for each recipient if there are several. It does not keep the message in memory when that
+// is parked.
 type deferral struct {
-	message *message.Message
+	ticket  *message.Ticket
 	one     int   // index of the recipient
 	several []int // their indices, if there are several
 }
@@ -102,22 +103,41 @@ func (s *Scheduler) nextAttempt(t *Transaction, attempts int, c counting, now in
 	return due
 }
 
-// park puts what t deferred onto the wheel, those that are due together as one. It keeps the message, not its content.
+// park lets what t deferred wait.
 func (s *Scheduler) park(t *Transaction) {
-	for rest := t.deferred; len(rest) > 0; {
-		n, due := 1, t.Message.Recipients[rest[0]].Due
-		for n < len(rest) && t.Message.Recipients[rest[n]].Due == due {
+	if len(t.deferred) > 0 {
+		s.rest(t.Message, t.deferred)
+		t.deferred = t.deferred[:0]
+	}
+}
+
+// rest lets recipients of m wait, which are under way no more. If none is, the message leaves the memory; otherwise they wait on the wheel, those
+// that are due together as one.
+func (s *Scheduler) rest(m *message.Message, recipients []int) {
+	s.stats.waiting.Add(int64(len(recipients)))
+	if s.opts.Park && m.EndLast(len(recipients), false) == message.Waiting {
+		m.LetGo()
+		s.env.Wait(m, recipients, wakeMessage(m))
+		return
+	}
+	s.env.Wait(m, recipients, 0)
+	for rest := recipients; len(rest) > 0; {
+		n, due := 1, m.Recipients[rest[0]].Due
+		for n < len(rest) && m.Recipients[rest[n]].Due == due {
 			n++
 		}
-		s.wait(t.Message, rest[:n], due)
+		s.wait(m, rest[:n], due)
 		rest = rest[n:]
 	}
-	t.deferred = t.deferred[:0]
+	if s.opts.Park && m.End(len(recipients), false) == message.Waiting { // the others ended meanwhile
+		m.LetGo()
+		s.env.Wait(m, nil, wakeMessage(m))
+	}
 }
 
 // wait puts recipients that are due together onto the wheel.
 func (s *Scheduler) wait(m *message.Message, recipients []int, due int64) {
-	n := &schedule.Node[deferral]{Value: deferral{message: m, one: recipients[0]}}
+	n := &schedule.Node[deferral]{Value: deferral{ticket: m.Ticket(), one: recipients[0]}}
 	if len(recipients) > 1 {
 		n.Value.several = append([]int(nil), recipients...)
 	}
@@ -125,29 +145,32 @@ func (s *Scheduler) wait(m *message.Message, recipients []int, due int64) {
 		s.wheel.Advance(s.now(), nil) // it may have stood still for long
 	}
 	s.wheel.Add(n, wakeAt(m, recipients, due))
-	s.stats.waiting.Add(int64(len(recipients)))
 	if at, ok := s.wheel.Next(); ok {
 		s.alarm(at)
 	}
 }
 
-// due dispatches afresh what the wheel hands out.
+// due dispatches afresh what the wheel hands out, unless its message has left since.
 func (s *Scheduler) due(n *schedule.Node[deferral]) {
 	d := &n.Value
 	if d.several == nil {
 		d.several = []int{d.one}
 	}
+	m := d.ticket.Message()
+	if m == nil || s.opts.Park && !m.Resume(len(d.several)) {
+		return
+	}
 	s.stats.waiting.Add(-int64(len(d.several)))
-	if due := d.message.Recipients[d.several[0]].Due; d.message.Wishes != nil && due > s.now() { // it is but the deadline
+	if due := m.Recipients[d.several[0]].Due; m.Wishes != nil && due > s.now() { // it is but the deadline
 		for _, i := range d.several {
-			s.remind(d.message, i, s.now())
+			s.remind(m, i, s.now())
 		}
-		s.wait(d.message, d.several, due)
+		s.rest(m, d.several)
 		return
 	}
 	for _, i := range d.several {
-		d.message.Recipients[i].State = message.Pending
-		s.route(d.message, i, false)
+		m.Recipients[i].State = message.Pending
+		s.route(m, i, false)
 	}
 	s.send()
 }

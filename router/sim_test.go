@@ -38,6 +38,8 @@ type sim struct {
 
 	settled   map[key]message.State
 	lateness  map[key]bool // whose deadline was reported
+	parked    int          // messages that left, ever
+	away      int          // messages that are parked now
 	log       []event      // of Env.Settle
 	nextID    message.ID
 	recording bool
@@ -77,6 +79,7 @@ func newSim(t testing.TB, loops int, seed uint64, change func(*Options)) *sim {
 			Post:   func(fn func()) { s.after(0, fn) },
 			Dial:   s.dial,
 			Settle: s.settle,
+			Wait:   s.wait,
 			Rand:   rand.New(rand.NewPCG(seed, uint64(loop))),
 		})
 	}
@@ -436,6 +439,37 @@ func (s *sim) settle(m *message.Message, i int, o *Outcome) {
 	if s.recording {
 		s.log = append(s.log, event{s.now.Sub(start), r.Address, o.State, *o})
 	}
+	if o.State.Settled() && s.router.opts.Park && m.End(1, true) == message.Waiting {
+		s.park(m, s.router.Leave(m))
+	}
+}
+
+func (s *sim) wait(m *message.Message, recipients []int, park int64) {
+	for _, i := range recipients {
+		if m.Recipients[i].State != message.Deferred {
+			s.t.Fatalf("waits: %+v", m.Recipients[i])
+		}
+	}
+	if park != 0 {
+		s.park(m, park)
+	}
+}
+
+// park forgets a message, and dispatches what was noted of it on any loop when it is due. Whoever still touches the one that left meets no
+// recipients.
+func (s *sim) park(m *message.Message, at int64) {
+	if m.Pending() != m.Unsettled() || m.Pending() == 0 || at == 0 {
+		s.t.Fatalf("parked until %d with %d pending: %+v", at, m.Pending(), m.Recipients)
+	}
+	read := &message.Message{ID: m.ID, Arrived: m.Arrived, From: m.From, Size: m.Size, Wishes: m.Wishes, Recipients: m.Recipients, Parked: at}
+	read.SetPending(read.Unsettled())
+	m.Recipients = nil
+	s.parked++
+	s.away++
+	s.after(time.Duration(at-s.now.UnixNano()), func() {
+		s.away--
+		s.router.Dispatch(s.rand.IntN(len(s.router.schedulers)), read)
+	})
 }
 
 // finish runs until everything is settled and asserts that nothing is left over.

@@ -30,7 +30,7 @@ func (s *Scheduler) hold(m *message.Message, i int, release, now int64) {
 	}
 	r.State, r.Due, r.Reply = message.Deferred, release, s.outcome.Text
 	s.env.Settle(m, i, &s.outcome)
-	s.postpone(m, i)
+	s.postponed = append(s.postponed, i)
 }
 
 // expiry is when the lifetime of m ends. That of a message that was held begins with its release. RFC 4865 §4.2
@@ -119,6 +119,18 @@ func wakeAt(m *message.Message, recipients []int, due int64) int64 {
 		}
 	}
 	return due
+}
+
+// wakeMessage is when a parked message is to be dispatched: when the first of its recipients is due, or late.
+func wakeMessage(m *message.Message) (at int64) {
+	for i := range m.Recipients {
+		if r := &m.Recipients[i]; !r.State.Settled() {
+			if due := wakeAt(m, []int{i}, r.Due); at == 0 || due < at {
+				at = due
+			}
+		}
+	}
+	return max(at, 1)
 }
 
 // put puts t into the queue of the site.

@@ -3,6 +3,7 @@ package spool
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -17,27 +18,58 @@ import (
 // Call it once. Mail that came in since Open is left alone, so intake need not wait for it; Ops on a message that it finds may begin as soon
 // as fn has it, and on a parked one before. fn may take its time: nothing but the space of what is removed meanwhile waits for it.
 func (s *Spool) Recover(fn func(m *message.Message, parked bool) error) error {
-	for _, sh := range s.shards {
-		if err := sh.recover(fn); err != nil {
-			return fmt.Errorf("recovering shard %d of %s: %w", sh.index, s.options.Path, err)
-		}
-	}
-	return nil
+	return s.NewRecovery().Run(fn)
 }
 
-func (sh *Shard) recover(fn func(*message.Message, bool) error) (err error) {
-	snapshot := sh.db.NewSnapshot()
-	defer func() { err = errors.Join(err, snapshot.Close()) }()
+// ErrStopped is Run's answer when the recovery was stopped.
+var ErrStopped = errors.New("recovery was stopped")
+
+// Recovery is a Recover whose moment, at which it sees the spool, is that of NewRecovery. Run must follow.
+type Recovery struct {
+	spool     *Spool
+	snapshots []*pebble.Snapshot // by shard
+	stopped   atomic.Bool
+}
+
+// NewRecovery begins a recovery, which is done by Run.
+func (s *Spool) NewRecovery() *Recovery {
+	r := &Recovery{spool: s}
+	for _, sh := range s.shards {
+		r.snapshots = append(r.snapshots, sh.db.NewSnapshot())
+	}
+	return r
+}
+
+// Run does what Recover does, once. It reads no faster than fn returns.
+func (r *Recovery) Run(fn func(m *message.Message, parked bool) error) (err error) {
+	for i, sh := range r.spool.shards {
+		if err == nil {
+			if err = sh.recover(r, r.snapshots[i], fn); err != nil {
+				err = fmt.Errorf("recovering shard %d of %s: %w", sh.index, r.spool.options.Path, err)
+			}
+		}
+		err = errors.Join(err, r.snapshots[i].Close())
+	}
+	return err
+}
+
+// Stop makes Run end soon, with ErrStopped unless it has ended. Any goroutine.
+func (r *Recovery) Stop() { r.stopped.Store(true) }
+
+func (sh *Shard) recover(of *Recovery, snapshot *pebble.Snapshot, fn func(*message.Message, bool) error) (err error) {
 	if sh.spool.options.ReadOnly {
 		return sh.visitUnsettled(snapshot, sh.found, fn)
 	}
 	if err := sh.countAside(snapshot); err != nil {
 		return err
 	}
-	r := &repair{sh: sh, batch: sh.db.NewBatch()}
+	r := &repair{sh: sh, batch: sh.db.NewBatch(), stopped: &of.stopped}
 	defer func() { err = errors.Join(err, r.batch.Close()) }()
 	indexed := 0
 	visit := func(m *message.Message, parked bool) error {
+		if r.stopped.Load() {
+			return ErrStopped
+		}
 		if parked {
 			indexed++
 		}
@@ -186,6 +218,8 @@ func (sh *Shard) logUnreadable(it *pebble.Iterator, err error) error {
 type repair struct {
 	sh    *Shard
 	batch *pebble.Batch
+
+	stopped *atomic.Bool // nil = nobody can
 }
 
 // remove removes a message that has no recipient left to serve.
@@ -238,6 +272,9 @@ func (r *repair) collect(reader pebble.Reader, kind byte) (err error) {
 	owners.First()
 	aside.First()
 	for parts.First(); parts.Valid() && recordID(parts.Key()) <= r.sh.found; parts.Next() {
+		if r.stopped.Load() {
+			return ErrStopped
+		}
 		id := recordID(parts.Key())
 		for owners.Valid() && recordID(owners.Key()) < id {
 			owners.Next()

@@ -153,6 +153,8 @@ type Queue struct {
 
 	HoldMax      time.Duration // for how long a message may be held before its delivery (FUTURERELEASE); 0 = not at all
 	DeliverByMin time.Duration // shortest time that a delivery may be given before the message is returned (DELIVERBY)
+
+	InMemory int // recipients that are queued in memory; the others wait on the disk
 }
 
 // Route sends the mail of some domains to one place.
@@ -340,7 +342,7 @@ func Default() *Config {
 			OAuth: OAuth{Claim: "email", Timeout: 10 * time.Second},
 		},
 		Spool: Spool{Path: "spool", Sync: true, Reserve: 64 << 20, FailoverAfter: 100 * time.Millisecond},
-		Queue: Queue{RetryMin: 5 * time.Minute, RetryMax: 4 * time.Hour, Expire: 5 * 24 * time.Hour, HoldMax: 7 * 24 * time.Hour, DeliverByMin: time.Minute},
+		Queue: Queue{RetryMin: 5 * time.Minute, RetryMax: 4 * time.Hour, Expire: 5 * 24 * time.Hour, HoldMax: 7 * 24 * time.Hour, DeliverByMin: time.Minute, InMemory: 200_000},
 		Egress: Egress{
 			Connections: 20, Recipients: 100, Messages: 1000, Port: 25, TLS: TLSOpportunistic, Idle: 10 * time.Second,
 			ConnectTimeout: 30 * time.Second, CommandTimeout: 5 * time.Minute, DataTimeout: 10 * time.Minute,

@@ -18,8 +18,8 @@ var faults = []struct{ toml, want string }{
 	{"+[engine]\nlops = 1\n", `m.toml:6:1: engine.lops: unknown key: did you mean "loops"?`},
 	{"+[engin]\n", `m.toml:5:2: engin: unknown key: did you mean "engine"?`},
 	{"+somewhere = []\n", `m.toml:5:1: listener.somewhere: unknown key: [listener] has address, mode, relay_from, relay_domains, greet_delay, proxy_from, xclient_from, relay_certificates, starttls, check_from, binarymime, newlines, auth, auth_in_clear`},
-	{"+[queue]\nsomething = 1\n", `m.toml:6:1: queue.something: unknown key: [queue] has retry_min, retry_max, expire, hold_max, deliver_by_min`},
-	{"+[queue]\n\"\\n\" = 1\n", `m.toml:6:1: queue."\n": unknown key: [queue] has retry_min, retry_max, expire, hold_max, deliver_by_min`},
+	{"+[queue]\nsomething = 1\n", `m.toml:6:1: queue.something: unknown key: [queue] has retry_min, retry_max, expire, hold_max, deliver_by_min, in_memory`},
+	{"+[queue]\n\"\\n\" = 1\n", `m.toml:6:1: queue."\n": unknown key: [queue] has retry_min, retry_max, expire, hold_max, deliver_by_min, in_memory`},
 
 	// what must be there
 	{"", "" +
@@ -137,10 +137,11 @@ var faults = []struct{ toml, want string }{
 		`m.toml:6:13: queue.retry_min: "99999999999w" is too long: want less than 292 years` + "\n" +
 		`m.toml:7:13: queue.retry_max: 1ms is out of range: want 10ms to 1w` + "\n" +
 		`m.toml:8:10: queue.expire: 366d is out of range: want 100ms to 365d`},
-	{"+[queue]\nhold_max = '366d'\ndeliver_by_min = '25h'\n[limits]\npriority_max = 10\n", "" +
+	{"+[queue]\nhold_max = '366d'\ndeliver_by_min = '25h'\nin_memory = 99\n[limits]\npriority_max = 10\n", "" +
 		`m.toml:6:12: queue.hold_max: 366d is out of range: want 0ms to 365d` + "\n" +
 		`m.toml:7:18: queue.deliver_by_min: 25h is out of range: want 0ms to 1d` + "\n" +
-		`m.toml:9:16: limits.priority_max: 10 is out of range: want 0 to 9`},
+		`m.toml:8:13: queue.in_memory: 99 is out of range: want 100 to 100000000` + "\n" +
+		`m.toml:10:16: limits.priority_max: 10 is out of range: want 0 to 9`},
 	{"+[queue]\nretry_min = '5h'\n", `m.toml:6:13: queue.retry_min: 5h is longer than queue.retry_max: want 4h or less`},
 	{"+[queue]\nexpire = '4h'\n", `m.toml:6:10: queue.expire: 4h is not longer than queue.retry_max: want more than 4h`},
 

@@ -84,6 +84,7 @@ func schema(c *Config) []field {
 			{"expire", duration(&c.Queue.Expire)},
 			{"hold_max", duration(&c.Queue.HoldMax)},
 			{"deliver_by_min", duration(&c.Queue.DeliverByMin)},
+			{"in_memory", integer(&c.Queue.InMemory)},
 		})},
 		{"route", tables(func() []field {
 			c.Routes = append(c.Routes, Route{})

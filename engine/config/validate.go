@@ -192,6 +192,7 @@ func (k *checker) queue(q *Queue) {
 	ok = k.lasts("queue.expire", q.Expire, 100*time.Millisecond, 365*24*time.Hour) && ok
 	k.lasts("queue.hold_max", q.HoldMax, 0, 365*24*time.Hour)
 	k.lasts("queue.deliver_by_min", q.DeliverByMin, 0, 24*time.Hour)
+	k.within("queue.in_memory", q.InMemory, 100, 100_000_000)
 	if !ok {
 		return
 	}

@@ -97,8 +97,13 @@ type Message struct {
 	// Stored is how many chunks of Body already are in the spool, streamed ahead of the envelope.
 	Stored int
 
-	holds   atomic.Int32
-	pending atomic.Int32
+	// Parked is when the message is due by its entry in the index of the spool, Unix nanoseconds; 0 = it has none. It does not change while
+	// somebody works on the message.
+	Parked int64
+
+	holds    atomic.Int32
+	progress atomic.Int64 // recipients that are not settled << 32 | of those, the ones that are under way
+	ticket   atomic.Pointer[Ticket]
 }
 
 // Arrival is the time of arrival.
@@ -114,12 +119,3 @@ func (m *Message) Release() {
 		m.Body = nil
 	}
 }
-
-// SetPending sets how many recipients are not settled yet.
-func (m *Message) SetPending(n int) { m.pending.Store(int32(n)) }
-
-// Pending is how many recipients are not settled. Any loop.
-func (m *Message) Pending() int { return int(m.pending.Load()) }
-
-// Settle notes that n more recipients are settled and reports whether they were the last: then the message may be removed. Any loop.
-func (m *Message) Settle(n int) bool { return m.pending.Add(int32(-n)) == 0 }

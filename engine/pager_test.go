@@ -1,0 +1,145 @@
+package engine
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"mailrace/engine/config"
+	"mailrace/engine/inject"
+	"mailrace/router"
+	"mailrace/spool"
+)
+
+// submitMany hands in n messages to u0@far.example and so on, without waiting for their delivery.
+func (r *rig) submitMany(n int) {
+	r.t.Helper()
+	b := r.NewBatch()
+	for i := range n {
+		b.Add(r.t.Context(), &inject.Mail{From: "", To: []string{fmt.Sprintf("u%d@far.example", i)}, Content: []byte(hello)})
+	}
+	for _, result := range b.Wait(r.t.Context()) {
+		if result.Err != nil {
+			r.t.Fatal(result.Err)
+		}
+	}
+}
+
+// TestQueueOnDisk takes in many times as much mail as may be in memory while the far side stands still, restarts in the middle, and then
+// delivers everything once.
+func TestQueueOnDisk(t *testing.T) {
+	t.Parallel()
+	const n, limit = 3000, 200
+	open := make(chan struct{})
+	f := listen(t, func(p *peer) {
+		select {
+		case <-open:
+			polite(p)
+		case <-t.Context().Done():
+		}
+	})
+	c := settings(t, f.route("*"))
+	c.Queue.InMemory = limit
+	r := start(t, c)
+	r.submitMany(n)
+	check := func() {
+		t.Helper()
+		r.await("all to be counted", func() bool { return !r.pager.walking.Load() && r.Status().Queue == n })
+		slack := int64(len(r.lanes)*(postMax+arrivalsMax) + len(r.pager.windows)*pageMax) // what is on its way between loops
+		for range 20 {
+			if s := r.Status(); s.Queued+s.InFlight+s.Resolving > limit+slack || s.Queue != n {
+				t.Fatalf("%+v", s)
+			}
+		}
+		if q := r.queue(); len(q) != n && len(q) != 100 {
+			t.Errorf("%d messages are listed", len(q))
+		}
+	}
+	check()
+	if got := r.pager.aside.Get(); got < n-2*limit || got > n-limit/2 {
+		t.Errorf("%d were set aside", got)
+	}
+	for range 2 {
+		r.stop()
+		r = start(t, c)
+		check()
+	}
+	close(open)
+	got := map[string]int{}
+	for range n {
+		got[f.next().to[0]]++
+	}
+	if len(got) != n {
+		t.Errorf("%d of %d arrived", len(got), n)
+	}
+	r.awaitEmpty()
+	f.none()
+	r.awaitForgotten()
+}
+
+// awaitForgotten waits until the pager holds nothing, and neither the disk.
+func (r *rig) awaitForgotten() {
+	r.t.Helper()
+	r.await("the pager to forget all", func() bool {
+		for i, w := range r.pager.windows {
+			w.mu.Lock()
+			held := len(w.entries) + len(w.out)
+			w.mu.Unlock()
+			if held > 0 {
+				return false
+			}
+			if due, err := r.store.Due(i, spool.Due{}, 10); err != nil || len(due) > 0 {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// TestDeferredMailIsParked: deferred mail is not in memory, is counted and listed across restarts, and is attempted when it is due.
+func TestDeferredMailIsParked(t *testing.T) {
+	t.Parallel()
+	f := listen(t, answering(func(_ *peer, line string) string {
+		if len(line) > 4 && line[:4] == "RCPT" {
+			return "450 4.2.0 later"
+		}
+		return ""
+	}))
+	c := settings(t, f.route("*"))
+	c.Queue = config.Queue{RetryMin: 20 * time.Minute, RetryMax: time.Hour, Expire: 24 * time.Hour}
+	r := start(t, c)
+	const n = 40
+	r.submitMany(n)
+	parked := func() bool {
+		s := r.Status()
+		return !r.pager.walking.Load() && s.Totals.Deferred == n && s.Queue == n && len(r.queue()) == n
+	}
+	r.await("all to be deferred", parked)
+	for range 2 {
+		r.stop()
+		r = start(t, c)
+		r.await("all to be counted again", parked)
+		if r.stats.recovered.Get() != n || r.Status().Totals != (router.Totals{Deferred: n}) {
+			t.Errorf("%d recovered, %+v", r.stats.recovered.Get(), r.Status())
+		}
+		windowed := 0
+		for _, w := range r.pager.windows {
+			r.await("the window to be read", func() bool {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				return w.whole
+			})
+			windowed += len(w.entries)
+		}
+		if windowed != n {
+			t.Errorf("%d entries in the windows", windowed)
+		}
+	}
+	r.stop()
+	c.Queue = config.Queue{RetryMin: 20 * time.Millisecond, RetryMax: time.Second, Expire: 24 * time.Hour}
+	for _, m := range inSpool(t, c) {
+		if m.Recipients[0].Due < time.Now().Add(10*time.Minute).UnixNano() || m.Recipients[0].Attempts != 1 {
+			t.Errorf("%+v", m.Recipients[0])
+		}
+	}
+}

@@ -237,6 +237,9 @@ func (r *rig) readiness() int {
 // the brim by somebody else. Delivery goes on, from the full disk; nothing that was acknowledged is lost; and mail is taken again by itself
 // when there is space.
 func TestA10DiskFull(t *testing.T) {
+	if raceDetector {
+		t.Skip("a disk takes minutes to fill under the race detector")
+	}
 	t.Parallel()
 	dir := onSmallDisk(t, "size=256m")
 	if dir == "" {

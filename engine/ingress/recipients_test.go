@@ -180,6 +180,27 @@ func TestTarpitA14(t *testing.T) {
 	trusted.awaitQuiet()
 }
 
+// TestErrorsBehindPause: a session that ends with the refusal of a recipient that was waited for ends at once, whatever the client says or not.
+func TestErrorsBehindPause(t *testing.T) {
+	t.Parallel()
+	for name, first := range map[string]time.Duration{"asked": 0, "tarpit": time.Millisecond} {
+		k := &known{}
+		r := open(t, func(d *Door, s *shelf) {
+			knowing(k, Tarpit{First: first})(d, s)
+			d.SMTP = &smtp.ServerConfig{Hostname: "mta.test.example", MaxErrors: 1}
+			d.Pace.Command = time.Hour
+		})
+		c := r.greet()
+		c.say("MAIL FROM:<s@sender.example>", 250)
+		c.send("RCPT TO:<ask@far.example>\r\n")
+		k.tell(r, &smtp.Reply{Code: 550, Enhanced: "5.1.1", Text: name})
+		c.expect(550)
+		c.expect(421)
+		c.end()
+		r.awaitQuiet()
+	}
+}
+
 // TestVrfyA14 tells nobody who is there.
 func TestVrfyA14(t *testing.T) {
 	t.Parallel()

@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -88,8 +89,8 @@ func (l *letter) allow(by *sender) error {
 		}
 		l.tenant = u.Tenant
 	}
-	if u.MaySend != nil && l.from != "" && !u.MaySend([]byte(l.from)) {
-		return &Denied{fmt.Sprintf("envelope sender %s: not an address of user %s", excerpt(l.from), u.Name)}
+	if u.MaySend != nil && !u.MaySend([]byte(l.from)) { // "<>" is one that users must be given, as for SMTP
+		return &Denied{fmt.Sprintf("envelope sender %s: not an address of user %s", excerpt(cmp.Or(l.from, "<>")), u.Name)}
 	}
 	return nil
 }

@@ -139,6 +139,32 @@ func TestForms(t *testing.T) {
 	}
 }
 
+// TestMessageEnvelope: a message as it is goes under the envelope that stands beside it.
+func TestMessageEnvelope(t *testing.T) {
+	n := newNode(t, nil)
+	for _, c := range []struct {
+		path   string
+		change []func(*http.Request)
+		want   string
+	}{
+		{"/v1/messages?from=s@shop.example&to=a@far.example&tenant=t&campaign=c&idempotency_key=k", nil, "s@shop.example to [a@far.example] t c k"},
+		{"/v1/messages?from=&to=a@far.example", nil, " to [a@far.example]   "},
+		{"/v1/messages?to=a@far.example", []func(*http.Request){set("X-Envelope-From", "s@shop.example")}, "s@shop.example to [a@far.example]   "},
+		{"/v1/messages", []func(*http.Request){set("X-Envelope-From", "s@shop.example"), set("X-Envelope-To", "a@far.example, b@far.example"), set("Idempotency-Key", "h")},
+			"s@shop.example to [a@far.example b@far.example]   h"},
+	} {
+		n.mails = nil
+		if r, text := n.post(c.path, "message/rfc822", "Subject: x\n\nHello\n", c.change...); r.StatusCode != 200 || len(n.mails) != 1 {
+			t.Errorf("%s: %d, %d mails: %s", c.path, r.StatusCode, len(n.mails), text)
+			continue
+		}
+		m := &n.mails[0]
+		if got := fmt.Sprintf("%s to %v %s %s %s", m.From, m.To, m.Tenant, m.Campaign, m.Key); got != c.want {
+			t.Errorf("%s: %s\nwant %s", c.path, got, c.want)
+		}
+	}
+}
+
 // TestUsers inject under their name and tenant, from their addresses, as much as they may.
 func TestUsers(t *testing.T) {
 	left := 3
@@ -177,6 +203,7 @@ func TestUsers(t *testing.T) {
 		{"wrong", as("app", "x"), body("s@shop.example", ""), 401, "wrong name or password"},
 		{"down", as("down", "x"), body("s@shop.example", ""), 503, "too many hashes"},
 		{"other sender", as("app", "secret"), body("s@other.example", ""), 403, "not an address of user app"},
+		{"null sender", as("app", "secret"), body("", `,"from":"s@shop.example"`), 403, `envelope sender \"<>\": not an address of user app`},
 		{"other tenant", as("app", "secret"), body("s@shop.example", `,"tenant":"x"`), 403, "the mail of user app is that of tenant shop"},
 		{"good", as("app", "secret"), body("s@shop.example", `,"tenant":"shop"`), 200, `"accepted":2`},
 		{"too much", as("app", "secret"), body("s@shop.example", ""), 429, "too many messages or recipients of this user"},

@@ -332,6 +332,7 @@ func (c *call) messageLetter() (*letter, error) {
 	if !named {
 		return nil, errors.New("the envelope's sender is missing: want from in the query, or X-Envelope-From in the header")
 	}
+	l.from = from
 	for _, list := range to {
 		for email := range strings.SplitSeq(list, ",") {
 			l.recipients = append(l.recipients, recipient{Email: strings.TrimSpace(email)})

@@ -48,6 +48,11 @@ func TestAddresses(t *testing.T) {
 		"a\x00@b":                               "fault",
 		"\"a\x01\"@b":                           "fault",
 		`a\@b`:                                  "fault",
+		`a@b.example"@x".c.example`:             "fault", // a domain that holds another "@"
+		`a@"b"`:                                 "fault",
+		"a@b.example[@x].c.example":             "fault",
+		"a@[x].c.example":                       "fault",
+		"a@[x][y]":                              "fault",
 	} {
 		got, err := AppendAddresses(nil, []byte(value))
 		text := string(bytes.Join(got, []byte(" ")))

@@ -1,5 +1,6 @@
-// Package smtp is the wire protocol (RFC 5321 with PIPELINING, SIZE, 8BITMIME, SMTPUTF8, CHUNKING, DSN, AUTH and
-// ENHANCEDSTATUSCODES) as machines that take bytes and give events. They know no sockets, start no goroutines and read no clock; timeouts, policy and storage are the caller's.
+// Package smtp is the wire protocol (RFC 5321 with PIPELINING, SIZE, 8BITMIME, SMTPUTF8, CHUNKING, BINARYMIME, DSN, ENHANCEDSTATUSCODES, STARTTLS,
+// AUTH, REQUIRETLS, LIMITS, FUTURERELEASE, DELIVERBY and MT-PRIORITY) as machines that take bytes and give events. They know no sockets, start no
+// goroutines and read no clock; timeouts, policy and storage are the caller's.
 //
 //	                bytes in                         events out
 //	connection ──► Server.Feed ──► Hello Mail Rcpt Data ── questions: Accept, AcceptQueued or Refuse, now or later

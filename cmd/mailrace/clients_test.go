@@ -201,6 +201,15 @@ func TestCheck(t *testing.T) {
 	if out, errs, status := mailrace(t, "check", "--config", good); status != 0 {
 		t.Errorf("status %d: %s%s", status, out, errs)
 	}
+	for _, old := range [][2]string{{"127.0.0.1:0", ":0"}, {"127.0.0.0/8", "0.0.0.0/0"}} {
+		text = strings.Replace(text, old[0], old[1], 1)
+	}
+	if err := os.WriteFile(good, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, errs, status := mailrace(t, "check", "--config", good); status != 0 || !strings.Contains(errs, good+": warning: listener :0: relay_from is everybody") {
+		t.Errorf("status %d: %s%s", status, out, errs)
+	}
 	_, errs, status := mailrace(t, "check", "--config", bad)
 	if status != 1 || !strings.Contains(errs, bad+":5") || !strings.Contains(errs, "relay_from") {
 		t.Errorf("status %d: %s", status, errs)

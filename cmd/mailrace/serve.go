@@ -31,6 +31,9 @@ as well as it takes a power failure.`,
 				return err
 			}
 			log := newLogger(cfg.Log)
+			for _, danger := range cfg.Dangers() {
+				log.Warn("dangerous configuration", "danger", danger)
+			}
 			engine.TuneRuntime(cfg)
 			node, err := engine.New(cfg, log)
 			if err != nil {
@@ -71,7 +74,7 @@ func checkCommand() *cobra.Command {
 		Use:   "check",
 		Short: "Validate a configuration",
 		Long: `Validate a configuration. Every fault is named with file, line and column, what stands there, and what would be right; the exit status
-is 1 if there is any.`,
+is 1 if there is any. What is right only where strangers cannot connect is warned of.`,
 		Example: "  mailrace check --config mailrace.toml",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -84,6 +87,9 @@ is 1 if there is any.`,
 			}
 			if err := engine.CheckRecipients(cfg); err != nil {
 				return err
+			}
+			for _, danger := range cfg.Dangers() {
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s: warning: %s\n", path, danger)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s is good\n", path)
 			return nil

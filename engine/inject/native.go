@@ -2,6 +2,7 @@ package inject
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -367,7 +368,7 @@ func jsonFault(err error) error {
 	case errors.As(err, &syntax):
 		return fmt.Errorf("octet %d: no JSON: %w", syntax.Offset, err)
 	case errors.As(err, &kind):
-		return fmt.Errorf("octet %d: %s is a %s, which does not fit: see the documentation", kind.Offset, kind.Field, kind.Value)
+		return fmt.Errorf("%s is a %s, which does not fit: see the documentation", cmp.Or(kind.Field, "the JSON"), kind.Value) // its offset is that in a part
 	}
 	return fmt.Errorf("%s", strings.TrimPrefix(err.Error(), "json: "))
 }

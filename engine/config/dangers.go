@@ -1,0 +1,58 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+)
+
+// Dangers tells what the configuration allows that few want, although it may be right where nobody else can connect. Each names the key.
+func (c *Config) Dangers() (dangers []string) {
+	say := func(format string, args ...any) { dangers = append(dangers, fmt.Sprintf(format, args...)) }
+	for i := range c.Listeners {
+		l := &c.Listeners[i]
+		if local(l.Address) {
+			continue
+		}
+		name := "listener " + l.Address
+		if everybody(l.RelayFrom) {
+			say("%s: relay_from is everybody: an open relay, if strangers can connect", name)
+		}
+		if everybody(l.ProxyFrom) || everybody(l.XClientFrom) {
+			say("%s: proxy_from or xclient_from is everybody, who may claim any address: that of a client who may relay, too", name)
+		}
+		if l.AuthInClear && c.Authenticates(l) {
+			say("%s: auth_in_clear: who listens on the way learns passwords", name)
+		}
+		if l.FixNewlines && l.Mode == ModeMX && len(l.RelayDomains) > 0 {
+			say("%s: newlines = \"fix\" where strangers may send: it is for programs of your own that cannot do better", name)
+		}
+	}
+	if c.Admin.Address == "" || local(c.Admin.Address) {
+		return dangers
+	}
+	if everybody(c.Admin.InjectFrom) {
+		say("admin %s: inject_from is everybody: an open relay, if strangers can connect", c.Admin.Address)
+	}
+	if c.Admin.InjectUsers {
+		say("admin %s: inject_users takes passwords in clear: want an address of this machine, and a proxy that speaks TLS in front", c.Admin.Address)
+	}
+	return dangers
+}
+
+// everybody says whether all addresses of a family are among the networks.
+func everybody(networks []netip.Prefix) bool {
+	for _, p := range networks {
+		if p.Bits() == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// local says whether only this machine can connect to host:port.
+func local(address string) bool {
+	host, _, _ := net.SplitHostPort(address)
+	a, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && a.IsLoopback()
+}

@@ -17,6 +17,7 @@
 //   - Removals and updates are not synced on their own. A crash may take the last of them back, and then a message is delivered twice,
 //     never lost.
 //   - A record that cannot be read is kept aside, with its content, and counted.
+//   - A full disk is no failure: writes wait for room, and so do those who wait for them. See keeper.
 //
 // A message that is delivered within seconds costs one sequential write: it is removed from the memtable that holds it, and the flush
 // of that memtable writes neither. Its WAL file is written over by a later one, so that a sync changes no metadata of the file system.

@@ -173,7 +173,7 @@ type homes [2]atomic.Bool
 
 // tolerates says whether the shard can go on with its WAL in the other home after a failure in this one.
 func (sh *Shard) tolerates(home int, failure error) bool {
-	if f := sh.spool.failover; f == nil || f.dir == "" {
+	if sh.spool.failover.dir == "" || sh.spool.keeper.stopped.Err() != nil {
 		return false
 	}
 	if !sh.homes[home].Swap(true) {

@@ -7,22 +7,24 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// guardedFS stands between a store and the disk, and ends the process at the first write or sync of a WAL that fails, unless it has another home to go on in. Pebble would as well,
-// but where it meets the failure while it changes WALs it panics with its locks in disorder, and the operator reads a stack instead of the
-// reason.
+// guardedFS stands between a store and the disk, and ends the process at the first write or sync of a WAL or a blob file that fails, unless it is
+// of a WAL with another home to go on in. Pebble would as well, but where it meets the failure while it changes WALs, or finishes a blob file,
+// it panics with its locks in disorder, and the operator reads a stack instead of the reason.
 type guardedFS struct {
 	vfs.FS
 	sh   *Shard
 	home int // of the WALs
 }
 
-// check passes err on while the store is being opened, when it is the answer of Open; later it is fatal.
+// check passes err on while the store is being opened, when it is the answer of Open; later it is fatal. Of a WAL with another home it hangs
+// instead: Pebble goes there from one that does not answer, but panics over an error in the wrong moment.
 func (fs guardedFS) check(what, name string, err error) error {
 	if err != nil && fs.sh.opened.Load() {
 		failure := fmt.Errorf("shard %d: %s %s: %w", fs.sh.index, what, name, err)
-		if !fs.sh.tolerates(fs.home, failure) {
+		if !isWAL(name) || !fs.sh.tolerates(fs.home, failure) {
 			fs.sh.spool.fail(failure)
 		}
+		<-fs.sh.spool.keeper.stopped.Done()
 	}
 	return err
 }
@@ -37,26 +39,38 @@ func (fs guardedFS) synced(name string, err error) error {
 
 func isWAL(name string) bool { return filepath.Ext(name) == ".log" }
 
+func isBlob(name string) bool { return filepath.Ext(name) == ".blob" }
+
 func (fs guardedFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
 	f, err := fs.FS.Create(name, category)
-	if !isWAL(name) {
-		return f, err
-	}
-	return guardedFile{f, fs, name}, fs.check("creating", name, err)
+	return fs.file(f, name, err)
 }
 
 func (fs guardedFS) ReuseForWrite(oldName, newName string, category vfs.DiskWriteCategory) (vfs.File, error) {
 	f, err := fs.FS.ReuseForWrite(oldName, newName, category)
-	if !isWAL(newName) {
-		return f, err
+	return fs.file(f, newName, err)
+}
+
+// file guards a file that was created. A blob file that cannot be is no matter.
+func (fs guardedFS) file(f vfs.File, name string, err error) (vfs.File, error) {
+	switch {
+	case err != nil && isWAL(name):
+		return nil, fs.check("creating", name, err)
+	case err != nil:
+		return nil, err
+	case isWAL(name), isBlob(name):
+		return guardedFile{f, fs, name}, nil
 	}
-	return guardedFile{f, fs, newName}, fs.check("creating", newName, err)
+	return f, nil
 }
 
 // OpenDir guards the directories too: a WAL whose name is not durable is not either.
 func (fs guardedFS) OpenDir(name string) (vfs.File, error) {
 	f, err := fs.FS.OpenDir(name)
-	return guardedFile{f, fs, name}, err
+	if err != nil {
+		return nil, err
+	}
+	return guardedFile{f, fs, name}, nil
 }
 
 func (fs guardedFS) Unwrap() vfs.FS { return fs.FS }

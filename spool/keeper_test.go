@@ -2,6 +2,7 @@ package spool
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,8 +13,10 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"mailrace/proto/message"
 )
@@ -296,4 +299,108 @@ func TestFullIsLogged(t *testing.T) {
 	if log.String() != want {
 		t.Errorf("logged\n%swant\n%s", &log, want)
 	}
+}
+
+// TestFullOnceIsNothing lets the n-th operation that takes room find none, once, for all n: of WALs, tables, blobs, manifests and directories. Nobody
+// notices.
+func TestFullOnceIsNothing(t *testing.T) {
+	faultAtEach(t, syscall.ENOSPC, "", func(n int32, op errorfs.Op, ended error) {
+		if ended != nil {
+			t.Errorf("operation %d (%v): fatal: %v", n, op, ended)
+		}
+	})
+}
+
+// TestFaultEndsOrNot lets the n-th operation that changes the disk fail, for all n. Either the process ends with an error that says where, or the
+// failure is of work in the background that is done again; and everything that was acknowledged is there at the next start.
+func TestFaultEndsOrNot(t *testing.T) {
+	ends := map[string]int{}
+	for _, failover := range []string{"", "other"} {
+		faultAtEach(t, syscall.EIO, failover, func(n int32, op errorfs.Op, ended error) {
+			if ended == nil {
+				return
+			}
+			ends[failover]++
+			if !strings.Contains(ended.Error(), syscall.EIO.Error()) || !strings.HasPrefix(ended.Error(), "shard ") {
+				t.Errorf("operation %d (%v): fatal: %v", n, op, ended)
+			}
+		})
+	}
+	if ends[""] < 10 || ends["other"] >= ends[""] {
+		t.Errorf("fatal operations: %v, want some, and fewer with another directory for WALs", ends)
+	}
+}
+
+// faultAtEach runs a small spool through flushes and compactions again and again, with an error at the n-th operation that changes the disk, until
+// nothing fails any more. judge is told of each run which operation failed, and what the process would have ended with.
+func faultAtEach(t *testing.T, fault error, failover string, judge func(n int32, op errorfs.Op, ended error)) {
+	for n := int32(0); ; n++ {
+		disk := vfs.NewCrashableMem()
+		if err := disk.MkdirAll("other", 0o700); err != nil {
+			t.Fatal(err)
+		}
+		at := errorfs.OnIndex(n)
+		var armed atomic.Bool
+		failed := make(chan errorfs.Op, 1)
+		fs := errorfs.Wrap(disk, errorfs.InjectorFunc(func(op errorfs.Op) error {
+			if !armed.Load() || op.Kind.ReadOrWrite() != errorfs.OpIsWrite || fault == syscall.ENOSPC && !takesRoom(op) {
+				return nil
+			}
+			if at.MaybeError(op) == nil {
+				return nil
+			}
+			failed <- op
+			return fault
+		}))
+		o := testOptions(t, fs)
+		o.Shards, o.MemTableBytes, o.Space, o.Reserve = 1, 64<<10, newRoom().space, 16<<10
+		o.Failover, o.FailoverAfter = failover, 100*time.Millisecond
+		fatal := make(chan error, 1)
+		o.Fatal = func(err error) { fatal <- err }
+		s := mustOpen(t, o)
+		armed.Store(true)
+		acked, ended := fill(s, fatal)
+		armed.Store(false)
+		if err := s.Close(); ended == nil && err != nil && fault == syscall.ENOSPC || ended != nil && !errors.Is(err, errBroken) {
+			t.Errorf("operation %d: closed with %v", n, err)
+		}
+		select {
+		case op := <-failed:
+			judge(n, op, ended)
+		default:
+			t.Logf("%d operations", n)
+			checkAcked(t, disk.CrashClone(vfs.CrashCloneCfg{}), acked)
+			return
+		}
+		checkAcked(t, disk.CrashClone(vfs.CrashCloneCfg{}), acked)
+	}
+}
+
+// fill appends messages that fill a few memtables, and returns those that completed, and what the process would have ended with.
+func fill(s *Spool, fatal chan error) (acked []message.ID, ended error) {
+	for i := range 12 {
+		select {
+		case op := <-begin(s, &Op{Append: newMessage(s.Shard(0), 2000*i, 1)}):
+			acked = append(acked, op.Append.ID)
+		case err := <-fatal:
+			return acked, err
+		}
+	}
+	flushed := make(chan error, 1)
+	go func() { flushed <- s.shards[0].db.Compact(context.Background(), []byte{0}, []byte{kindCorrupt}, false) }()
+	select {
+	case <-flushed:
+		return acked, nil
+	case err := <-fatal:
+		return acked, err
+	}
+}
+
+// takesRoom says that an operation needs blocks or an inode.
+func takesRoom(op errorfs.Op) bool {
+	switch op.Kind {
+	case errorfs.OpCreate, errorfs.OpLink, errorfs.OpRename, errorfs.OpReuseForWrite, errorfs.OpMkdirAll, errorfs.OpFileWrite, errorfs.OpFileWriteAt:
+		return true
+	}
+	return false
 }

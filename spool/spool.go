@@ -163,23 +163,43 @@ func Open(o Options) (*Spool, error) {
 // Close commits what is enqueued, completes it, and closes the stores. Ops enqueued later complete with ErrClosed, on the goroutine that
 // enqueues them. Call it once.
 func (s *Spool) Close() error {
-	var errs []error
 	for _, sh := range s.shards {
 		sh.refuse()
 	}
 	s.keeper.hurry()
+	ended := make(chan error, 1)
+	go func() { ended <- s.finish() }()
+	select {
+	case err := <-ended:
+		return err
+	case <-s.broken:
+		return s.leaveBroken()
+	}
+}
+
+// finish closes the stores when nothing uses them any more. It may stand still for good when they are broken.
+func (s *Spool) finish() error {
 	s.keeper.running.Wait()
-	s.unregisterMetrics()
 	for _, sh := range s.shards {
-		select {
-		case <-sh.done:
-		case <-s.broken:
-			return fmt.Errorf("%w: %w", errBroken, s.cause) // the stores may be in any state; the lock goes with the process
-		}
+		<-sh.done
+	}
+	if s.failed.Load() {
+		<-s.broken
+		return s.leaveBroken()
+	}
+	s.unregisterMetrics()
+	var errs []error
+	for _, sh := range s.shards {
 		errs = append(errs, sh.db.Close())
 	}
 	s.cache.Unref()
 	return errors.Join(append(errs, s.failover.close(), s.lock.Close())...)
+}
+
+// leaveBroken leaves everything as it is: the stores may be in any state, with locks held, and the lock of the directory goes with the process.
+func (s *Spool) leaveBroken() error {
+	metrics.UnregisterSet(s.metrics, false)
+	return fmt.Errorf("%w: %w", errBroken, s.cause)
 }
 
 // fail is where every failure to write ends. It does not return.

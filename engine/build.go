@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
@@ -222,7 +223,7 @@ func (n *Node) taking() error {
 // newInjection is what takes mail over HTTP.
 func (n *Node) newInjection() *inject.Handler {
 	c := &n.cfg.Admin
-	var password func(context.Context, string, string) (*inject.User, error)
+	var password func(context.Context, string, string, netip.Addr) (*inject.User, error)
 	if c.InjectUsers && n.auth != nil {
 		password = n.injectionUser
 	}

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"mailrace/engine/auth"
 	"mailrace/engine/config"
@@ -74,9 +75,9 @@ func (n *Node) doorUsers(users *auth.Authority, l *config.Listener, pairs *certi
 	return u
 }
 
-// injectionUser finds out who injects mail over HTTP. It waits for a worker.
-func (n *Node) injectionUser(ctx context.Context, name, password string) (*inject.User, error) {
-	u, err := n.auth.Password(ctx, name, password)
+// injectionUser finds out who injects mail over HTTP from an address. It waits for a worker.
+func (n *Node) injectionUser(ctx context.Context, name, password string, at netip.Addr) (*inject.User, error) {
+	u, err := n.auth.Password(ctx, name, password, at)
 	if errors.Is(err, auth.ErrCredentials) {
 		return nil, inject.ErrCredentials
 	}

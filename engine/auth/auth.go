@@ -289,14 +289,15 @@ func (a *Authority) Current(u *User) *User {
 	return e.user
 }
 
-// Password finds out whose password it is. It waits for a worker: not for event loops. Its errors are those of this package and of ctx.
-func (a *Authority) Password(ctx context.Context, name, password string) (*User, error) {
+// Password finds out whose password it is, for somebody at an address, which may be invalid. It waits for a worker: not for event loops. Its
+// errors are those of this package and of ctx.
+func (a *Authority) Password(ctx context.Context, name, password string, at netip.Addr) (*User, error) {
 	type answer struct {
 		user *User
 		err  error
 	}
 	done := make(chan answer, 1)
-	user, err, waits := a.check(name, password, netip.Addr{}, func(u *User, err error) { done <- answer{u, err} })
+	user, err, waits := a.check(name, password, at, func(u *User, err error) { done <- answer{u, err} })
 	if !waits {
 		return user, err
 	}

@@ -32,7 +32,7 @@ func TestPasswords(t *testing.T) {
 		{"a\x00b", "right", ""},
 		{"alice@example.com", string(make([]byte, passwordMax+1)), ""},
 	} {
-		u, err := r.Password(t.Context(), test.name, test.password)
+		u, err := r.Password(t.Context(), test.name, test.password, home1)
 		switch {
 		case test.user == "" && !errors.Is(err, ErrCredentials):
 			t.Errorf("%q, %.20q: %v, %v", test.name, test.password, u, err)
@@ -80,6 +80,32 @@ func TestA6OneHash(t *testing.T) {
 	}
 	if u, err := r.try("alice@example.com", "right", home1); err != nil || u.Tenant != "other" || r.Hashes() != 3 {
 		t.Errorf("%v, %v, %d hashes after a change of the file", u, err, r.Hashes())
+	}
+}
+
+// TestA6PasswordsFromElsewhere: who was right over HTTP opens no way for others to guess there, neither from another address nor from none.
+func TestA6PasswordsFromElsewhere(t *testing.T) {
+	t.Parallel()
+	r := open(t, somebody(), func(o *Options) { o.Failures, o.Cache = 3, 0 })
+	password := func(word string, at netip.Addr) error {
+		_, err := r.Password(t.Context(), "alice@example.com", word, at)
+		return err
+	}
+	for _, at := range []netip.Addr{home1, {}} {
+		if err := password("right", at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, want := range []error{ErrCredentials, ErrCredentials, ErrCredentials, ErrLocked, ErrLocked} {
+		if err := password(fmt.Sprint("guess", i), home2); err != want {
+			t.Errorf("guess %d: %v, want %v", i, err, want)
+		}
+	}
+	if err := password("right", netip.Addr{}); err != ErrLocked {
+		t.Errorf("from nowhere: %v", err)
+	}
+	if err := password("right", home1); err != nil {
+		t.Errorf("at home: %v", err)
 	}
 }
 
@@ -165,7 +191,7 @@ func TestBusy(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := r.Password(ctx, "bob", "five"); !errors.Is(err, context.Canceled) {
+	if _, err := r.Password(ctx, "bob", "five", home1); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 	s <- false

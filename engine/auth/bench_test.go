@@ -21,7 +21,7 @@ func BenchmarkPassword(b *testing.B) {
 			defer a.Close()
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := a.Password(context.Background(), "alice", "right"); err != nil {
+				if _, err := a.Password(context.Background(), "alice", "right", home1); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -42,7 +42,7 @@ func homeOf(name string, at netip.Addr) home {
 	if at = at.Unmap(); at.Is6() {
 		bits = 64
 	}
-	p, _ := at.WithZone("").Prefix(bits) // an invalid address is a home of its own: that of HTTP
+	p, _ := at.WithZone("").Prefix(bits)
 	return home{fold(name), p}
 }
 
@@ -66,7 +66,7 @@ func (g *guard) blocks(name string, at netip.Addr, now time.Time) bool {
 		return false
 	}
 	until, known := g.homes[homeOf(name, at)]
-	return !known || !now.Before(until)
+	return !known || !now.Before(until) || !at.IsValid() // who is somewhere unknown is not at home
 }
 
 // failed counts a failed try.

@@ -45,7 +45,7 @@ func (h *Handler) admit(ctx context.Context, r *http.Request) (*sender, *fault) 
 	name, password, given := r.BasicAuth()
 	switch {
 	case given && h.o.Password != nil:
-		user, err := h.o.Password(ctx, name, password)
+		user, err := h.o.Password(ctx, name, password, by.client.Addr())
 		if errors.Is(err, ErrCredentials) {
 			return nil, &fault{status: http.StatusUnauthorized, text: "wrong name or password"}
 		}

@@ -32,8 +32,9 @@ const (
 
 // Options are what the handler needs of the node.
 type Options struct {
-	From     []netip.Prefix                                                  // networks whose clients may inject
-	Password func(ctx context.Context, name, password string) (*User, error) // nil = nobody may by name. ErrCredentials = refused
+	From []netip.Prefix // networks whose clients may inject
+	// Password finds out who somebody at an address is; nil = nobody may inject by name. ErrCredentials = refused
+	Password func(ctx context.Context, name, password string, at netip.Addr) (*User, error)
 
 	MaxBody     int64 // octets of a request, unpacked
 	MaxMessage  int   // octets of a message

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -173,8 +174,10 @@ func TestUsers(t *testing.T) {
 		Begin: func(time.Time) int { return left }, Spend: func(n int, _ time.Time) { left -= n },
 	}
 	n := newNode(t, func(o *Options) {
-		o.Password = func(_ context.Context, name, password string) (*User, error) {
+		o.Password = func(_ context.Context, name, password string, at netip.Addr) (*User, error) {
 			switch {
+			case at != netip.MustParseAddr("192.0.2.1"):
+				return nil, fmt.Errorf("asked for %v", at)
 			case name == "down":
 				return nil, errors.New("too many hashes at a time")
 			case name != "app" || password != "secret":

@@ -227,6 +227,47 @@ func TestA7SlowStoreIsNotTheClientsFault(t *testing.T) {
 	}
 }
 
+// TestA10SlowStoreClosesNobody lets sessions wait for the store at the end of their data, past all of their deadlines, and past the end of their
+// session: all get their 250.
+func TestA10SlowStoreClosesNobody(t *testing.T) {
+	t.Parallel()
+	r := open(t, func(d *Door, s *shelf) {
+		hold(d, s)
+		d.Pace = Pace{Command: patience, Data: patience, MinRate: 500, Window: patience, Session: time.Hour}
+	})
+	var clients []*client
+	var ops []*spool.Op
+	for range 5 {
+		c := r.greet()
+		c.envelope()
+		c.send(hello + ".\r\nNOOP\r\n")
+		clients, ops = append(clients, c), append(ops, receive(t, r.store.held))
+	}
+	r.onLoop(func(s *session) {
+		past := s.conn.Loop().Now().Add(-time.Hour)
+		s.floor.due, s.ends = past, past
+		for range 3 {
+			s.Timeout(s.conn)
+		}
+	})
+	for _, c := range clients {
+		c.silent()
+	}
+	for i, op := range ops {
+		if op.Append == nil {
+			t.Fatalf("abort %+v", op.Abort)
+		}
+		r.store.complete(op, nil)
+		clients[i].expect(250)
+		clients[i].expect(250)
+		clients[i].Close()
+	}
+	r.awaitQuiet()
+	if s := r.door.Stats; s.Timeouts.Get()+s.Slow.Get() != 0 { // they may be over their time now
+		t.Errorf("%d timeouts, %d too slow", s.Timeouts.Get(), s.Slow.Get())
+	}
+}
+
 // TestSessionTime ends sessions that have lasted long enough: at once between messages, at the next MAIL behind a message under way.
 func TestSessionTime(t *testing.T) {
 	t.Parallel()

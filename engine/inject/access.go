@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"strings"
+	"sync"
 	"time"
 
 	"mailrace/proto/message"
@@ -47,6 +49,7 @@ func (h *Handler) admit(ctx context.Context, r *http.Request) (*sender, *fault) 
 	case given && h.o.Password != nil:
 		user, err := h.o.Password(ctx, name, password, by.client.Addr())
 		if errors.Is(err, ErrCredentials) {
+			h.logRefused(name, by.client.Addr())
 			return nil, &fault{status: http.StatusUnauthorized, text: "wrong name or password"}
 		}
 		if err != nil {
@@ -60,6 +63,48 @@ func (h *Handler) admit(ctx context.Context, r *http.Request) (*sender, *fault) 
 		return nil, &fault{status: http.StatusUnauthorized, text: "name and password of a user are missing"}
 	}
 	return nil, &fault{status: http.StatusForbidden, text: fmt.Sprintf("%v may not inject: its network is not in [admin] inject_from", at.Addr().Unmap())}
+}
+
+// refusals bound how often refused passwords are logged: clients make them.
+type refusals struct {
+	mu           sync.Mutex
+	until        time.Time
+	left, unsaid int
+}
+
+// Lines that refusals let pass, in how long.
+const (
+	refusalLines = 10
+	refusalTime  = 10 * time.Second
+)
+
+// may says whether to log, and how many were not logged before.
+func (r *refusals) may(now time.Time) (ok bool, unsaid int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !now.Before(r.until) {
+		r.until, r.left = now.Add(refusalTime), refusalLines
+	}
+	if r.left == 0 {
+		r.unsaid++
+		return false, 0
+	}
+	r.left--
+	unsaid, r.unsaid = r.unsaid, 0
+	return true, unsaid
+}
+
+// logRefused tells the operator of a name whose password was not right.
+func (h *Handler) logRefused(name string, client netip.Addr) {
+	ok, unsaid := h.refusals.may(h.o.Now())
+	if !ok {
+		return
+	}
+	attrs := []any{"user", strings.ToValidUTF8(name[:min(len(name), 80)], "?"), "client", client, "mechanism", "HTTP Basic"}
+	if unsaid > 0 {
+		attrs = append(attrs, "more_since_the_last", unsaid)
+	}
+	h.o.Log.Info("authentication failed", attrs...)
 }
 
 // errQuota: a user has used up what it may send for now.

@@ -54,11 +54,12 @@ type Options struct {
 
 // Handler serves both forms. Any goroutine.
 type Handler struct {
-	o       Options
-	slots   chan struct{}
-	origins *http.CrossOriginProtection
-	mux     *http.ServeMux
-	stats   struct {
+	o        Options
+	slots    chan struct{}
+	origins  *http.CrossOriginProtection
+	refusals refusals
+	mux      *http.ServeMux
+	stats    struct {
 		noMemory, refused *metrics.Counter
 		answers           map[int]*metrics.Counter
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -220,6 +221,32 @@ func TestUsers(t *testing.T) {
 		if c.name == "good" && (n.mails[0].User != "app" || n.mails[0].Tenant != "shop" || n.mails[0].MaySend == nil) {
 			t.Errorf("%+v", n.mails[0])
 		}
+	}
+}
+
+// TestRefusedPasswordsAreLogged, but not as often as clients like.
+func TestRefusedPasswordsAreLogged(t *testing.T) {
+	var log bytes.Buffer
+	at := now
+	n := newNode(t, func(o *Options) {
+		o.Password = func(context.Context, string, string, netip.Addr) (*User, error) { return nil, ErrCredentials }
+		o.Log = slog.New(slog.NewTextHandler(&log, nil))
+		o.Now = func() time.Time { return at }
+	})
+	try := func(r *http.Request) {
+		stranger(r)
+		r.SetBasicAuth("app\n", "secret")
+	}
+	for range refusalLines + 5 {
+		n.post("/v1/messages", "application/json", hello, try)
+	}
+	if got := strings.Count(log.String(), `msg="authentication failed" user="app\n" client=192.0.2.1 mechanism="HTTP Basic"`); got != refusalLines || strings.Contains(log.String(), "secret") {
+		t.Errorf("%d lines:\n%s", got, &log)
+	}
+	at = at.Add(refusalTime)
+	n.post("/v1/messages", "application/json", hello, try)
+	if !strings.Contains(log.String(), "more_since_the_last=5") {
+		t.Errorf("%s", &log)
 	}
 }
 

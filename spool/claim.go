@@ -138,7 +138,7 @@ func (sh *Shard) claims(now int64, fn func(Claim) error) (err error) {
 
 // readClaim reads the claim on which an iterator stands.
 func readClaim(it *pebble.Iterator) (Claim, error) {
-	value, err := it.ValueAndErr()
+	value, err := valueOf(it)
 	if err != nil {
 		return Claim{}, err
 	}

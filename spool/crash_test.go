@@ -41,6 +41,9 @@ type world struct {
 	disk   *vfs.MemFS
 	spool  *Spool
 	shards int
+
+	reshardings int
+
 	fates  map[message.ID]*fate
 	ids    []message.ID
 	flying map[chan *Op]message.ID // of Appends
@@ -73,7 +76,7 @@ func TestCrash(t *testing.T) {
 			return
 		}
 	}
-	t.Logf("%d shards, %d crashes, %d messages, %d found again", w.shards, *crashRounds, len(w.ids), total)
+	t.Logf("%d shards, %d crashes, %d reshardings, %d messages, %d found again", w.shards, *crashRounds, w.reshardings, len(w.ids), total)
 	mustClose(t, w.spool)
 }
 
@@ -236,7 +239,25 @@ func (w *world) await() {
 	}
 }
 
-// crash takes the disk as it is, less what was not synced and is lost, and opens the spool on it. Sometimes recovery crashes too.
+// reshard gives the spool that is closed another number of shards, with crashes on the way.
+func (w *world) reshard() {
+	to := []int{1, 1, 2, 2, 4, 4, 16}[w.rng.IntN(7)]
+	for crashes := 0; ; crashes++ {
+		left, err := crashReshard(w.t, w.disk, w.rng, to, 1+w.rng.IntN(40*to)<<crashes)
+		if left == nil {
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			break
+		}
+		w.disk = left
+	}
+	w.shards = to
+	w.reshardings++
+}
+
+// crash takes the disk as it is, less what was not synced and is lost, and opens the spool on it. Sometimes recovery crashes too, and
+// sometimes the spool gets another number of shards.
 func (w *world) crash() {
 	for done, id := range w.flying { // what has been told to be done by now
 		select {
@@ -249,6 +270,9 @@ func (w *world) crash() {
 	old := w.spool
 	mustClose(w.t, old)
 	w.disk = left
+	if w.rng.IntN(4) == 0 {
+		w.reshard()
+	}
 	w.open()
 	for w.rng.IntN(2) == 0 {
 		stop := w.rng.IntN(20)

@@ -25,6 +25,10 @@
 // Memory: a batch is bounded by 4 MiB and one Op; two memtables exist under load, three when the disk lags (Options.MemTableBytes); Ops that
 // wait belong to callers who are bounded themselves, by sessions and by the budget of the chunks.
 //
+// How many shards a spool has is written in its layout file. Reshard changes it, offline: it copies into a new generation of shards, compares,
+// and replaces the layout file. Verify reads everything and judges it; Salvage makes a new spool from what can be read of a damaged one;
+// package archive carries messages out and in. All go by one table of the kinds of records (key.go), and take the lock of the spool.
+//
 // Ids must not be used twice, not even after a removal, since removal is by SingleDelete; a mark keeps them from it (mark.go). The key space
 // is in key.go, the formats are in record.go.
 package spool

@@ -121,7 +121,7 @@ func (sh *Shard) Due(dst []Due, after Due, until int64, limit int) ([]Due, error
 
 // readDue reads the entry on which an iterator stands.
 func readDue(it *pebble.Iterator) (Due, error) {
-	value, err := it.ValueAndErr()
+	value, err := valueOf(it)
 	if err != nil {
 		return Due{}, err
 	}

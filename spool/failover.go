@@ -44,7 +44,9 @@ func openFailover(o Options) (f *failover, err error) {
 		return nil, err
 	}
 	for _, dir := range noted {
-		if _, err := o.FS.Stat(dir); err != nil {
+		if _, err := o.FS.Stat(dir); err != nil && o.wreck {
+			continue
+		} else if err != nil {
 			return nil, fmt.Errorf("accepted mail may be in %s, by wal_failover, and that cannot be read: mount its disk. If it is lost for good, and the mail "+
 				"with it, remove the file %s (%w)", dir, f.note(), err)
 		}

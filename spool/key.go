@@ -2,6 +2,7 @@ package spool
 
 import (
 	"encoding/binary"
+	"hash/crc32"
 
 	"mailrace/proto/message"
 )
@@ -29,6 +30,69 @@ const (
 	kindRecipient = 'r'
 	kindCorrupt   = 'x'
 )
+
+// kind is what the tools know of a kind of record.
+type kind struct {
+	prefix byte
+	name   string
+
+	// owner is the message that a record belongs to, in whose shard it lives. It answers for records that cannot be read as well, the same each
+	// time. A record moved aside belongs to whom it belonged before.
+	owner func(key, value []byte) message.ID
+
+	valued bool // owner needs the value
+
+	wide bool // a shard's own, one in each, and no message's: Reshard and Salvage make it anew
+}
+
+// kinds are all there are, in the order of their keys. A record of another kind is of a later version of this program: the tools refuse it.
+var kinds = [...]kind{
+	{prefix: kindChunk, name: "chunk", owner: ownerInKey},
+	{prefix: kindDue, name: "due", owner: ownerInDue},
+	{prefix: kindEnvelope, name: "envelope", owner: ownerInKey},
+	{prefix: kindClaim, name: "claim", owner: ownerInClaim, valued: true},
+	{prefix: kindMark, name: "mark", wide: true},
+	{prefix: kindRecipient, name: "recipient", owner: ownerInKey},
+	{prefix: kindCorrupt, name: "unreadable", valued: true},
+}
+
+// kindOf is the index in kinds of the record at key, or -1.
+func kindOf(key []byte) int {
+	for i := range kinds {
+		if len(key) > 0 && kinds[i].prefix == key[0] {
+			return i
+		}
+	}
+	return -1
+}
+
+// ownerOf is the message that a record belongs to.
+func ownerOf(key, value []byte) message.ID {
+	for len(key) > 0 && key[0] == kindCorrupt {
+		key = key[1:]
+	}
+	if k := kindOf(key); k >= 0 && !kinds[k].wide {
+		return kinds[k].owner(key, value)
+	}
+	return 0
+}
+
+func ownerInDue(key, _ []byte) message.ID {
+	if len(key) < dueKeyLen {
+		return 0
+	}
+	return recordID(key[8:])
+}
+
+func ownerInKey(key, _ []byte) message.ID { return recordID(key) }
+
+func ownerInClaim(key, value []byte) message.ID {
+	c, err := decodeClaim(value)
+	if err != nil {
+		return message.ID(crc32.Checksum(key, castagnoli)) // any will do: the claims of all shards are read
+	}
+	return c.ID
+}
 
 const (
 	idKeyLen    = 1 + 8

@@ -6,6 +6,9 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -13,12 +16,57 @@ import (
 	"mailrace/proto/message"
 )
 
-// The directory of a spool holds a file that says what it is, and a directory per shard.
+// The directory of a spool holds a file that says what it is, and a directory per shard. A new spool is generation 0, with its shards beside
+// the file. Each resharding makes a generation of its own, in a directory of its own, and then writes the file anew: that is the switch.
 const (
-	lockFile     = "LOCK" // of Pebble's making
-	layoutFile   = "SPOOL"
-	layoutFormat = "mailrace spool 1\nshards %d\n"
+	lockFile   = "LOCK" // of Pebble's making
+	layoutFile = "SPOOL"
+
+	layoutFormat1 = "mailrace spool 1\nshards %d\n"
+	layoutFormat2 = "mailrace spool 2\nshards %d\ngeneration %d\n"
+
+	generationPrefix = "generation-"
+	shardPrefix      = "shard-"
 )
+
+// layout is what the file says.
+type layout struct {
+	shards     int // 1..message.MaxShards
+	generation int // 0 and up
+}
+
+func (l layout) String() string {
+	if l.generation == 0 {
+		return fmt.Sprintf(layoutFormat1, l.shards)
+	}
+	return fmt.Sprintf(layoutFormat2, l.shards, l.generation)
+}
+
+// parseLayout reads the text of the file, which must be what String writes.
+func parseLayout(text string) (l layout, ok bool) {
+	if _, err := fmt.Sscanf(text, layoutFormat1, &l.shards); err != nil {
+		if _, err = fmt.Sscanf(text, layoutFormat2, &l.shards, &l.generation); err != nil {
+			return l, false
+		}
+	}
+	return l, l.String() == text && l.shards >= 1 && l.shards <= message.MaxShards && l.generation >= 0
+}
+
+// dir is the directory that the shards of l are in.
+func (l layout) dir(o Options) string {
+	if l.generation == 0 {
+		return o.Path
+	}
+	return o.FS.PathJoin(o.Path, fmt.Sprint(generationPrefix, l.generation))
+}
+
+// shardDir is the directory of shard i.
+func (l layout) shardDir(o Options, i int) string {
+	return o.FS.PathJoin(l.dir(o), fmt.Sprintf(shardPrefix+"%03d", i))
+}
+
+// ErrShards is the cause of Open's refusal of a spool that has another number of shards than it was asked for: Reshard changes that.
+var ErrShards = errors.New("the number of shards differs")
 
 // cores is how many cores the process may use, read before anybody sets GOMAXPROCS to something else.
 var cores = runtime.GOMAXPROCS(0)
@@ -44,50 +92,142 @@ func lockDirectory(o Options) (*pebble.Lock, error) {
 	return lock, nil
 }
 
-// shardDir is the directory of shard i.
-func shardDir(o Options, i int) string { return o.FS.PathJoin(o.Path, fmt.Sprintf("shard-%03d", i)) }
-
-// prepareLayout checks that the spool has the number of shards that o asks for, or makes a new spool, and returns the number. The layout
-// file is written before the first shard, and whole or not at all: it alone says how many shards there are.
-func prepareLayout(o Options) (shards int, err error) {
+// prepareLayout checks that the spool has the number of shards that o asks for, or makes a new spool, and returns what it is. The layout
+// file is written before the first shard, and whole or not at all: it alone says how many shards there are, and where.
+func prepareLayout(o Options) (layout, error) {
 	if o.Shards < 0 || o.Shards > message.MaxShards {
-		return 0, fmt.Errorf("shards = %d: want 1 to %d, or 0 for the default", o.Shards, message.MaxShards)
+		return layout{}, fmt.Errorf("shards = %d: want 1 to %d, or 0 for the default", o.Shards, message.MaxShards)
 	}
-	text, err := readFile(o.FS, o.FS.PathJoin(o.Path, layoutFile))
+	l, err := readLayout(o)
 	switch {
 	case errors.Is(err, os.ErrNotExist) && !o.ReadOnly:
 		return createLayout(o)
 	case err != nil:
-		return 0, fmt.Errorf("reading what the spool is: %w", err)
+		return layout{}, err
+	case o.Shards != 0 && o.Shards != l.shards:
+		return layout{}, fmt.Errorf("%w: the spool has %d, %d are configured: run `mailrace spool reshard --path %s --shards %[3]d`, "+
+			"or set shards = %[2]d (or 0, for what it has), or reshard = \"auto\"", ErrShards, l.shards, o.Shards, o.Path)
+	case o.ReadOnly:
+		return l, nil
 	}
-	if n, err := fmt.Sscanf(text, layoutFormat, &shards); n != 1 || err != nil || fmt.Sprintf(layoutFormat, shards) != text ||
-		shards < 1 || shards > message.MaxShards {
-		return 0, fmt.Errorf("%s is %.80q: not a spool that this program can read", layoutFile, text)
+	return l, dropOtherGenerations(o, l)
+}
+
+// readLayout reads what the spool is.
+func readLayout(o Options) (layout, error) {
+	text, err := readFile(o.FS, o.FS.PathJoin(o.Path, layoutFile))
+	if err != nil {
+		return layout{}, fmt.Errorf("reading what the spool is: %w", err)
 	}
-	if o.Shards != 0 && o.Shards != shards {
-		return 0, fmt.Errorf("the spool has %d shards, %d are configured: set shards = %[1]d (or 0, for what it has), or begin an empty spool elsewhere",
-			shards, o.Shards)
+	l, ok := parseLayout(text)
+	if !ok {
+		return layout{}, fmt.Errorf("%s is %.80q: not a spool that this program can read", layoutFile, text)
 	}
-	return shards, nil
+	return l, nil
 }
 
 // createLayout makes a new spool, durably.
-func createLayout(o Options) (shards int, err error) {
-	if _, err := o.FS.Stat(shardDir(o, 0)); err == nil {
-		return 0, fmt.Errorf("there are shards but no file %s: it has been damaged", layoutFile)
+func createLayout(o Options) (layout, error) {
+	names, err := o.FS.List(o.Path)
+	if err != nil {
+		return layout{}, err
 	}
-	shards = o.Shards
-	if shards == 0 {
-		shards = DefaultShards()
+	for _, name := range names {
+		if strings.HasPrefix(name, shardPrefix) || strings.HasPrefix(name, generationPrefix) {
+			return layout{}, fmt.Errorf("there is %s but no file %s: it has been damaged (`mailrace spool salvage` rescues what is left)", name, layoutFile)
+		}
 	}
-	name := o.FS.PathJoin(o.Path, layoutFile)
-	if err := writeFile(o.FS, name+".new", fmt.Sprintf(layoutFormat, shards)); err != nil {
-		return 0, err
+	l := layout{shards: o.Shards}
+	if l.shards == 0 {
+		l.shards = DefaultShards()
 	}
-	if err := o.FS.Rename(name+".new", name); err != nil {
-		return 0, err
+	return l, l.write(o)
+}
+
+// write makes l what the spool is, durably, and at once.
+func (l layout) write(o Options) error {
+	return replaceFile(o.FS, o.FS.PathJoin(o.Path, layoutFile), l.String())
+}
+
+// replaceFile gives a file a new text, durably; a crash leaves the old text or the new one.
+func replaceFile(fs vfs.FS, name, text string) error {
+	if err := writeFile(fs, name+".new", text); err != nil {
+		return err
 	}
-	return shards, syncDir(o.FS, o.Path)
+	if err := fs.Rename(name+".new", name); err != nil {
+		return err
+	}
+	return syncDir(fs, fs.PathDir(name))
+}
+
+// dropOtherGenerations removes what is not of the generation in use: what a resharding left behind, or has not finished. A spool that is
+// opened to be written takes the unfinished away because its own mail changes from here on. A newer generation that was finished is
+// refused: somebody put an old layout file back.
+func dropOtherGenerations(o Options, keep layout) error {
+	names, err := o.FS.List(o.Path)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		whole := o.FS.PathJoin(o.Path, name)
+		number, isGeneration := generationNumber(name)
+		switch {
+		case strings.HasPrefix(name, removingPrefix):
+		case strings.HasPrefix(name, shardPrefix) && keep.generation > 0:
+		case isGeneration && number > keep.generation:
+			if err := checkUnfinished(o, whole); err != nil {
+				return err
+			}
+		case isGeneration && number < keep.generation:
+		default:
+			continue
+		}
+		o.Log.Info("spool: removing what a resharding left", "path", whole)
+		if err := removeDir(o, name); err != nil {
+			return fmt.Errorf("removing what a resharding left: %w", err)
+		}
+	}
+	return nil
+}
+
+// generationNumber reads the name of a generation's directory.
+func generationNumber(name string) (n int, ok bool) {
+	text, ok := strings.CutPrefix(name, generationPrefix)
+	if !ok {
+		return 0, false
+	}
+	n, err := strconv.Atoi(text)
+	return n, err == nil && n > 0
+}
+
+// checkUnfinished refuses a generation that has shards and no plan any more.
+func checkUnfinished(o Options, dir string) error {
+	names, err := o.FS.List(dir)
+	if err != nil {
+		return err
+	}
+	shards := slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(name, shardPrefix) })
+	if shards && !slices.Contains(names, planFile) {
+		return fmt.Errorf("%s is newer than what the file %s says: is that an old one? Whichever of the two generations is not wanted must be moved away",
+			dir, layoutFile)
+	}
+	return nil
+}
+
+// removingPrefix begins the name of what is being removed: a generation that is half gone must not be taken for one.
+const removingPrefix = "removing-"
+
+// removeDir removes a directory in the spool, durably.
+func removeDir(o Options, name string) error {
+	whole := o.FS.PathJoin(o.Path, name)
+	gone := whole
+	if !strings.HasPrefix(name, removingPrefix) {
+		gone = o.FS.PathJoin(o.Path, removingPrefix+name)
+		if err := errors.Join(o.FS.RemoveAll(gone), o.FS.Rename(whole, gone)); err != nil {
+			return err
+		}
+	}
+	return errors.Join(o.FS.RemoveAll(gone), syncDir(o.FS, o.Path))
 }
 
 // makeDir makes a directory and those above it that are missing, durably: a spool is lost with the name of a directory above it.

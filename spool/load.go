@@ -44,7 +44,7 @@ func (sh *Shard) loadChunk(id message.ID, index int, b *message.Budget) (*messag
 		key = buf[:]
 		putIndexKey(key, kindChunk, id, index)
 	}
-	value, closer, err := sh.db.Get(key)
+	value, closer, err := sh.get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return nil, ErrNoMessage
 	}

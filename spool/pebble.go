@@ -33,7 +33,13 @@ func (sh *Shard) pebbleOptions(opts Options) *pebble.Options {
 		ReadOnly:           opts.ReadOnly,
 		ErrorIfNotExists:   opts.ReadOnly,
 		EventListener: &pebble.EventListener{
-			BackgroundError: func(err error) { sh.log.Error("spool: background work failed, will be tried again", "error", err) },
+			BackgroundError: func(err error) {
+				if opts.bulk {
+					opts.trouble(fmt.Errorf("shard %d: %w", sh.index, err))
+					return
+				}
+				sh.log.Error("spool: background work failed, will be tried again", "error", err)
+			},
 			DataCorruption: func(i pebble.DataCorruptionInfo) {
 				sh.log.Error("spool: a file is damaged", "path", i.Path, "error", i.Details)
 			},
@@ -65,6 +71,11 @@ func (sh *Shard) pebbleOptions(opts Options) *pebble.Options {
 			TargetGarbageRatio:    0.3,
 			RewriteMinimumAge:     age,
 		}
+	}
+	o.DisableConsistencyCheck = opts.lenient
+	if opts.bulk {
+		o.DisableWAL = true
+		o.MemTableStopWritesThreshold = 1 << 10 // fillers bound what waits for a flush, and can be called off
 	}
 	for i := range o.Levels {
 		o.Levels[i].Compression = func() *block.CompressionProfile { return block.NoCompression }

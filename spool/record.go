@@ -33,8 +33,12 @@ const (
 	maxReply = 1 << 10
 )
 
-// errRecord is the cause of every error of decoding.
-var errRecord = errors.New("unreadable record")
+// errRecord is the cause of every error of decoding; two of its forms have a name.
+var (
+	errRecord   = errors.New("unreadable record")
+	errVersion  = fmt.Errorf("%w: version", errRecord)
+	errChecksum = fmt.Errorf("%w: checksum", errRecord)
+)
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -300,10 +304,10 @@ func open(b []byte, version byte) (fields, error) {
 		return fields{}, fmt.Errorf("%w: %d bytes", errRecord, len(b))
 	}
 	if b[0] != version {
-		return fields{}, fmt.Errorf("%w: version %d, this program reads %d", errRecord, b[0], version)
+		return fields{}, fmt.Errorf("%w %d, this program reads %d", errVersion, b[0], version)
 	}
 	if want, got := binary.LittleEndian.Uint32(b[1:]), crc32.Checksum(b[recordHeader:], castagnoli); want != got {
-		return fields{}, fmt.Errorf("%w: checksum %08x, want %08x", errRecord, got, want)
+		return fields{}, fmt.Errorf("%w %08x, want %08x", errChecksum, got, want)
 	}
 	return fields{b: b[recordHeader:]}, nil
 }

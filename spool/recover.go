@@ -148,7 +148,7 @@ func walk(reader pebble.Reader, last message.ID, visit func(m *message.Message, 
 
 	states.First()
 	for envelopes.First(); envelopes.Valid() && recordID(envelopes.Key()) <= last; envelopes.Next() {
-		value, err := envelopes.ValueAndErr()
+		value, err := valueOf(envelopes)
 		if err != nil {
 			return err
 		}
@@ -187,7 +187,7 @@ func readStates(states *pebble.Iterator, m *message.Message, unreadable func(*pe
 		if recordID(key) < m.ID {
 			continue // belongs to no message: Recover collects it
 		}
-		value, err := states.ValueAndErr()
+		value, err := valueOf(states)
 		if err != nil {
 			return parked, err
 		}
@@ -237,7 +237,7 @@ func (r *repair) moveAside(it *pebble.Iterator, cause error) error {
 		return err
 	}
 	r.sh.corrupt.Inc()
-	value, err := it.ValueAndErr()
+	value, err := valueOf(it)
 	if err != nil {
 		return err
 	}

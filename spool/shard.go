@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,6 +31,7 @@ type Shard struct {
 	found  message.ID    // the newest id at Open
 	newest atomic.Uint64 // the id minted last
 	opened atomic.Bool
+	leaked atomic.Bool // see get
 
 	// The queue: Ops in the order of their Enqueue, linked through Op.next.
 	mu         sync.Mutex
@@ -71,29 +73,35 @@ func openShard(s *Spool, i int) (sh *Shard, err error) {
 	sh.gatherTime.Stop()
 	sh.gathered, sh.patience = true, gatherMax
 	defer func() {
-		if r := recover(); r != nil {
-			failure, ok := r.(openFailure)
-			if !ok {
-				panic(r)
-			}
-			err = failure
+		switch r := recover().(type) {
+		case nil:
+		case runtime.Error:
+			panic(r)
+		case error: // ours, or of a marker that cannot be synced
+			err = r
+		default:
+			panic(r)
 		}
 	}()
-	dir, o := shardDir(s.options, i), sh.pebbleOptions(s.options)
+	dir, o := s.layout.shardDir(s.options, i), sh.pebbleOptions(s.options)
 	s.failover.apply(sh, dir, o)
 	if sh.db, err = pebble.Open(dir, o); err != nil {
 		return nil, err
 	}
 	sh.opened.Store(true)
-	if err := errors.Join(sh.findNewest(), sh.findMark()); err != nil {
+	if err := errors.Join(sh.findNewest(), sh.findMark()); err != nil && !s.options.lenient {
 		return nil, fmt.Errorf("finding the newest message: %w", errors.Join(err, sh.db.Close()))
 	}
 	sh.found = message.ID(sh.newest.Load())
 	sh.batch = sh.db.NewBatchWithSize(batchBytes/8, pebble.WithMaxRetainedSizeBytes(2*batchBytes))
-	if s.options.ReadOnly {
+	switch {
+	case s.options.ReadOnly:
 		sh.refuse()
-	} else if err := errors.Join(sh.setMark(sh.batch, sh.found), sh.db.Apply(sh.batch, pebble.NoSync)); err != nil { // Recover may remove it
-		return nil, fmt.Errorf("marking the newest message: %w", errors.Join(err, sh.db.Close()))
+	case s.options.bulk: // its last key must be that of the copy
+	default: // Recover may remove the newest
+		if err := errors.Join(sh.setMark(sh.batch, sh.found), sh.db.Apply(sh.batch, pebble.NoSync)); err != nil {
+			return nil, fmt.Errorf("marking the newest message: %w", errors.Join(err, sh.db.Close()))
+		}
 	}
 	sh.batch.Reset()
 	go sh.run()

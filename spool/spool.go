@@ -65,6 +65,11 @@ type Options struct {
 	Fatal func(error)
 
 	Now func() time.Time // nil = time.Now
+
+	bulk    bool        // filled by Reshard or Salvage, which write without a WAL and flush
+	trouble func(error) // of such a store: work in the background failed
+	wreck   bool        // read by Salvage: the directories of wal_failover may be gone
+	lenient bool        // read by Salvage: files may be missing or damaged
 }
 
 // withDefaults fills in what was left zero.
@@ -101,9 +106,10 @@ func (o Options) withDefaults() Options {
 // Spool is a set of shards. All methods may be called by any goroutine.
 type Spool struct {
 	options Options
+	layout  layout
 	shards  []*Shard
 	cache   *pebble.Cache
-	lock    *pebble.Lock
+	lock    *pebble.Lock // nil where the caller of openShards holds it
 	keeper  *keeper
 
 	failover *failover
@@ -125,30 +131,15 @@ func Open(o Options) (*Spool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("spool %s: %w", o.Path, err)
 	}
-	n, err := prepareLayout(o)
+	l, err := prepareLayout(o)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("spool %s: %w", o.Path, err), lock.Close())
 	}
-	if o.MemTableBytes == 0 {
-		if o.Memory == 0 {
-			o.Memory = defaultMemTableBytes
-		}
-		o.MemTableBytes = max(int(o.Memory)/n, minMemTableBytes)
+	s, err := openShards(o, l)
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
 	}
-	s := &Spool{options: o, cache: pebble.NewCache(cacheBytes), lock: lock, metrics: metrics.NewSet(), broken: make(chan struct{})}
-	if s.failover, err = openFailover(o); err != nil {
-		return nil, errors.Join(fmt.Errorf("spool %s: %w", o.Path, err), lock.Close())
-	}
-	if s.keeper, err = newKeeper(o, s.metrics, n, s.reclaim, s.swollen); err != nil {
-		return nil, errors.Join(fmt.Errorf("spool %s: %w", o.Path, err), s.failover.close(), lock.Close())
-	}
-	for i := range n {
-		sh, err := openShard(s, i)
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("spool %s: shard %d of %d: %w", o.Path, i, n, err), s.Close())
-		}
-		s.shards = append(s.shards, sh)
-	}
+	s.lock = lock
 	if err := s.failover.recovered(); err != nil {
 		return nil, errors.Join(fmt.Errorf("spool %s: %w", o.Path, err), s.Close())
 	}
@@ -156,6 +147,42 @@ func Open(o Options) (*Spool, error) {
 	s.registerMetrics()
 	if !o.Sync && !o.ReadOnly {
 		o.Log.Warn("spool is not synced: acknowledged mail is lost when the machine goes down")
+	}
+	return s, nil
+}
+
+// openShards opens the shards of a layout. The caller holds the lock of the directory.
+func openShards(o Options, l layout) (*Spool, error) {
+	s, err := newSpool(o, l)
+	if err != nil {
+		return nil, fmt.Errorf("spool %s: %w", o.Path, err)
+	}
+	for i := range l.shards {
+		sh, err := openShard(s, i)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("spool %s: shard %d of %d: %w", o.Path, i, l.shards, err), s.Close())
+		}
+		s.shards = append(s.shards, sh)
+	}
+	return s, nil
+}
+
+// newSpool returns a spool without shards yet.
+func newSpool(o Options, l layout) (s *Spool, err error) {
+	if o.MemTableBytes == 0 {
+		if o.Memory == 0 {
+			o.Memory = defaultMemTableBytes
+		}
+		o.MemTableBytes = max(int(o.Memory)/l.shards, minMemTableBytes)
+	}
+	s = &Spool{options: o, layout: l, cache: pebble.NewCache(cacheBytes), metrics: metrics.NewSet(), broken: make(chan struct{})}
+	if s.failover, err = openFailover(o); err != nil {
+		s.cache.Unref()
+		return nil, err
+	}
+	if s.keeper, err = newKeeper(o, s.metrics, l.shards, s.reclaim, s.swollen); err != nil {
+		s.cache.Unref()
+		return nil, errors.Join(err, s.failover.close())
 	}
 	return s, nil
 }
@@ -190,10 +217,14 @@ func (s *Spool) finish() error {
 	s.unregisterMetrics()
 	var errs []error
 	for _, sh := range s.shards {
-		errs = append(errs, sh.db.Close())
+		errs = append(errs, sh.close())
 	}
 	s.cache.Unref()
-	return errors.Join(append(errs, s.failover.close(), s.lock.Close())...)
+	errs = append(errs, s.failover.close())
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // leaveBroken leaves everything as it is: the stores may be in any state, with locks held, and the lock of the directory goes with the process.
@@ -244,4 +275,8 @@ func (s *Spool) Shards() int { return len(s.shards) }
 func (s *Spool) Shard(i int) *Shard { return s.shards[i] }
 
 // ShardOf is the shard that keeps the message id.
-func (s *Spool) ShardOf(id message.ID) *Shard { return s.shards[id.Shard()%len(s.shards)] }
+func (s *Spool) ShardOf(id message.ID) *Shard { return s.shards[shardOf(id, len(s.shards))] }
+
+// shardOf is the number of the shard that keeps the message id in a spool of n shards. An id carries the shard that minted it, of however many
+// there were then.
+func shardOf(id message.ID, n int) int { return id.Shard() % n }

@@ -471,7 +471,7 @@ func TestOpenRefuses(t *testing.T) {
 	mustClose(t, s)
 	other := o
 	other.Shards = 3
-	refused("other number of shards", other, "has 2 shards", "3 are configured", "set shards = 2")
+	refused("other number of shards", other, "the spool has 2", "3 are configured", "spool reshard --path "+o.Path+" --shards 3", "set shards = 2")
 	other.Shards = message.MaxShards + 1
 	refused("too many shards", other, "want 1 to 256")
 	other.Shards = 0

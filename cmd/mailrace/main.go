@@ -45,7 +45,7 @@ func command() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(serveCommand(), checkCommand(), queueCommand(), userCommand(), demoCommand(), loadCommand(), sinkCommand(), benchCommand())
+	root.AddCommand(serveCommand(), checkCommand(), queueCommand(), userCommand(), spoolCommand(), demoCommand(), loadCommand(), sinkCommand(), benchCommand())
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root
 }

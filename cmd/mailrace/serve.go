@@ -35,6 +35,9 @@ as well as it takes a power failure.`,
 				log.Warn("dangerous configuration", "danger", danger)
 			}
 			engine.TuneRuntime(cfg)
+			if err := engine.Reshard(cmd.Context(), cfg, log); err != nil {
+				return err
+			}
 			node, err := engine.New(cfg, log)
 			if err != nil {
 				return err

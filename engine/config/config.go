@@ -143,7 +143,17 @@ type Spool struct {
 	MinFree   int64 // bytes that are free on its file system, or MAIL gets 452; 0 = by the memtables
 	MinInodes int   // likewise inodes; 0 = 10,000
 	Reserve   int64 // bytes that it holds for the moment when the disk is full all the same; 0 = none
+
+	Reshard string // ReshardRefuse or ReshardAuto: what a start does when the spool has another number of shards
 }
+
+// What a start does with a spool that has another number of shards than configured.
+const (
+	// ReshardRefuse: it refuses, and names the command that changes the number.
+	ReshardRefuse = "refuse"
+	// ReshardAuto: it changes the number first, which reads and writes the whole spool.
+	ReshardAuto = "auto"
+)
 
 // Queue says when deferred mail is tried again.
 type Queue struct {
@@ -341,7 +351,7 @@ func Default() *Config {
 			Queue: 256, Cache: 5 * time.Minute, Failures: 20, FailureWindow: 10 * time.Minute, FailureDelay: time.Second,
 			OAuth: OAuth{Claim: "email", Timeout: 10 * time.Second},
 		},
-		Spool: Spool{Path: "spool", Sync: true, Reserve: 64 << 20, FailoverAfter: 100 * time.Millisecond},
+		Spool: Spool{Path: "spool", Sync: true, Reserve: 64 << 20, FailoverAfter: 100 * time.Millisecond, Reshard: ReshardRefuse},
 		Queue: Queue{RetryMin: 5 * time.Minute, RetryMax: 4 * time.Hour, Expire: 5 * 24 * time.Hour, HoldMax: 7 * 24 * time.Hour, DeliverByMin: time.Minute, InMemory: 200_000},
 		Egress: Egress{
 			Connections: 20, Recipients: 100, Messages: 1000, Port: 25, TLS: TLSOpportunistic, Idle: 10 * time.Second,

@@ -150,6 +150,8 @@ var faults = []struct{ toml, want string }{
 		`m.toml:6:9: engine.loops: 257 is out of range: want 0 to 256` + "\n" +
 		`m.toml:7:19: engine.max_connections: 0 is out of range: want 1 to 1000000` + "\n" +
 		`m.toml:8:17: engine.drain_timeout: 2h is out of range: want 0ms to 1h`},
+	{"+[spool]\nreshard = 'automatic'\n", `m.toml:6:11: spool.reshard: "automatic" is not known: want refuse, auto`},
+	{"+[spool]\nreshard = 'Auto'\n", `m.toml:6:11: spool.reshard: "Auto" is not known: did you mean "auto"?`},
 	{"+[spool]\npath = ''\nshards = 257\n", "" +
 		`m.toml:6:8: spool.path: empty: want a directory` + "\n" +
 		`m.toml:7:10: spool.shards: 257 is out of range: want 0 to 256`},

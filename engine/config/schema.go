@@ -77,6 +77,7 @@ func schema(c *Config) []field {
 			{"min_free", size(&c.Spool.MinFree)},
 			{"min_inodes", integer(&c.Spool.MinInodes)},
 			{"reserve", size(&c.Spool.Reserve)},
+			{"reshard", text(&c.Spool.Reshard)},
 		})},
 		{"queue", table([]field{
 			{"retry_min", duration(&c.Queue.RetryMin)},

@@ -181,6 +181,7 @@ func (k *checker) spool(s *Spool) {
 		k.complain("spool.wal_failover", "%s is the spool itself: want a directory on another disk", s.Failover)
 	}
 	k.lasts("spool.wal_failover_after", s.FailoverAfter, time.Millisecond, time.Minute)
+	k.oneOf("spool.reshard", s.Reshard, ReshardRefuse, ReshardAuto)
 	k.bytes("spool.min_free", s.MinFree, 0, 1<<50)
 	k.within("spool.min_inodes", s.MinInodes, 0, 1_000_000_000)
 	k.bytes("spool.reserve", s.Reserve, 0, 1<<40)

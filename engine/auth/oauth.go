@@ -82,13 +82,14 @@ type bearer struct {
 	keys   keyfunc.Keyfunc // nil where the server is asked
 	cache  *memo[principal]
 	log    *slog.Logger
+	rarely rate.Sometimes // what tokens can make us log
 }
 
 func newBearer(ctx context.Context, o *OAuth, log *slog.Logger) (*bearer, error) {
 	filled := *o
 	o = &filled
 	o.Claim, o.Timeout = cmp.Or(o.Claim, "email"), cmp.Or(o.Timeout, 10*time.Second)
-	b := &bearer{o: o, ctx: ctx, cache: newMemo[principal](cacheMax), log: log}
+	b := &bearer{o: o, ctx: ctx, cache: newMemo[principal](cacheMax), log: log, rarely: rate.Sometimes{Interval: 10 * time.Second}}
 	b.client = &http.Client{
 		Timeout: o.Timeout, Transport: bounded{http.DefaultTransport},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -155,7 +156,7 @@ func (x *Exchange) bear(user, secret string, later func(Answer)) {
 		default:
 			answer.Until = p.expires
 			if answer.User = a.vouched(p.name); answer.User == nil {
-				a.log.Warn("the name in a token is neither a user nor an address", "name", shorten(p.name))
+				a.bearer.rarely.Do(func() { a.log.Warn("the name in a token is neither a user nor an address", "name", shorten(p.name)) })
 				answer.Err = errToken
 			}
 		}
@@ -226,7 +227,7 @@ func (b *bearer) verify(secret string, now time.Time) (principal, error) {
 func (b *bearer) introspect(secret string, now time.Time) (p principal, err error) {
 	defer func() {
 		if errors.Is(err, ErrUnavailable) {
-			b.log.Error("tokens cannot be checked", "url", b.o.Introspection, "error", err)
+			b.rarely.Do(func() { b.log.Error("tokens cannot be checked", "url", b.o.Introspection, "error", err) })
 		}
 	}()
 	form := url.Values{"token": {secret}, "token_type_hint": {"access_token"}}
@@ -269,7 +270,7 @@ func (b *bearer) introspect(secret string, now time.Time) (p principal, err erro
 // principal reads the name, the life and the scopes.
 func (b *bearer) principal(claims jwt.MapClaims) (p principal, err error) {
 	if p.name, _ = claims[b.o.Claim].(string); p.name == "" {
-		b.log.Warn("a token does not name its user", "claim", b.o.Claim)
+		b.rarely.Do(func() { b.log.Warn("a token does not name its user", "claim", b.o.Claim) })
 		return p, errToken
 	}
 	if verified, said := claims["email_verified"].(bool); said && !verified && b.o.Claim == "email" {

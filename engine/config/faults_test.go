@@ -216,6 +216,9 @@ var faults = []struct{ toml, want string }{
 		`m.toml:8:12: labels.campaign: "From" has a meaning of its own, and would be taken out of mail: want a name like "X-Tenant"` + "\n" +
 		`m.toml:9:9: labels.envid: "tenant/" is not a form of ENVID: want tenant, campaign and key, each once at most, with "/" between, as in "tenant/campaign/key"` + "\n" +
 		`m.toml:11:10: idempotency.header: ":" is not the name of a header field: want printable ASCII without ":", as in "X-Tenant"`},
+	{"+[labels]\ntenant = 'DKIM-Signature'\ncampaign = 'Return-Path'\n", "" +
+		`m.toml:6:10: labels.tenant: "DKIM-Signature" has a meaning of its own, and would be taken out of mail: want a name like "X-Tenant"` + "\n" +
+		`m.toml:7:12: labels.campaign: "Return-Path" has a meaning of its own, and would be taken out of mail: want a name like "X-Tenant"`},
 	{"+[labels]\ntenant = 'X-A'\ncampaign = 'x-a'\nenvid = 'key/key'\n", "" +
 		`m.toml:7:12: labels.campaign: "x-a" is the field of another label already: want another` + "\n" +
 		`m.toml:8:9: labels.envid: "key/key" is not a form of ENVID: want tenant, campaign and key, each once at most, with "/" between, as in "tenant/campaign/key"`},

@@ -315,13 +315,26 @@ func (k *checker) labels(c *Config) {
 		case name == "":
 		case !header.ValidName(name):
 			k.complain(l.key, `%s is not the name of a header field: want printable ASCII without ":", as in "X-Tenant"`, quote(l.name))
-		case slices.Contains([]string{"from", "sender", "reply-to", "to", "cc", "bcc", "date", "message-id", "subject", "received", "mime-version", "content-type"}, name):
+		case meansMore(name):
 			k.complain(l.key, `%s has a meaning of its own, and would be taken out of mail: want a name like "X-Tenant"`, quote(l.name))
 		case seen[name]:
 			k.complain(l.key, "%s is the field of another label already: want another", quote(l.name))
 		}
 		seen[name] = true
 	}
+}
+
+// meansMore says whether a header field, in lower case, is more than a label.
+func meansMore(name string) bool {
+	for _, family := range []string{"content-", "resent-", "dkim-", "arc-", "list-"} {
+		if strings.HasPrefix(name, family) {
+			return true
+		}
+	}
+	return slices.Contains([]string{
+		"from", "sender", "reply-to", "to", "cc", "bcc", "date", "message-id", "in-reply-to", "references", "subject", "received", "return-path",
+		"mime-version", "authentication-results", "tls-required", "auto-submitted",
+	}, name)
 }
 
 func (k *checker) quota(key string, q *Quota) {

@@ -1,6 +1,7 @@
 package ingress
 
 import (
+	"log/slog"
 	"net/netip"
 	"time"
 
@@ -125,7 +126,7 @@ func (s *session) header(p []byte) int {
 	n, client, err := parseProxy(p)
 	switch {
 	case err != nil:
-		s.door.Log.Warn("connection of a trusted proxy without a proper PROXY header", "proxy", s.remote.String(), "error", err)
+		s.room.proxies.log(s.conn.Loop().Now(), s.door.Log, slog.LevelWarn, "connection of a trusted proxy without a proper PROXY header", "proxy", s.remote.String(), "error", err)
 		s.door.Stats.BadProxy.Inc()
 		s.ending = true
 		s.conn.Close()
@@ -142,7 +143,7 @@ func (s *session) header(p []byte) int {
 // early ends a client that did not wait for the greeting. The machine sees to the reply.
 func (s *session) early() {
 	s.door.Stats.Early.Inc()
-	s.door.Log.Info("client talks before the greeting", "client", s.client)
+	s.room.manners.log(s.conn.Loop().Now(), s.door.Log, slog.LevelInfo, "client talks before the greeting", "client", s.client)
 	if s.counted {
 		s.door.Clients.add(s.visit, 0, 1, s.conn.Loop().Now())
 	}
@@ -156,5 +157,6 @@ func (s *session) hasty(ev smtp.Event) {
 	}
 	s.hurried = true
 	s.door.Stats.Hasty.Inc()
-	s.door.Log.Info("client does not wait for replies", "client", s.client, "helo", s.helo, "command", ev.String())
+	s.room.manners.log(s.conn.Loop().Now(), s.door.Log, slog.LevelInfo, "client does not wait for replies",
+		"client", s.client, "helo", s.helo, "command", ev.String())
 }

@@ -2,6 +2,7 @@ package ingress
 
 import (
 	"errors"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -170,23 +171,16 @@ func (s *session) refuseLogin() {
 	}
 }
 
-// note counts and logs a failed try. What clients can make us log is bounded.
+// note counts and logs a failed try.
 func (s *session) note(now time.Time, why error) {
 	result := map[error]string{auth.ErrCredentials: "refused", auth.ErrLocked: "locked", auth.ErrBusy: "busy"}[why]
 	if result == "" {
 		result = "unavailable"
 	}
 	s.door.Stats.authenticated(s.login.mechanism, result)
-	may, unsaid := s.room.logins.may(now)
-	if !may {
-		return
-	}
 	name := s.login.exchange.Name()
-	attrs := []any{"user", strings.ToValidUTF8(name[:min(len(name), loggedName)], "?"), "client", s.client, "mechanism", s.login.mechanism, "reason", why}
-	if unsaid > 0 {
-		attrs = append(attrs, "more_since_the_last", unsaid)
-	}
-	s.door.Log.Info("authentication failed", attrs...)
+	s.room.logins.log(now, s.door.Log, slog.LevelInfo, "authentication failed",
+		"user", strings.ToValidUTF8(name[:min(len(name), loggedName)], "?"), "client", s.client, "mechanism", s.login.mechanism, "reason", why)
 }
 
 // enterUser makes the client a user, unless the user has too many connections.
@@ -280,31 +274,5 @@ func (s *session) maySend() func(address []byte) bool {
 	return func(address []byte) bool { return senders.Allow(string(address)) }
 }
 
-// rarely bounds how often something is logged. It belongs to one loop.
-type rarely struct {
-	until        time.Time
-	left, unsaid int
-}
-
 // loggedName is the most octets of a user's name in the log: it is what the client says.
 const loggedName = 80
-
-// Lines that rarely lets pass, in how long.
-const (
-	rarelyLines = 10
-	rarelyTime  = 10 * time.Second
-)
-
-// may says whether to log, and how many were not logged before.
-func (r *rarely) may(now time.Time) (ok bool, unsaid int) {
-	if !now.Before(r.until) {
-		r.until, r.left = now.Add(rarelyTime), rarelyLines
-	}
-	if r.left == 0 {
-		r.unsaid++
-		return false, 0
-	}
-	r.left--
-	unsaid, r.unsaid = r.unsaid, 0
-	return true, unsaid
-}

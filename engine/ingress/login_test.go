@@ -438,23 +438,3 @@ func TestXClientLoginAtDoor(t *testing.T) {
 		t.Error("limits of bob")
 	}
 }
-
-// TestRarely: what clients can make us log is bounded, and nothing is hidden.
-func TestRarely(t *testing.T) {
-	t.Parallel()
-	var r rarely
-	now := time.Unix(1000, 0)
-	said := 0
-	for range 100 {
-		if may, unsaid := r.may(now); may {
-			said++
-			if unsaid != 0 {
-				t.Error(unsaid)
-			}
-		}
-	}
-	may, unsaid := r.may(now.Add(rarelyTime))
-	if said != rarelyLines || !may || unsaid != 100-rarelyLines {
-		t.Errorf("%d said, then %v, %d unsaid", said, may, unsaid)
-	}
-}

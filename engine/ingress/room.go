@@ -14,7 +14,9 @@ type room struct {
 	sessions map[*session]struct{}
 	draining bool
 	date     dateCache
-	logins   rarely // failed, in the log
+	logins   rarely // those that failed, in the log
+	manners  rarely // of clients that do not wait, likewise
+	proxies  rarely // whose header is bad, likewise
 }
 
 func (r *room) enter(s *session) { r.sessions[s] = struct{}{} }

@@ -16,7 +16,7 @@ RESTTIME ?= $(FUZZTIME)
 BENCHTIME ?= 1s
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: help build run deps test crash smoke race fuzz bench lint clean
+.PHONY: help build run deps test crash queue smoke race fuzz bench lint clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +36,9 @@ test: deps ## run go vet and every test
 
 crash: deps ## kill a node under load 20 times and print what arrived, what twice, what never
 	go test -count 1 -v -run '^TestKill$$' ./cmd/mailrace
+
+queue: ## start a node on a spool with a million messages, and print when it listens, when it knows them all, and what memory it takes
+	go test -count 1 -v -timeout 30m -run '^TestLongQueue$$' ./engine -queue 1000000
 
 smoke: build ## run each bench scenario for a moment, for its accounting and the memory of idle connections
 	bin/mailrace bench accept --rounds 1 --duration 2s

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
@@ -26,9 +27,20 @@ const (
 )
 
 // TestLongQueue starts a node on a spool that is full of mail: it listens and delivers what is due at once, counts the rest behind the back of its
-// loops, and holds next to nothing of what is deferred in memory. Times are printed, bytes and counts are asserted.
+// loops, and holds next to nothing of what is deferred in memory. Times are printed, bytes and counts are asserted. It runs in a process of its
+// own: what other tests have left in memory does not count.
 func TestLongQueue(t *testing.T) {
 	n := *queueLength
+	const alone = "MAILRACE_TEST_ALONE"
+	if os.Getenv(alone) == "" {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.run", "^TestLongQueue$", "-test.timeout", "30m", "-queue", strconv.Itoa(n))
+		cmd.Env = append(os.Environ(), alone+"=1")
+		out, err := cmd.CombinedOutput()
+		if t.Logf("%s", out); err != nil {
+			t.Error(err)
+		}
+		return
+	}
 	f := listen(t, polite)
 	silent := listen(t, func(p *peer) { <-t.Context().Done() })
 	c := settings(t, silent.route("silent.example"), f.route("*"))

@@ -19,22 +19,38 @@ const batchBytes = 4 << 20
 func (sh *Shard) run() {
 	defer close(sh.done)
 	for {
-		list := sh.take()
-		if list == nil {
+		list, late := sh.take()
+		switch {
+		case list != nil:
+			sh.queueSeconds.UpdateDuration(sh.taken)
+		case late:
+			sh.syncLoose()
+		default:
 			return
 		}
-		sh.queueSeconds.UpdateDuration(sh.taken)
 		for list != nil {
-			list = sh.commit(list)
+			list = sh.commit(list, late)
+			late = late && sh.loose
 		}
 	}
 }
 
-// commit writes as much of list as one batch takes, syncs it if any of it must be durable, and completes it. It returns the rest of list.
+// syncLoose syncs what was written before.
+func (sh *Shard) syncLoose() {
+	if err := sh.db.LogData(nil, pebble.Sync); err != nil {
+		sh.spool.fail(fmt.Errorf("shard %d: syncing the WAL: %w", sh.index, err))
+	}
+	sh.syncs.Inc()
+	sh.lateSyncs.Inc()
+	sh.loose = false
+}
+
+// commit writes as much of list as one batch takes, syncs it if any of it must be durable or late is set, and completes it. It returns the rest of
+// list.
 //
 // The steps: encode every Op into the batch; let the chunks go that it copied; write the batch to the WAL and the memtable; wait for the
 // sync; complete. Nothing of a batch completes unless all of it was written.
-func (sh *Shard) commit(list *Op) (rest *Op) {
+func (sh *Shard) commit(list *Op, late bool) (rest *Op) {
 	durable := false
 	n, stored, size := 0, 0, 0
 	last := list
@@ -72,7 +88,10 @@ func (sh *Shard) commit(list *Op) (rest *Op) {
 		sh.spool.fail(fmt.Errorf("shard %d: encoding a batch: %w", sh.index, err))
 	}
 	began := time.Now()
-	sh.apply(durable && sh.spool.options.Sync)
+	sh.apply(durable || late)
+	if late && !durable {
+		sh.lateSyncs.Inc()
+	}
 	if durable {
 		sh.took = time.Since(began)
 		sh.syncSeconds.Update(sh.took.Seconds())
@@ -88,8 +107,9 @@ func (sh *Shard) commit(list *Op) (rest *Op) {
 	return rest
 }
 
-// apply commits the batch and empties it. It does not return from a failure.
+// apply commits the batch and empties it, and sees to it that it is synced, now or soon. It does not return from a failure.
 func (sh *Shard) apply(sync bool) {
+	sync = sync && sh.spool.options.Sync
 	sh.bytes.Add(sh.batch.Len())
 	mode := pebble.NoSync
 	if sync {
@@ -100,6 +120,13 @@ func (sh *Shard) apply(sync bool) {
 		sh.spool.fail(fmt.Errorf("shard %d: committing a batch: %w", sh.index, err))
 	}
 	sh.batch.Reset()
+	switch {
+	case sync:
+		sh.loose = false
+	case !sh.loose && sh.spool.options.Sync:
+		sh.loose = true
+		sh.syncTimer.Reset(sh.spool.options.syncDelay)
+	}
 }
 
 // announce tells what changed in the due index.

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
@@ -91,7 +92,7 @@ func TestOnlyAppendsSync(t *testing.T) {
 		return nil
 	}))
 	o := testOptions(t, fs)
-	o.Shards = 1
+	o.Shards, o.syncDelay = 1, time.Hour
 	s := mustOpen(t, o)
 	m := newMessage(s.Shard(0), 100, 1)
 	do(t, s, &Op{Append: m})
@@ -101,6 +102,38 @@ func TestOnlyAppendsSync(t *testing.T) {
 	do(t, s, &Op{Remove: Removal{ID: m.ID, Chunks: m.Chunks, Recipients: 1}})
 	if n := syncs.Load() - before; n != 0 {
 		t.Errorf("%d syncs without an append", n)
+	}
+	mustClose(t, s)
+}
+
+// TestRemovalIsSyncedSoon: a removal that nothing comes after is on the disk soon all the same, and costs one sync.
+func TestRemovalIsSyncedSoon(t *testing.T) {
+	disk := vfs.NewCrashableMem()
+	gate := newSyncGate(disk)
+	o := testOptions(t, gate)
+	o.Shards = 1
+	s := mustOpen(t, o)
+	m := newMessage(s.Shard(0), 100, 1)
+	do(t, s, &Op{Append: m})
+	gate.shut.Store(true)
+	do(t, s, &Op{Remove: Removal{ID: m.ID, Chunks: m.Chunks}})
+	select {
+	case <-gate.arrived:
+	case <-time.After(30 * time.Second):
+		t.Fatal("the removal is not synced")
+	}
+	gate.shut.Store(false)
+	gate.pass <- nil
+	do(t, s, &Op{Append: newMessage(s.Shard(0), 100, 1)}) // behind the sync
+	if n := s.Shard(0).lateSyncs.Get(); n != 1 {
+		t.Errorf("%d syncs for the removal, want 1", n)
+	}
+	left := disk.CrashClone(vfs.CrashCloneCfg{})
+	mustClose(t, s)
+	o.FS = left
+	s = mustOpen(t, o)
+	if recovered(t, s)[m.ID] != nil {
+		t.Error("the message came back")
 	}
 	mustClose(t, s)
 }

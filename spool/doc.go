@@ -14,8 +14,8 @@
 //   - An idempotency key that comes with an Append (Claim) is as durable as the message, and stays when that is removed, until it expires.
 //   - A message that nobody has in memory is parked: it has an entry in the due index (Due), whose next entries are a seek, however long it
 //     is. Entry and states change in one Op. From the first time that it is parked until it is removed, a message has an entry.
-//   - Removals and updates are not synced on their own. A crash may take the last of them back, and then a message is delivered twice,
-//     never lost.
+//   - Removals and updates are synced with the next Append, or all together after 100 ms. A crash may take the last of them back, and then a
+//     message is delivered twice, never lost.
 //   - A record that cannot be read is kept aside, with its content, and counted.
 //   - A full disk is no failure: writes wait for room, and so do those who wait for them. See keeper.
 //

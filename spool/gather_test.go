@@ -30,7 +30,7 @@ func taken(sh *Shard) <-chan int {
 	sizes := make(chan int)
 	go func() {
 		n := 0
-		for op := sh.take(); op != nil; op = op.next {
+		for op, _ := sh.take(); op != nil; op = op.next {
 			n++
 		}
 		sizes <- n

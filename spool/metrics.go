@@ -9,15 +9,16 @@ import (
 
 // counters are what a shard counts itself.
 type counters struct {
-	stored  *metrics.Counter // messages
-	ops     *metrics.Counter
-	batches *metrics.Counter
-	syncs   *metrics.Counter // batches that were synced
-	bytes   *metrics.Counter // of batches
-	stalls  *metrics.Counter // times that writes waited for flushes or compactions
-	orphans *metrics.Counter // records collected that belonged to no message
-	corrupt *metrics.Counter // records moved aside, by this process or one before
-	damaged *metrics.Counter // messages found to be so while they were served
+	stored    *metrics.Counter // messages
+	ops       *metrics.Counter
+	batches   *metrics.Counter
+	syncs     *metrics.Counter // of the WAL that were asked for
+	lateSyncs *metrics.Counter // of those, the ones for removals and updates alone
+	bytes     *metrics.Counter // of batches
+	stalls    *metrics.Counter // times that writes waited for flushes or compactions
+	orphans   *metrics.Counter // records collected that belonged to no message
+	corrupt   *metrics.Counter // records moved aside, by this process or one before
+	damaged   *metrics.Counter // messages found to be so while they were served
 
 	syncSeconds  *metrics.Histogram // of batches that were synced, with writing them
 	queueSeconds *metrics.Histogram // that the first Op of a batch waited before it
@@ -30,7 +31,7 @@ func metricName(name string, shard int) string {
 func newCounters(set *metrics.Set, shard int) counters {
 	counter := func(name string) *metrics.Counter { return set.NewCounter(metricName(name, shard)) }
 	return counters{
-		stored: counter("messages_stored_total"), ops: counter("ops_total"), batches: counter("batches_total"), syncs: counter("syncs_total"),
+		stored: counter("messages_stored_total"), ops: counter("ops_total"), batches: counter("batches_total"), syncs: counter("syncs_total"), lateSyncs: counter("late_syncs_total"),
 		bytes: counter("batch_bytes_total"), stalls: counter("write_stalls_total"), orphans: counter("orphans_total"),
 		corrupt: counter("corrupt_records_total"), damaged: counter("damaged_messages_total"),
 		syncSeconds: set.NewHistogram(metricName("sync_seconds", shard)), queueSeconds: set.NewHistogram(metricName("queue_seconds", shard)),

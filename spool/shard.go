@@ -19,6 +19,10 @@ import (
 // their Ops, and what a crash takes back of them is delivered again.
 const lazyDelay = 5 * time.Millisecond
 
+// syncDelay is the longest that removals and updates stay without a sync: Pebble keeps what nobody wants synced in the memory of the process until
+// a block of 32 KiB is full, and what a kill takes from there is delivered again. Under load the Appends sync it all sooner.
+const syncDelay = 100 * time.Millisecond
+
 // gatherMax bounds how long a batch waits to become as large as the one before it, see take.
 const gatherMax = time.Millisecond
 
@@ -46,6 +50,8 @@ type Shard struct {
 	gathered   bool          // the wait is over
 	patience   time.Duration // gatherMax
 	gatherTime *time.Timer
+	overdue    bool // what is loose must be synced
+	syncTimer  *time.Timer
 
 	// The committer's own.
 	batch  *pebble.Batch
@@ -53,6 +59,7 @@ type Shard struct {
 	took   time.Duration // by the last batch that was synced
 	taken  time.Time     // when the first of what was taken last was enqueued
 	posts  [][]*Op       // by origin
+	loose  bool          // something was written that no sync covers yet; syncTimer runs
 	done   chan struct{} // closed when it has ended
 
 	reclaimed int // ops when room was reclaimed last
@@ -72,6 +79,8 @@ func openShard(s *Spool, i int) (sh *Shard, err error) {
 	sh.gatherTime = time.AfterFunc(time.Hour, sh.endGather)
 	sh.gatherTime.Stop()
 	sh.gathered, sh.patience = true, gatherMax
+	sh.syncTimer = time.AfterFunc(time.Hour, sh.demandSync)
+	sh.syncTimer.Stop()
 	defer func() {
 		switch r := recover().(type) {
 		case nil:
@@ -200,6 +209,15 @@ func (sh *Shard) refuse() {
 	sh.mu.Unlock()
 	sh.lazyTimer.Stop()
 	sh.gatherTime.Stop()
+	sh.syncTimer.Stop()
+	sh.ready.Signal()
+}
+
+// demandSync ends the time that something may be loose.
+func (sh *Shard) demandSync() {
+	sh.mu.Lock()
+	sh.overdue = true
+	sh.mu.Unlock()
 	sh.ready.Signal()
 }
 
@@ -211,25 +229,27 @@ func (sh *Shard) endGather() {
 	sh.ready.Signal()
 }
 
-// take waits for work and takes all there is. It returns nil when the shard is closed and nothing is left.
+// take waits for work and takes all there is. late says that what was written before must be synced now, and then there may be nothing to take;
+// otherwise an empty list says that the shard is closed and nothing is left.
 //
 // Clients that got their 250 together come back together, but not at once, and a batch that went with the first of them would leave
 // the others to wait for its sync. So a batch waits until it is somewhat larger than the one before, for half the time that one took at most.
 // A lone message never waits: its goal is itself.
-func (sh *Shard) take() *Op {
+func (sh *Shard) take() (list *Op, late bool) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if sh.goal > sh.appends && sh.goal > 1 && !sh.closing {
 		sh.gathered = false
 		sh.gatherTime.Reset(min(sh.took/2, sh.patience))
 	}
-	for !sh.closing && (!sh.urgent || !sh.gathered && sh.appends < sh.goal) {
+	for !sh.closing && (!sh.overdue || !sh.loose) && (!sh.urgent || !sh.gathered && sh.appends < sh.goal) {
 		sh.ready.Wait()
 	}
-	list := sh.head
+	late, sh.overdue = sh.overdue && sh.loose && !sh.closing, false
+	list = sh.head
 	sh.taken = sh.since
 	sh.goal = sh.appends + sh.appends/4
 	sh.gathered = true
 	sh.head, sh.tail, sh.urgent, sh.appends = nil, nil, false, 0
-	return list
+	return list, late
 }

@@ -9,7 +9,7 @@ import (
 	"mailrace/spool"
 )
 
-// verdict is what became of a recipient in the end, or that it is late.
+// verdict is what became of a recipient in the end, or that its delivery takes long.
 type verdict struct {
 	recipient int
 	outcome   router.Outcome
@@ -22,8 +22,12 @@ func (a *lane) conclude(m *message.Message, i int, o *router.Outcome) {
 	if a.concluded == nil {
 		a.concluded = map[*message.Message][]verdict{}
 	}
-	a.concluded[m] = append(a.concluded[m], v)
-	if len(a.concluded) == 1 && len(a.concluded[m]) == 1 {
+	vs := a.concluded[m]
+	if n := len(vs); n > 0 && vs[n-1].recipient == i { // late and delayed at once
+		return
+	}
+	a.concluded[m] = append(vs, v)
+	if len(a.concluded) == 1 && len(vs) == 0 {
 		a.loop.Post(a.reportVerdicts)
 	}
 }
@@ -58,7 +62,7 @@ func (a *lane) reportVerdicts() {
 			a.report(m, vs, nil)
 		default:
 			a.node.load(a.loop, m, 1, 1, func(cs []*message.Chunk, err error) {
-				if err != nil && len(settled(vs)) > 0 { // one that is merely late may be delivered and gone by now
+				if err != nil && len(settled(vs)) > 0 { // one that is merely delayed may be delivered and gone by now
 					// The DSN is more important than what it returns.
 					a.node.log.Error("a message cannot be read for its DSN", "id", m.ID, "error", err)
 				}
@@ -72,7 +76,7 @@ func (a *lane) reportVerdicts() {
 // settled are the recipients whose verdict is the last word.
 func settled(vs []verdict) (is []int) {
 	for i := range vs {
-		if !vs[i].outcome.Late {
+		if vs[i].outcome.State.Settled() {
 			is = append(is, vs[i].recipient)
 		}
 	}
@@ -116,7 +120,7 @@ func (a *lane) report(m *message.Message, vs []verdict, original []*message.Chun
 	a.resolveReported(m, op, vs)
 }
 
-// resolveReported settles those recipients that vs are the end of. Those that are late were noted as such before.
+// resolveReported settles those recipients that vs are the end of. What the others were told is noted elsewhere.
 func (a *lane) resolveReported(m *message.Message, op *spool.Op, vs []verdict) {
 	if is := settled(vs); len(is) > 0 {
 		a.resolve(m, op, is...)
@@ -129,7 +133,7 @@ func (a *lane) resolveReported(m *message.Message, op *spool.Op, vs []verdict) {
 func recipient(r *message.Recipient, o *router.Outcome) dsn.Recipient {
 	d := dsn.Recipient{Address: r.Address, Status: o.Enhanced, RemoteMTA: o.Host, Expired: o.State == message.Expired}
 	switch {
-	case o.Late:
+	case !o.State.Settled():
 		d.Action = dsn.Delayed
 	case o.State != message.Delivered:
 	case o.Remote:

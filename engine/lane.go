@@ -81,8 +81,11 @@ func (a *lane) settle(m *message.Message, i int, o *router.Outcome) {
 		Attempt: o.Attempt, Size: m.Size, Latency: time.Duration(o.Ended - m.Arrived), Tenant: m.Tenant, Campaign: m.Campaign,
 	})
 	switch {
-	case o.State == message.Deferred && !o.Late:
-		return // noted when it waits
+	case o.State == message.Deferred && !o.Late: // noted when it waits
+		if o.Notice {
+			a.conclude(m, i, o)
+		}
+		return
 	case o.Late:
 		op := spool.NewOp()
 		note(op, m, i)
@@ -141,7 +144,7 @@ func (a *lane) resolve(m *message.Message, op *spool.Op, recipients ...int) {
 func note(op *spool.Op, m *message.Message, i int) {
 	r := &m.Recipients[i]
 	op.Updates = append(op.Updates, spool.Update{
-		ID: m.ID, Index: i, State: r.State, Attempts: r.Attempts, Due: r.Due, Reply: r.Reply, Late: r.Late, Parked: m.Parked != 0,
+		ID: m.ID, Index: i, State: r.State, Attempts: r.Attempts, Due: r.Due, Reply: r.Reply, Late: r.Late, Noticed: r.Noticed, Parked: m.Parked != 0,
 	})
 }
 

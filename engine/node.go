@@ -190,6 +190,7 @@ func (n *Node) openRouter() (err error) {
 	n.router, err = router.New(router.Options{
 		Table: n.routes, Resolver: n.resolver, Envs: envs, LocalDomain: c.Hostname,
 		RetryMin: c.Queue.RetryMin, RetryMax: c.Queue.RetryMax, Expire: c.Queue.Expire,
+		Notices: c.DSN.DelayAfter, NoticeAll: c.DSN.DelayToAll,
 		Connections: c.Engine.MaxConnections, SiteConnections: c.Egress.Connections,
 		IdleTimeout: max(c.Egress.Idle, 1), Messages: cmp.Or(c.Egress.Messages, math.MaxInt), Recipients: c.Egress.Recipients,
 		Tight: n.tight, Park: n.pager != nil,

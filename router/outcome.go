@@ -40,6 +40,7 @@ type Outcome struct {
 	Untimed bool           // the peer took over the mail but offers no DELIVERBY. RFC 2852 §4.1.4.2
 	Held    bool           // it waits for its release, which its sender set: nothing was attempted
 	Late    bool           // its deadline passed, and its delivery goes on: State is not new
+	Notice  bool           // its delivery takes long, and the sender is to hear of it: Options.Notices
 	Remote  bool           // the code and text are the peer's own reply
 	Route   string         // Route.Name; "" where none matches
 	Site    string         // the site's key; "" where the recipient came to none

@@ -25,6 +25,11 @@ type Options struct {
 	Jitter   float64       // each delay is spread by ± this share of it, at most 0.5; 0.15; below 0 = none
 	Expire   time.Duration // lifetime of a message since it arrived; 5 days
 
+	// Notices are how long after a message arrived its sender is told that it is not delivered yet, ascending, 8 at most; nil = never. NoticeAll:
+	// also where the sender did not say what it wants to hear of.
+	Notices   []time.Duration
+	NoticeAll bool
+
 	// SiteRetryMax bounds the backoff of a site that failed as a whole, which begins with RetryMin, too; 30 minutes, at most RetryMax.
 	SiteRetryMax time.Duration
 	// HostRetry is how long an address that failed is passed over while others of its site work; 1 minute.
@@ -135,6 +140,9 @@ func (o *Options) complete() error {
 	}
 	if o.RetryMin > o.RetryMax {
 		return fmt.Errorf("first retry after %v, above the bound of %v", o.RetryMin, o.RetryMax)
+	}
+	if err := o.checkNotices(); err != nil {
+		return err
 	}
 	o.SiteRetryMax = max(min(o.SiteRetryMax, o.RetryMax), o.RetryMin)
 	o.Connections = max(o.Connections/len(o.Envs), 1)

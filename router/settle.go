@@ -43,7 +43,7 @@ func (s *Scheduler) settle(t *Transaction, i int, o *Outcome, c counting) {
 	if t.site != nil {
 		o.Site = t.site.name
 	}
-	o.Attempt, o.Queued, o.Started, o.Ended, o.Due = int(r.Attempts), t.queued, t.started, now, 0
+	o.Attempt, o.Queued, o.Started, o.Ended, o.Due, o.Notice = int(r.Attempts), t.queued, t.started, now, 0, false
 	switch o.Class {
 	case Delivered:
 		r.State = message.Delivered
@@ -86,7 +86,7 @@ func (s *Scheduler) deferRecipient(t *Transaction, i int, o *Outcome, c counting
 	if w := t.Message.Wishes; w != nil && w.ByMode == message.ByReturn {
 		r.Due = min(r.Due, w.Deadline)
 	}
-	o.Due = r.Due
+	o.Due, o.Notice = r.Due, s.notice(t.Message, i, now)
 	t.deferred = append(t.deferred, i)
 	s.stats.deferrals.Add(1)
 }

@@ -94,6 +94,7 @@ type Update struct {
 	Reply    string // at most 1 KiB is kept
 	Late     bool   // its deadline passed and was reported
 	Parked   bool   // the message has an entry in the due index, by this Op or an earlier one
+	Noticed  uint8  // delays that were reported
 }
 
 var opPool = sync.Pool{New: func() any { return new(Op) }}

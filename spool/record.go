@@ -20,12 +20,13 @@ import (
 // Recipient, version 1: id:8 index state:1 attempts due:8 reply
 // Recipient, version 2: the same, then late:1
 // Recipient, version 3: the same, then parked:1
+// Recipient, version 4: the same, then noticed:1
 // Claim, version 1: id:8 expires:8 key:16
 // Due, version 1: nothing; the checksum is that of the key
 // Mark, version 1: id:8
 const (
 	envelopeVersion  = 3
-	recipientVersion = 3
+	recipientVersion = 4
 
 	recordHeader = 1 + 4
 
@@ -234,7 +235,7 @@ func envelopeTrace(b []byte) ([]byte, error) {
 
 // updateSize is the exact length of u's recipient record.
 func updateSize(u *Update) int {
-	return recordHeader + 8 + uvarintLen(uint64(u.Index)) + 1 + uvarintLen(uint64(u.Attempts)) + 8 + stringLen(min(len(u.Reply), maxReply)) + 1 + 1
+	return recordHeader + 8 + uvarintLen(uint64(u.Index)) + 1 + uvarintLen(uint64(u.Attempts)) + 8 + stringLen(min(len(u.Reply), maxReply)) + 1 + 1 + 1
 }
 
 // appendUpdate appends u's recipient record to dst.
@@ -247,7 +248,7 @@ func appendUpdate(dst []byte, u *Update) []byte {
 	dst = binary.AppendUvarint(dst, uint64(u.Attempts))
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(u.Due))
 	dst = appendString(dst, u.Reply[:min(len(u.Reply), maxReply)])
-	dst = append(dst, bit(u.Late), bit(u.Parked))
+	dst = append(dst, bit(u.Late), bit(u.Parked), u.Noticed)
 	seal(dst[start:])
 	return dst
 }
@@ -275,6 +276,9 @@ func decodeUpdate(b []byte) (u Update, err error) {
 	}
 	if version >= 3 {
 		parked = r.byte()
+	}
+	if version >= 4 {
+		u.Noticed = r.byte()
 	}
 	u.Late, u.Parked = late == 1, parked == 1
 	if err := r.end(); err != nil {

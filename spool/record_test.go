@@ -46,7 +46,7 @@ func goldenPlain() *message.Message {
 
 func goldenUpdate() Update {
 	return Update{ID: 0x1234567890abcd07, Index: 300, State: message.Deferred, Attempts: 65535, Due: 1767323999000000001,
-		Reply: "451 4.7.1 <a@example.net>: greylisted", Late: true, Parked: true}
+		Reply: "451 4.7.1 <a@example.net>: greylisted", Late: true, Parked: true, Noticed: 2}
 }
 
 // golden compares a record with its golden file, which holds hexadecimal in lines, or rewrites the file.
@@ -110,7 +110,7 @@ func checkEnvelope(t *testing.T, record []byte, want *message.Message) {
 
 func TestGoldenRecipient(t *testing.T) {
 	want := goldenUpdate()
-	record := golden(t, "recipient.v3", appendUpdate(nil, &want))
+	record := golden(t, "recipient.v4", appendUpdate(nil, &want))
 	got, err := decodeUpdate(record)
 	if err != nil || got != want {
 		t.Errorf("read %+v, %v, want %+v", got, err, want)
@@ -118,11 +118,15 @@ func TestGoldenRecipient(t *testing.T) {
 	if n := updateSize(&want); n != len(record) {
 		t.Errorf("size %d announced, is %d", n, len(record))
 	}
-	want.Parked = false // which records of version 2 do not hold
+	want.Noticed = 0 // which records of version 3 do not hold
+	if got, err = decodeUpdate(golden(t, "recipient.v3", nil)); err != nil || got != want {
+		t.Errorf("read %+v, %v, want %+v", got, err, want)
+	}
+	want.Parked = false // nor those of version 2 this
 	if got, err = decodeUpdate(golden(t, "recipient.v2", nil)); err != nil || got != want {
 		t.Errorf("read %+v, %v, want %+v", got, err, want)
 	}
-	want.Late = false // which records of version 1 do not hold
+	want.Late = false // nor those of version 1 this
 	if got, err = decodeUpdate(golden(t, "recipient.v1", nil)); err != nil || got != want {
 		t.Errorf("read %+v, %v, want %+v", got, err, want)
 	}

@@ -202,7 +202,7 @@ func readStates(states *pebble.Iterator, m *message.Message, unreadable func(*pe
 			continue
 		}
 		rcpt := &m.Recipients[u.Index]
-		rcpt.State, rcpt.Attempts, rcpt.Due, rcpt.Reply, rcpt.Late = u.State, u.Attempts, u.Due, u.Reply, u.Late
+		rcpt.State, rcpt.Attempts, rcpt.Due, rcpt.Reply, rcpt.Late, rcpt.Noticed = u.State, u.Attempts, u.Due, u.Reply, u.Late, u.Noticed
 		parked = parked || u.Parked
 	}
 	return parked, nil

@@ -30,6 +30,7 @@ type Config struct {
 	Limits     Limits
 	Recipients []Recipients // the most specific domain wins; none for a domain = everybody is there
 	Labels     Labels
+	DSN        DSN
 	Admin      Admin
 	Events     Events
 	Log        Log
@@ -366,6 +367,7 @@ func Default() *Config {
 			Client:   Quota{Connections: 50, ConnectionRate: 200, Messages: 2000, Recipients: 5000, Errors: 100, AuthFailures: 10},
 			Network:  Quota{Connections: 200, ConnectionRate: 1000, Messages: 10_000, Recipients: 25_000, AuthFailures: 100},
 		},
+		DSN:         DefaultDSN(),
 		Admin:       Admin{InjectSize: 32 << 20, InjectRequests: 16, InjectTimeout: time.Minute},
 		Idempotency: Idempotency{Window: 24 * time.Hour, Max: 1_000_000},
 		Events:      Events{Path: "events.jsonl", MaxSize: 1 << 30, Keep: 4},

@@ -61,6 +61,16 @@ var faults = []struct{ toml, want string }{
 		`m.toml:10:7: egress.tls: "required" is not known: want opportunistic, off` + "\n" +
 		`m.toml:11:6: egress.ca: open /nowhere/ca.pem: no such file or directory`},
 
+	// notifications
+	{"+[dsn]\ndelay_after = ['1h', '5s0']\ndelay_to = 'al'\n", "" +
+		`m.toml:6:22: dsn.delay_after: "5s0" has no unit: want "5s0s", "5s0m" or the like` + "\n" +
+		`m.toml:7:12: dsn.delay_to: "al" is not known: want "asked" or "all"`},
+	{"+[dsn]\ndelay_after = ['1h', '30m', '30m', '1ms', '1d', '2d', '3d', '4d', '5d']\n", "" +
+		`m.toml:6:1: dsn.delay_after: 9 notices of one message: want 8 or less` + "\n" +
+		`m.toml:6:22: dsn.delay_after: 30m is not longer than the one before it: want them in ascending order, each once` + "\n" +
+		`m.toml:6:29: dsn.delay_after: 30m is not longer than the one before it: want them in ascending order, each once` + "\n" +
+		`m.toml:6:36: dsn.delay_after: 1ms is out of range: want 10ms to 365d`},
+
 	// ACME
 	{"+[tls.acme]\ndomains = ['Mail.example.com']\n", "" +
 		`m.toml:5:6: tls.acme.agree: the server's terms must be agreed to: want agree = true` + "\n" +

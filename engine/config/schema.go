@@ -110,6 +110,7 @@ func schema(c *Config) []field {
 				{"unknown", duration(&known.Unknown)},
 			}
 		})},
+		{"dsn", table(dsnFields(&c.DSN))},
 		{"egress", table([]field{
 			{"connections", integer(&c.Egress.Connections)},
 			{"recipients", integer(&c.Egress.Recipients)},
@@ -325,6 +326,7 @@ func list[T any](to *[]T, parse func(string) (T, error)) setter {
 			r.complain(key, v.at, "%s is not an array: want [%s]", v.describe(), v.describe())
 			return
 		}
+		*to = nil // what stands in the file replaces the default
 		for i, item := range v.items {
 			var got T
 			at := fmt.Sprintf("%s[%d]", key, i)

@@ -58,7 +58,8 @@ type Recipient struct {
 	Attempts uint16 // attempts that ended
 	State    State
 	Notify   Notify
-	Late     bool // its deadline passed and was reported, Wishes.Deadline
+	Late     bool  // its deadline passed and was reported, Wishes.Deadline
+	Noticed  uint8 // delays of the configured ones that passed and were reported, if the sender wants to hear of them
 }
 
 // Domain is the part behind the last @ as the client wrote it, or "" where there is none.

@@ -12,7 +12,7 @@ const (
 	NotifySuccess
 	// NotifyFailure: of a failure for good.
 	NotifyFailure
-	// NotifyDelay: of delays, if we think that worth while, and of a deadline that passed.
+	// NotifyDelay: of delays, and of a deadline that passed.
 	NotifyDelay
 )
 

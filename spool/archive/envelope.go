@@ -54,6 +54,7 @@ type recipient struct {
 	Notify   []string  `json:"notify,omitempty"`   // RFC 3461 §4.1
 	Original octets    `json:"original,omitempty"` // ORCPT, RFC 3461 §4.2
 	Late     bool      `json:"late,omitempty"`     // its deadline passed and was reported
+	Noticed  uint8     `json:"noticed,omitempty"`  // delays that were reported
 }
 
 type dsn struct {
@@ -170,7 +171,7 @@ func describe(m *message.Message, trace int) *envelope {
 		r := &m.Recipients[i]
 		e.Recipients = append(e.Recipients, recipient{
 			Address: octets(r.Address), State: r.State.String(), Attempts: r.Attempts, Due: moment(r.Due), Reply: octets(r.Reply),
-			Notify: bits(uint8(r.Notify), notifyNames), Original: octets(m.DSN.Original(i)), Late: r.Late,
+			Notify: bits(uint8(r.Notify), notifyNames), Original: octets(m.DSN.Original(i)), Late: r.Late, Noticed: r.Noticed,
 		})
 	}
 	if d := m.DSN; d != nil {
@@ -269,6 +270,7 @@ func (e *envelope) recipients(m *message.Message) error {
 			return fmt.Errorf("recipient %d: %w", i, err)
 		}
 		to.Address, to.Reply, to.Attempts, to.Notify, to.Late = string(r.Address), string(r.Reply), r.Attempts, message.Notify(notify), r.Late
+		to.Noticed = r.Noticed
 	}
 	return nil
 }

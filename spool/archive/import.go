@@ -294,8 +294,8 @@ func (x *importer) enqueue(m *message.Message, trace, content []byte) error {
 	op := spool.NewOp()
 	op.Append, op.Done = m, m
 	for i := range m.Recipients {
-		if r := &m.Recipients[i]; r.State != message.Pending || r.Attempts > 0 || r.Due != 0 || r.Reply != "" || r.Late {
-			op.Updates = append(op.Updates, spool.Update{ID: m.ID, Index: i, State: r.State, Attempts: r.Attempts, Due: r.Due, Reply: r.Reply, Late: r.Late})
+		if r := &m.Recipients[i]; r.State != message.Pending || r.Attempts > 0 || r.Due != 0 || r.Reply != "" || r.Late || r.Noticed > 0 {
+			op.Updates = append(op.Updates, spool.Update{ID: m.ID, Index: i, State: r.State, Attempts: r.Attempts, Due: r.Due, Reply: r.Reply, Late: r.Late, Noticed: r.Noticed})
 		}
 	}
 	x.flying[m.ID] = true

@@ -106,12 +106,25 @@ func (c *child) stop() {
 	}
 }
 
-// awaitBanner waits until an SMTP server greets at the address.
+// awaitBanner waits until an SMTP server greets at the address. c is its process, or nil.
 func awaitBanner(ctx context.Context, c *child, address string) error {
+	return await(ctx, c, address, readBanner)
+}
+
+// awaitMetrics waits until a child serves its metrics at the URL.
+func awaitMetrics(ctx context.Context, c *child, url string) error {
+	return await(ctx, c, url, func(ctx context.Context, url string) error {
+		_, err := metricsPage(ctx, url)
+		return err
+	})
+}
+
+// await waits until there is what look looks for at an address.
+func await(ctx context.Context, c *child, address string, look func(ctx context.Context, address string) error) error {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
 	for {
-		err := readBanner(ctx, address)
+		err := look(ctx, address)
 		if err == nil {
 			return nil
 		}
@@ -126,7 +139,7 @@ func awaitBanner(ctx context.Context, c *child, address string) error {
 			if c != nil {
 				return c.failure(fmt.Errorf("not up at %s: %w", address, err))
 			}
-			return fmt.Errorf("no SMTP server at %s: %w", address, err)
+			return fmt.Errorf("nothing at %s: %w", address, err)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

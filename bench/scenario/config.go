@@ -17,7 +17,8 @@ type configuration struct {
 	admin  string // host:port for metrics
 	spool  string // directory, or nullSpool
 	events string // file, or "off"
-	route  string
+	route  string // of all domains
+	other  []routeOf
 	chain  string // PEM files of a certificate and its key, or ""
 	key    string
 
@@ -28,7 +29,11 @@ type configuration struct {
 	command     time.Duration // deadlines, where they are not the MTA's defaults: for a command line, for a handshake,
 	handshake   time.Duration
 	window      time.Duration // and how far content may fall behind the minimum rate
+	retry       time.Duration // between any two attempts; 0 = the MTA's defaults
 }
+
+// routeOf is the route of one domain.
+type routeOf struct{ domain, to string }
 
 // text writes the configuration; numbers that are 0 in the options are left to the MTA's defaults.
 func (c configuration) text(o *Options) string {
@@ -74,7 +79,13 @@ func (c configuration) text(o *Options) string {
 		section("[tls]", fmt.Sprintf("certificates = [{ chain = %q, key = %q }]", c.chain, c.key), lasts("handshake_timeout", c.handshake))
 	}
 	section("[spool]", str("path", c.spool), number("shards", o.Shards), fmt.Sprintf("sync = %t", !o.NoSync))
+	if c.retry != 0 {
+		section("[queue]", lasts("retry_min", c.retry), lasts("retry_max", c.retry))
+	}
 	section("[[route]]", `domains = ["*"]`, str("to", c.route), number("connections", o.Egress))
+	for _, r := range c.other {
+		section("[[route]]", fmt.Sprintf("domains = [%q]", r.domain), str("to", r.to), number("connections", o.Egress))
+	}
 	exempt := ""
 	if c.submission != "" {
 		exempt = `exempt = ["127.0.0.0/8"]` // the generator is a stranger until it has logged in

@@ -142,27 +142,8 @@ func (b *idleBench) start(ctx context.Context, files int) (err error) {
 func (b *idleBench) node(ctx context.Context, name string, command time.Duration) (*target, error) {
 	c := configuration{spool: filepath.Join(b.dir, name), events: "off", route: "discard", chain: b.chain, key: b.key,
 		connections: b.opts.Connections + 10*b.opts.Senders + 10*b.opts.SlowClients, command: command, window: b.opts.Deadline, handshake: b.opts.Deadline}
-	var err error
-	if c.listen, err = freeAddress(); err != nil {
-		return nil, err
-	}
-	if c.admin, err = freeAddress(); err != nil {
-		return nil, err
-	}
-	path, err := writeConfig(b.dir, name, c.text(&Options{Sizes: b.opts.Sizes}))
-	if err != nil {
-		return nil, err
-	}
-	t := &target{name: name, address: c.listen}
-	if t.process, err = start(name, b.opts.Program, []string{"serve", "--config", path}, nil); err != nil {
-		return nil, err
-	}
-	t.pid = t.process.pid()
-	if err := awaitBanner(ctx, t.process, t.address); err != nil {
-		t.stop()
-		return nil, err
-	}
-	return t, nil
+	t := &target{name: name}
+	return t, t.launch(ctx, &Options{Program: b.opts.Program, Sizes: b.opts.Sizes}, b.dir, c)
 }
 
 func (b *idleBench) stop() {

@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"slices"
 	"time"
 
 	"mailrace/bench/console"
@@ -126,9 +125,7 @@ func (r *IdleReport) summarize() {
 	for _, round := range r.Rounds {
 		ratios = append(ratios, round.Beside.Rate/round.Alone.Rate)
 	}
-	if len(ratios) > 0 {
-		r.Ratio = Spread{Median: middle(ratios), Min: slices.Min(ratios), Max: slices.Max(ratios)}
-	}
+	r.Ratio = spreadOf(ratios)
 }
 
 // What a measurement of idle connections ends with when it shows what must not be.

@@ -42,18 +42,16 @@ type Report struct {
 func (r *Report) summarize() {
 	r.Median, r.Account, r.Notes = Round{}, ledger.Account{}, nil
 	for _, name := range r.targets() {
-		r.Median[name] = r.median(name)
-		r.note(name)
+		m := r.median(name)
+		r.Median[name], r.Account = m, r.Account.Add(m.Account)
+		r.Notes = append(r.Notes, m.notes(name)...)
 	}
 	r.Ratio, r.TLS = r.ratio(MTA, Ceiling), nil
 	if slices.Contains(r.targets(), TLS) {
 		spread := r.ratio(TLS, MTA)
 		r.TLS = &spread
 	}
-	if !r.Account.Clean() {
-		r.Notes = append(r.Notes, fmt.Sprintf("ACCOUNTING: %d lost, %d doubled, %d altered", r.Account.Lost, r.Account.Doubled,
-			r.Account.Altered))
-	}
+	r.Notes = append(r.Notes, misfortunes(r.Account)...)
 }
 
 // targets are the names of what was measured.
@@ -75,18 +73,27 @@ func (r *Report) ratio(of, to string) Spread {
 			ratios = append(ratios, round[of].Rate/base)
 		}
 	}
+	return spreadOf(ratios)
+}
+
+func spreadOf(ratios []float64) Spread {
 	if len(ratios) == 0 {
 		return Spread{}
 	}
 	return Spread{Median: middle(ratios), Min: slices.Min(ratios), Max: slices.Max(ratios)}
 }
 
-// median of each figure of a target over the rounds. Counts are sums.
+// median of each figure of a target over the rounds.
 func (r *Report) median(name string) Measure {
 	var all []Measure
 	for _, round := range r.Rounds {
 		all = append(all, round[name])
 	}
+	return medianOf(all)
+}
+
+// medianOf is the median of each figure. Counts are sums.
+func medianOf(all []Measure) Measure {
 	of := func(figure func(*Measure) float64) float64 {
 		values := make([]float64, len(all))
 		for i := range all {
@@ -105,6 +112,7 @@ func (r *Report) median(name string) Measure {
 		P50:             time.Duration(of(func(m *Measure) float64 { return float64(m.P50) })),
 		P99:             time.Duration(of(func(m *Measure) float64 { return float64(m.P99) })),
 		RSSPeak:         int64(of(func(m *Measure) float64 { return float64(m.RSSPeak) })),
+		RSS:             int64(of(func(m *Measure) float64 { return float64(m.RSS) })),
 		GeneratorBusy:   of(func(m *Measure) float64 { return m.GeneratorBusy }),
 		SinkBusy:        of(func(m *Measure) float64 { return m.SinkBusy }),
 	}
@@ -113,22 +121,29 @@ func (r *Report) median(name string) Measure {
 		m.Refused += all[i].Refused
 		m.Account = m.Account.Add(all[i].Account)
 	}
-	r.Account = r.Account.Add(m.Account)
 	return m
 }
 
-// note says what stood in the way of a target.
-func (r *Report) note(name string) {
-	m := r.Median[name]
+// notes say what stood in the way of a target.
+func (m *Measure) notes(name string) (notes []string) {
 	if m.GeneratorBusy > busyLimit {
-		r.Notes = append(r.Notes, fmt.Sprintf("%s: the generator took %.0f%% of a core and may be the limit", name, 100*m.GeneratorBusy))
+		notes = append(notes, fmt.Sprintf("%s: the generator took %.0f%% of a core and may be the limit", name, 100*m.GeneratorBusy))
 	}
 	if m.SinkBusy > busyLimit {
-		r.Notes = append(r.Notes, fmt.Sprintf("%s: the sink took %.0f%% of a core and may be the limit", name, 100*m.SinkBusy))
+		notes = append(notes, fmt.Sprintf("%s: the sink took %.0f%% of a core and may be the limit", name, 100*m.SinkBusy))
 	}
 	if m.Refused > 0 {
-		r.Notes = append(r.Notes, fmt.Sprintf("%s: %d messages were refused or got no reply", name, m.Refused))
+		notes = append(notes, fmt.Sprintf("%s: %d messages were refused or got no reply", name, m.Refused))
 	}
+	return notes
+}
+
+// misfortunes is a note of what was lost, doubled or altered, if anything was.
+func misfortunes(a ledger.Account) []string {
+	if a.Clean() {
+		return nil
+	}
+	return []string{fmt.Sprintf("ACCOUNTING: %d lost, %d doubled, %d altered", a.Lost, a.Doubled, a.Altered)}
 }
 
 // middle is the median; of an even number of values the mean of the two in the middle.

@@ -90,6 +90,9 @@ func TestConfigurationText(t *testing.T) {
 	golden(t, "tls.toml", c.text(&o))
 	c.submission, c.users = "127.0.0.1:2587", "/tmp/users.toml"
 	golden(t, "submission.toml", c.text(&o))
+	c = configuration{listen: "127.0.0.1:2525", admin: "127.0.0.1:8025", spool: "/tmp/spool", events: "off", route: "discard", retry: holdFor,
+		other: []routeOf{{relayDomain, "smtp://127.0.0.1:2526"}, {heldDomain, "smtp://127.0.0.1:2527"}}}
+	golden(t, "depth.toml", c.text(&o))
 }
 
 func TestSumMetric(t *testing.T) {

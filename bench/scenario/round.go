@@ -22,6 +22,7 @@ type Measure struct {
 	P50             time.Duration `json:"p50_ns"`            // of the replies to the generator
 	P99             time.Duration `json:"p99_ns"`
 	RSSPeak         int64         `json:"rss_peak_bytes"`
+	RSS             int64         `json:"rss_bytes"`      // at the end
 	GeneratorBusy   float64       `json:"generator_busy"` // share of one core, while it sent
 	SinkBusy        float64       `json:"sink_busy"`
 	Refused         uint64        `json:"refused"` // messages that got 4xx or 5xx, or no reply
@@ -70,7 +71,7 @@ func (b *bench) measure(ctx context.Context, t *target) (Measure, error) {
 	m.Messages, m.Elapsed, m.Account = r.Accepted, r.Sending, r.account
 	m.Refused = r.Tempfail + r.Permfail + r.Lost
 	m.CPU, m.GeneratorCPU = per(after.usage.CPU-before.usage.CPU), per(r.CPU)
-	m.P50, m.P99, m.RSSPeak = r.Latency.P50, r.Latency.P99, after.usage.RSSPeak
+	m.P50, m.P99, m.RSSPeak, m.RSS = r.Latency.P50, r.Latency.P99, after.usage.RSSPeak, after.usage.RSS
 	if r.Sending > 0 {
 		m.GeneratorBusy = float64(r.CPU) / float64(r.Sending)
 	}
@@ -107,7 +108,7 @@ type sent struct {
 func (b *bench) send(ctx context.Context, t *target, d time.Duration) (sent, error) {
 	r, err := runLoad(ctx, b.opts.Program, load.Options{Address: t.address, Connections: b.opts.Connections, Duration: d,
 		LockStep: b.opts.LockStep, Sizes: b.opts.Sizes, Recipients: b.opts.Recipients, Sender: "sender@bench.mailrace",
-		Gauge: b.gauge, Window: b.window(), Secure: t.secure})
+		Gauge: b.gauge, Window: b.window(), Secure: t.secure, Domains: t.domains})
 	s := sent{Report: r, account: ledger.Account{Acknowledged: r.Recipients}}
 	if err != nil || b.sink == nil {
 		return s, err

@@ -68,8 +68,8 @@ func sinkMain(ctx context.Context, args []string) error {
 	return sink.Command(ctx, o, out)
 }
 
-// serveMain is an MTA of a goroutine per connection that keeps nothing. It says that it syncs for every fourth message. If the environment
-// asks for it, it loses every tenth.
+// serveMain is an MTA of a goroutine per connection that keeps nothing. It says that it syncs for every fourth message, and that it holds what
+// it cannot deliver. If the environment asks for it, it loses every tenth.
 func serveMain(ctx context.Context, args []string) error {
 	text, err := os.ReadFile(args[1]) // --config file
 	if err != nil {
@@ -77,11 +77,14 @@ func serveMain(ctx context.Context, args []string) error {
 	}
 	var cfg struct {
 		Listener []struct{ Address string }
-		Route    []struct{ To string }
-		Admin    struct{ Address string }
-		Spool    struct{ Path string }
-		TLS      struct{ Certificates []struct{ Chain, Key string } }
-		Limits   struct {
+		Route    []struct {
+			Domains []string
+			To      string
+		}
+		Admin  struct{ Address string }
+		Spool  struct{ Path string }
+		TLS    struct{ Certificates []struct{ Chain, Key string } }
+		Limits struct {
 			CommandTimeout string `toml:"command_timeout"`
 			RateWindow     string `toml:"rate_window"`
 		}
@@ -92,10 +95,12 @@ func serveMain(ctx context.Context, args []string) error {
 	if os.Getenv("MTA_FAILS") != "" && cfg.Spool.Path != nullSpool {
 		return errors.New("the spool is broken")
 	}
-	var messages atomic.Int64
+	var messages, held atomic.Int64
 	http.HandleFunc("/metrics", func(w http.ResponseWriter, _ *http.Request) {
 		if cfg.Spool.Path != nullSpool {
-			fmt.Fprintf(w, "mailrace_spool_syncs_total{shard=\"0\"} %d\n", messages.Load()/4)
+			fmt.Fprintf(w, "mailrace_spool_syncs_total{shard=\"0\"} %d\nmailrace_spool_flushed_bytes_total 1\nmailrace_spool_compacted_bytes_total 2\n", messages.Load()/4)
+			fmt.Fprintf(w, "mailrace_router_recipients{state=\"queued\"} 7\nmailrace_router_recipients{state=\"deferred\"} %d\n", held.Load())
+			fmt.Fprintf(w, "mailrace_router_outcomes_total{outcome=\"deferred\"} %d\n", held.Load())
 		}
 	})
 	command, _ := time.ParseDuration(cfg.Limits.CommandTimeout)
@@ -113,7 +118,14 @@ func serveMain(ctx context.Context, args []string) error {
 		}
 		secure = &tls.Config{Certificates: []tls.Certificate{c}}
 	}
-	host, relays := strings.CutPrefix(cfg.Route[0].To, "smtp://")
+	route := func(rcpt string) (host string, relays bool) {
+		for _, r := range cfg.Route[1:] {
+			if strings.HasSuffix(rcpt, "@"+r.Domains[0]) {
+				return strings.CutPrefix(r.To, "smtp://")
+			}
+		}
+		return strings.CutPrefix(cfg.Route[0].To, "smtp://")
+	}
 	loses := os.Getenv("MTA_LOSES") != "" && cfg.Spool.Path != nullSpool
 	go func() {
 		for {
@@ -125,10 +137,15 @@ func serveMain(ctx context.Context, args []string) error {
 				c.SetReadDeadline(time.Now().Add(command))
 			}
 			go session(c, secure, window, func(rcpts []string, content []byte) {
-				if n := messages.Add(1); relays && !(loses && n%10 == 0) {
-					if err := netsmtp.SendMail(host, nil, "a@b.example", rcpts, content); err != nil {
-						panic(err)
-					}
+				n := messages.Add(1)
+				host, relays := route(rcpts[0])
+				if !relays || loses && n%10 == 0 {
+					return
+				}
+				if err := netsmtp.SendMail(host, nil, "a@b.example", rcpts, content); errors.Is(err, syscall.ECONNREFUSED) {
+					held.Add(1)
+				} else if err != nil {
+					panic(err)
 				}
 			})
 		}

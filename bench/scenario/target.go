@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -28,6 +29,7 @@ type target struct {
 	metrics string // URL, or ""
 	process *child // nil when it is not ours
 	secure  load.Secure
+	domains load.Domains // of the recipients that it is sent to; default one
 
 	authority  string // file of who issued its certificate, or ""
 	submission string // where a user logs in, or ""
@@ -104,25 +106,32 @@ func startTarget(ctx context.Context, o *Options, kind Kind, name, dir, sinkAddr
 		}
 		t.submission = c.submission
 	}
+	return t, t.launch(ctx, o, dir, c)
+}
+
+// launch runs our MTA with configuration c and free addresses, and waits until it accepts mail and serves metrics. With an error nothing runs.
+func (t *target) launch(ctx context.Context, o *Options, dir string, c configuration) (err error) {
 	if c.listen, err = freeAddress(); err != nil {
-		return nil, err
+		return err
 	}
 	if c.admin, err = freeAddress(); err != nil {
-		return nil, err
+		return err
 	}
-	path, err := writeConfig(dir, name, c.text(o))
+	path, err := writeConfig(dir, t.name, c.text(o))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if t.process, err = start(name, o.Program, []string{"serve", "--config", path}, nil); err != nil {
-		return nil, err
+	if t.process, err = start(t.name, o.Program, []string{"serve", "--config", path}, nil); err != nil {
+		return err
 	}
 	t.address, t.pid, t.metrics = c.listen, t.process.pid(), "http://"+c.admin+"/metrics"
-	if err := awaitBanner(ctx, t.process, t.address); err != nil {
-		t.stop()
-		return nil, err
+	if err = awaitBanner(ctx, t.process, t.address); err == nil {
+		err = awaitMetrics(ctx, t.process, t.metrics)
 	}
-	return t, nil
+	if err != nil {
+		t.stop()
+	}
+	return err
 }
 
 func (t *target) stop() {
@@ -165,20 +174,35 @@ var errNoMetric = errors.New("no such metric")
 
 // scrape reads a Prometheus page and sums the samples of a metric over its labels.
 func scrape(ctx context.Context, url, name string) (float64, error) {
+	page, err := metricsPage(ctx, url)
+	if err != nil {
+		return 0, err
+	}
+	return sumMetric(bytes.NewReader(page), name)
+}
+
+// metricsPage reads a Prometheus page.
+func metricsPage(ctx context.Context, url string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return 0, fmt.Errorf("metrics: %w", err)
+		return nil, fmt.Errorf("metrics: %w", err)
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return 0, fmt.Errorf("metrics: %w", err)
+		return nil, fmt.Errorf("metrics: %w", err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return 0, fmt.Errorf("metrics: %s: %s", url, resp.Status)
+		return nil, fmt.Errorf("metrics: %s: %s", url, resp.Status)
 	}
-	return sumMetric(resp.Body, name)
+	page, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, fmt.Errorf("metrics: %s: %w", url, err)
+	}
+	return page, nil
 }
+
+// sumMetric sums the samples of a metric over its labels, or finds the sample of one whose labels are all named.
 
 func sumMetric(r io.Reader, name string) (float64, error) {
 	sum, found := 0.0, false

@@ -76,9 +76,37 @@ func benchCommand() *cobra.Command {
 	c.AddCommand(
 		scenarioCommand(scenario.Accept, "Measure durable acceptance: mail is discarded once it is on stable storage"),
 		scenarioCommand(scenario.Relay, "Measure relaying: mail is made durable and delivered to a sink"),
+		depthCommand(),
 		idleCommand(),
 		dialogsCommand(),
 	)
+	return c
+}
+
+func depthCommand() *cobra.Command {
+	var o scenario.DepthOptions
+	c := &cobra.Command{
+		Use:   "depth",
+		Short: "Measure what a long queue takes away from mail that comes and goes",
+		Long: `Measure how fast nodes with queues of several depths accept and relay.
+
+There is a node for each depth, all at the same time. Each is filled, over SMTP, with messages for a domain whose host cannot be reached, and holds
+them. Then rounds are interleaved: each measures every node, accepting mail that is discarded once it is durable, and relaying it to a sink.
+Printed are how the queues were filled, with the memory and the disk that they take, the rates, and their ratio to those at the shortest queue in
+the same round. The exit status is 1 if mail was lost, doubled or altered, or some of what waits is missing at the end.`,
+		Example: `  mailrace bench depth
+  mailrace bench depth --depth 0,10000000 --rounds 3 --dir /var/tmp
+  mailrace bench depth --depth 0,5000 --rounds 1 --duration 1s --json`,
+		Args: cobra.NoArgs,
+	}
+	out := addOutput(c, "print the report as JSON")
+	c.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+		if o.Program, err = thisProgram(); err != nil {
+			return err
+		}
+		return scenario.DepthCommand(cmd.Context(), o, out())
+	}
+	addFlags(c, o.BindFlags)
 	return c
 }
 

@@ -1,0 +1,170 @@
+package scenario
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"mailrace/bench/console"
+	"mailrace/bench/ledger"
+)
+
+// depthFloor is the share of the rate at the shortest queue below which a note says so. Rates are not judged.
+const depthFloor = 0.8
+
+// ErrHeld is returned when a queue is not what it was filled to: some of it was lost, or delivered where nobody is.
+var ErrHeld = errors.New("mail that waited is missing")
+
+// DepthMeasure is one node in one round.
+type DepthMeasure struct {
+	Accept Measure `json:"accept"` // mail is discarded once it is durable
+	Relay  Measure `json:"relay"`  // mail goes out to the sink
+}
+
+// DepthRound holds the measures of all nodes, by depth.
+type DepthRound []DepthMeasure
+
+// DepthReport is a finished measurement of queues of several depths.
+type DepthReport struct {
+	Depths      Depths        `json:"depths"`
+	Connections int           `json:"connections"`
+	Sizes       string        `json:"sizes"`
+	Held        string        `json:"held_sizes"`
+	Sync        bool          `json:"sync"`
+	Duration    time.Duration `json:"duration_ns"`
+	Filled      []Filled      `json:"filled"` // by depth, as what follows
+	Rounds      []DepthRound  `json:"rounds"`
+
+	// What follows is made of the rounds. The ratios are those of the rate to the one at the shortest queue in the same round.
+	Median      DepthRound     `json:"median"`
+	AcceptRatio []Spread       `json:"accept_ratio"`
+	RelayRatio  []Spread       `json:"relay_ratio"`
+	Account     ledger.Account `json:"account"` // of what came and went
+	Notes       []string       `json:"notes"`
+}
+
+// summarize fills in what is made of the rounds.
+func (r *DepthReport) summarize() {
+	for i, depth := range r.Depths {
+		accept := r.column(i, func(m *DepthMeasure) *Measure { return &m.Accept })
+		relay := r.column(i, func(m *DepthMeasure) *Measure { return &m.Relay })
+		m := DepthMeasure{medianOf(accept), medianOf(relay)}
+		r.Median = append(r.Median, m)
+		r.Account = r.Account.Add(m.Accept.Account).Add(m.Relay.Account)
+		r.AcceptRatio = append(r.AcceptRatio, ratios(accept, r.column(0, func(m *DepthMeasure) *Measure { return &m.Accept })))
+		r.RelayRatio = append(r.RelayRatio, ratios(relay, r.column(0, func(m *DepthMeasure) *Measure { return &m.Relay })))
+		r.Notes = append(r.Notes, m.Accept.notes("accept at "+depthName(depth))...)
+		r.Notes = append(r.Notes, m.Relay.notes("relay at "+depthName(depth))...)
+		r.noteRatio("accept", depth, r.AcceptRatio[i])
+		r.noteRatio("relay", depth, r.RelayRatio[i])
+		if f := r.Filled[i]; f.Left != f.Depth {
+			r.Notes = append(r.Notes, fmt.Sprintf("QUEUE: filled with %d messages, %d of them are left", f.Depth, f.Left))
+		}
+	}
+	r.Notes = append(r.Notes, misfortunes(r.Account)...)
+}
+
+// noteRatio notes a rate that is much below that at the shortest queue.
+func (r *DepthReport) noteRatio(what string, depth int, s Spread) {
+	if s.Median > 0 && s.Median < depthFloor {
+		r.Notes = append(r.Notes, fmt.Sprintf("%s at %s keeps %.2f of the rate at %s: less than %.1f", what, depthName(depth), s.Median,
+			depthName(r.Depths[0]), depthFloor))
+	}
+}
+
+// column is one figure of the node with index i over the rounds.
+func (r *DepthReport) column(i int, of func(*DepthMeasure) *Measure) (all []Measure) {
+	for _, round := range r.Rounds {
+		all = append(all, *of(&round[i]))
+	}
+	return all
+}
+
+// ratios is the spread of the ratios of rates in the same rounds.
+func ratios(of, to []Measure) Spread {
+	var all []float64
+	for n := range of {
+		if to[n].Rate > 0 {
+			all = append(all, of[n].Rate/to[n].Rate)
+		}
+	}
+	return spreadOf(all)
+}
+
+// fault is what the report shows that must not be.
+func (r *DepthReport) fault() error {
+	var errs []error
+	if !r.Account.Clean() {
+		errs = append(errs, ErrAccounting)
+	}
+	for _, f := range r.Filled {
+		if f.Left != f.Depth {
+			errs = append(errs, fmt.Errorf("%w: %d of %d are left", ErrHeld, f.Left, f.Depth))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// depthName is a depth for people.
+func depthName(depth int) string { return console.Count(uint64(depth)) }
+
+// WriteText writes the report for people: how the queues were filled, and medians over the rounds.
+func (r *DepthReport) WriteText(w io.Writer) error {
+	durable := "synced before its 250"
+	if !r.Sync {
+		durable = "NOT synced"
+	}
+	fmt.Fprintf(w, "depth: %d rounds of %s accepting and %s relaying %s beside queues of %s, %d connections, mail %s\n\n", len(r.Rounds), r.Duration,
+		r.Duration, r.Sizes, r.Held, r.Connections, durable)
+	var rows [][]string
+	for _, f := range r.Filled {
+		rows = append(rows, []string{depthName(f.Depth), figure("%.1f", f.Elapsed.Seconds()), figure("%.0f", f.Rate), micros(f.CPU),
+			fmt.Sprint(f.RSS >> 20), fmt.Sprint(f.Disk >> 20)})
+	}
+	if err := console.Table(w, []string{"queue", "filled in s", "messages/s", "MTA µs", "RSS MiB", "disk MiB"}, rows); err != nil {
+		return err
+	}
+	for _, kind := range []struct {
+		name   string
+		of     func(*DepthMeasure) *Measure
+		ratios []Spread
+	}{{"accept at", func(m *DepthMeasure) *Measure { return &m.Accept }, r.AcceptRatio},
+		{"relay at", func(m *DepthMeasure) *Measure { return &m.Relay }, r.RelayRatio}} {
+		header := []string{kind.name, "messages/s", "ratio", "least", "most", "MTA µs", "generator µs", "sink µs", "messages/sync", "p50", "p99", "RSS MiB"}
+		rows = nil
+		for i, depth := range r.Depths {
+			m, ratio := kind.of(&r.Median[i]), kind.ratios[i]
+			rows = append(rows, []string{depthName(depth), fmt.Sprintf("%.0f", m.Rate), figure("%.3f", ratio.Median), figure("%.3f", ratio.Min),
+				figure("%.3f", ratio.Max), micros(m.CPU), micros(m.GeneratorCPU), micros(m.SinkCPU), figure("%.1f", m.MessagesPerSync),
+				console.Duration(m.P50), console.Duration(m.P99), fmt.Sprint(m.RSS >> 20)})
+		}
+		fmt.Fprintln(w)
+		if err := console.Table(w, header, rows); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(w, "\naccounting: %s acknowledged, %d lost, %d doubled, %d altered\n", console.Count(r.Account.Acknowledged), r.Account.Lost,
+		r.Account.Doubled, r.Account.Altered)
+	for _, note := range r.Notes {
+		fmt.Fprintln(w, "note:", note)
+	}
+	return nil
+}
+
+// DepthCommand is `mailrace bench depth`: it measures and prints the report, as tables or as one JSON object.
+func DepthCommand(ctx context.Context, o DepthOptions, out console.Output) error {
+	o.Progress = out.Stderr
+	r, err := RunDepth(ctx, o)
+	if err != nil {
+		return err
+	}
+	if out.JSON {
+		err = json.NewEncoder(out.Stdout).Encode(r)
+	} else {
+		err = r.WriteText(out.Stdout)
+	}
+	return errors.Join(err, r.fault())
+}

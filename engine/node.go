@@ -358,6 +358,7 @@ type Status struct {
 	Deferrals uint64
 	Bounced   uint64 // expired ones included
 	Queue     int64  // recipients that are not settled
+	Counting  bool   // the spool is still being looked through after the start: Queue and Deferred are what is known so far
 	router.Totals
 }
 
@@ -367,5 +368,6 @@ func (n *Node) Status() Status {
 	return Status{
 		Accepted: n.stats.received.Messages.Get(), Delivered: o[message.Delivered].Get(), Deferrals: o[message.Deferred].Get(),
 		Bounced: o[message.Bounced].Get() + o[message.Expired].Get(), Queue: t.Queued + t.Resolving + t.InFlight + t.Deferred, Totals: t,
+		Counting: n.pager != nil && n.pager.walking.Load(),
 	}
 }

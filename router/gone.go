@@ -69,6 +69,9 @@ func (l *Link) unlink() {
 	}
 	l.stopWaiting()
 	l.state = linkClosed
+	if l.proved {
+		site.proved--
+	}
 	i := slices.Index(site.links, l)
 	site.links = slices.Delete(site.links, i, i+1)
 	s.links--

@@ -163,6 +163,7 @@ func (l *Link) works() {
 	}
 	if !l.proved {
 		l.proved = true
+		site.proved++
 		site.grow()
 	}
 }

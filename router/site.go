@@ -11,6 +11,9 @@ import (
 	"mailrace/router/pool"
 )
 
+// rampStart is how many connections a site has until one of them brought something to an end.
+const rampStart = 2
+
 // siteKey tells sites apart. What an operator's route leads to never shares a site with what DNS says: addresses that only the operator may
 // name must not be reached through somebody's MX record. Nor do routes that want different TLS: their connections are not alike.
 type siteKey struct {
@@ -33,6 +36,7 @@ type Site struct {
 	links    []*Link // open and opening
 	opening  int
 	closing  int     // take nothing more
+	proved   int     // on which the peer replied for a recipient
 	waiting  []*Link // have asked for work in vain, the last one last
 	inFlight int     // recipients
 	deadline int64   // the next one of what is in the queue, or earlier, Unix nanoseconds; 0 = there is none
@@ -140,8 +144,9 @@ func (site *Site) nextToWake() *Link {
 	return site.waiting[n-1]
 }
 
-// grow opens connections while the queue is longer than those there are take soon. With each round trip the number can double: a site that does
-// not answer costs one attempt for each address, not twenty. When nothing is left to try and nothing is connected, the site has failed.
+// grow opens connections while the queue is longer than those there are take soon. A site begins with rampStart of them and gets more as they
+// succeed, at most twice as many with each round of replies: a long queue after a restart is no stampede, and a site that does not answer
+// costs one attempt for each address, not twenty. When nothing is left to try and nothing is connected, the site has failed.
 func (site *Site) grow() {
 	s, now := site.owner, site.owner.now()
 	for site.queue.length > 0 && site.wantsLink(now) {
@@ -177,7 +182,7 @@ func (site *Site) wantsLink(now int64) bool {
 		return false
 	case n == 0:
 		return true
-	case site.pause > now || site.opening >= max(1, n-site.opening):
+	case site.pause > now || site.opening >= max(1, n-site.opening) || len(site.links)-site.proved >= max(rampStart, site.proved):
 		return false
 	case site.failures > 0: // a site that comes back is probed by one connection until it delivered
 		return false

@@ -46,7 +46,7 @@ func (p *panel) update(s engine.Status, l load.Progress, far sink.Report) {
 	}
 	if !p.tty {
 		fmt.Fprintf(p.out, "%4.0fs  accepted %6.0f/s  delivered %6.0f/s  deferred %5.0f/s  queue %s  p50 %s  p99 %s\n", now, accepted,
-			delivered, deferred, console.Count(uint64(s.Queue)), console.Duration(l.Latency.P50), console.Duration(l.Latency.P99))
+			delivered, deferred, queued(s), console.Duration(l.Latency.P50), console.Duration(l.Latency.P99))
 		return
 	}
 	p.draw(
@@ -55,12 +55,21 @@ func (p *panel) update(s engine.Status, l load.Progress, far sink.Report) {
 		fmt.Sprintf("delivered   %12.0f %14s", delivered, console.Count(s.Delivered)),
 		fmt.Sprintf("deferred    %12.0f %14s", deferred, console.Count(s.Deferrals)),
 		fmt.Sprintf("bounced     %12s %14s", "", console.Count(s.Bounced)),
-		fmt.Sprintf("queue       %12s %14s", "", console.Count(uint64(s.Queue))),
+		fmt.Sprintf("queue       %12s %14s", "", queued(s)),
 		fmt.Sprintf("latency      p50 %s   p99 %s   p99.9 %s", console.Duration(l.Latency.P50), console.Duration(l.Latency.P99),
 			console.Duration(l.Latency.P999)),
 		fmt.Sprintf("sink         %s received, %d doubled, %d altered", console.Count(far.Messages), far.Duplicates, far.Altered),
 		fmt.Sprintf("\x1b[2m%.0f s, Ctrl-C ends\x1b[0m", now),
 	)
+}
+
+// queued is the length of the queue, as far as it is known.
+func queued(s engine.Status) string {
+	n := console.Count(uint64(s.Queue))
+	if s.Counting {
+		n += ", counting"
+	}
+	return n
 }
 
 // draw replaces what stands on the terminal.

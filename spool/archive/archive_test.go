@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -183,6 +184,56 @@ func TestRoundTrip(t *testing.T) {
 	}
 	if v, err := spool.Verify(t.Context(), other, nil); err != nil || !v.OK() {
 		t.Errorf("%+v, %v", v, err)
+	}
+}
+
+// TestImportParks: what was imported is in the index of what is due, at its time, so that a node reads it then and not at its start.
+func TestImportParks(t *testing.T) {
+	o, dir := options(t.TempDir()), filepath.Join(t.TempDir(), "out")
+	all := fill(t, o, 2)
+	export(t, o, dir, Filter{})
+	other := options(t.TempDir())
+	importAll(t, other, dir)
+	s, err := spool.Open(other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	found := 0
+	for i := range s.Shards() {
+		due, err := s.Shard(i).Due(nil, spool.Due{}, math.MaxInt64, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range due {
+			m := all[d.ID]
+			want := m.Arrived // of those that were never tried
+			for _, r := range m.Recipients {
+				if len(m.Recipients) > 1 && r.State == message.Deferred {
+					want = min(want, r.Due)
+				}
+			}
+			if d.At != want {
+				t.Errorf("%v of %d recipients is due at %d, want %d", d.ID, len(m.Recipients), d.At, want)
+			}
+			found++
+		}
+	}
+	if found != len(all) {
+		t.Errorf("%d of %d messages are in the index", found, len(all))
+	}
+	deferred := func(due int64) message.Recipient { return message.Recipient{State: message.Deferred, Due: due} }
+	for want, m := range map[int64]*message.Message{
+		70: {Arrived: 5, Recipients: []message.Recipient{deferred(90), {State: message.Delivered, Due: 3}, deferred(70)}},
+		40: {Arrived: 5, Recipients: []message.Recipient{deferred(90)}, Wishes: &message.Wishes{ByMode: message.ByNotify, Deadline: 40}},
+		90: {Arrived: 5, Recipients: []message.Recipient{deferred(90)}, Wishes: &message.Wishes{ByMode: message.ByReturn, Deadline: 40}},
+		1:  {Recipients: []message.Recipient{{}, deferred(90)}},
+	} {
+		m.ID = 7
+		op := new(spool.Op)
+		if park(op, m); op.Park != (spool.Due{At: want, ID: 7}) || len(op.Updates) != len(m.Recipients) || !op.Updates[0].Parked {
+			t.Errorf("%+v, want %d", op, want)
+		}
 	}
 }
 

@@ -293,11 +293,7 @@ func (x *importer) enqueue(m *message.Message, trace, content []byte) error {
 	m.Hold(1)
 	op := spool.NewOp()
 	op.Append, op.Done = m, m
-	for i := range m.Recipients {
-		if r := &m.Recipients[i]; r.State != message.Pending || r.Attempts > 0 || r.Due != 0 || r.Reply != "" || r.Late || r.Noticed > 0 {
-			op.Updates = append(op.Updates, spool.Update{ID: m.ID, Index: i, State: r.State, Attempts: r.Attempts, Due: r.Due, Reply: r.Reply, Late: r.Late, Noticed: r.Noticed})
-		}
-	}
+	park(op, m)
 	x.flying[m.ID] = true
 	x.octets += m.Size
 	x.spool.ShardOf(m.ID).Enqueue(op)
@@ -305,6 +301,31 @@ func (x *importer) enqueue(m *message.Message, trace, content []byte) error {
 		return nil
 	}
 	return x.settle(flyingMax / 2)
+}
+
+// park notes the states of the recipients of m in op, and puts m into the index of what is due, so that a node brings it when its time has come
+// and not before: at once if a recipient was never tried, otherwise at the first next attempt, or at a deadline before that is to be reported.
+func park(op *spool.Op, m *message.Message) {
+	op.Park.ID = m.ID
+	for i := range m.Recipients {
+		r := &m.Recipients[i]
+		if !r.State.Settled() {
+			at := r.Due
+			if r.State == message.Pending {
+				at = m.Arrived
+			}
+			if w := m.Wishes; w != nil && w.ByMode == message.ByNotify && w.Deadline > m.Arrived && !r.Late {
+				at = min(at, w.Deadline)
+			}
+			if at = max(at, 1); op.Park.At == 0 || at < op.Park.At {
+				op.Park.At = at
+			}
+		}
+		op.Updates = append(op.Updates, spool.Update{
+			ID: m.ID, Index: i, State: r.State, Attempts: r.Attempts, Due: r.Due, Reply: r.Reply, Late: r.Late, Noticed: r.Noticed,
+			Parked: true,
+		})
+	}
 }
 
 // settle waits until at most so many messages are on their way, and none when they are large.

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -172,8 +171,8 @@ func newOutbound(n *Node) (*egress.Options, error) {
 		return nil, fmt.Errorf("certificate authorities: %w", err)
 	}
 	return &egress.Options{
-		SMTP: &smtp.ClientConfig{Hello: c.Hostname}, TLS: egress.NewTLS(roots), Stats: egress.NewStats(n.metrics), ConnectTimeout: c.Egress.ConnectTimeout,
-		CommandTimeout: c.Egress.CommandTimeout, DataTimeout: c.Egress.DataTimeout, Load: n.load, Log: n.log,
+		SMTP: &smtp.ClientConfig{Hello: c.Hostname}, LMTP: &smtp.ClientConfig{Hello: c.Hostname, LMTP: true},
+		TLS: egress.NewTLS(roots), Stats: egress.NewStats(n.metrics), Timeouts: egress.Timeouts(c.Egress.Timeouts), Load: n.load, Log: n.log,
 	}, nil
 }
 
@@ -186,16 +185,31 @@ func routes(c *config.Config) []router.Route {
 	if len(c.Routes) == 0 {
 		return []router.Route{{Domains: []string{"*"}, Kind: router.MX, Port: c.Egress.Port, TLS: securities[c.Egress.TLS]}}
 	}
-	kinds := map[config.TargetKind]router.Kind{config.ToMX: router.MX, config.ToHost: router.Host, config.ToDiscard: router.Discard}
 	rs := make([]router.Route, len(c.Routes))
 	for i, r := range c.Routes {
-		rs[i] = router.Route{Domains: r.Domains, Kind: kinds[r.To.Kind], Host: r.To.Host, Port: r.To.Port, Connections: r.Connections}
-		rs[i].TLS = securities[cmp.Or(r.TLS, c.Egress.TLS)]
-		if r.To.Kind == config.ToMX {
-			rs[i].Port = c.Egress.Port
-		}
+		rs[i] = route(c, &r)
 	}
 	return rs
+}
+
+// route is a configured route in the router's terms.
+func route(c *config.Config, r *config.Route) router.Route {
+	to := router.Route{Domains: r.Domains, Host: r.To.Host, Port: r.To.Port, Path: r.To.Path, Connections: r.Connections, TLS: securities[r.Security(c.Egress.TLS)]}
+	switch r.To.Kind {
+	case config.ToMX:
+		to.Port = c.Egress.Port
+	case config.ToDiscard:
+		to.Kind = router.Discard
+	case config.ToHost, config.ToHostTLS, config.ToLMTP:
+		to.Kind = router.Host
+	case config.ToSocket:
+		to.Kind = router.Local
+	}
+	if r.To.Kind == config.ToLMTP || r.To.Kind == config.ToSocket {
+		to.Manner.Protocol = router.LMTP
+	}
+	to.Manner.TLSFirst = r.To.Kind == config.ToHostTLS
+	return to
 }
 
 // openAdmin starts the HTTP service, if there is to be one.

@@ -87,6 +87,10 @@ func listenAt(t *testing.T, address string, serve func(*peer)) *far {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return serveAt(t, l, serve)
+}
+
+func serveAt(t *testing.T, l net.Listener, serve func(*peer)) *far {
 	f := &far{t: t, l: l, mail: make(chan letter, 10_000)}
 	f.wait.Go(func() {
 		for {

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"mailrace/engine/config"
 )
 
 // large is content that no buffers between us and a peer that does not read can hold.
@@ -33,6 +35,11 @@ func (p *peer) envelope() {
 	p.want("RCPT TO:")
 	p.want("DATA")
 	p.say("250 ok\r\n250 ok\r\n354 go on")
+}
+
+// wait gives peers a time for everything but connecting.
+func wait(c *config.Config, d time.Duration) {
+	c.Egress.Timeouts = config.Timeouts{Connect: c.Egress.Timeouts.Connect, Greeting: d, Command: d, Mail: d, Rcpt: d, Data: d, Block: d, Final: d}
 }
 
 // TestTroublesomePeer meets servers that fail in every way. The message must arrive by another connection: at once where it cannot have been
@@ -145,9 +152,9 @@ func TestTroublesomePeer(t *testing.T) {
 			f := listen(t, first(c.does))
 			cfg := settings(t, f.route("*"))
 			cfg.Egress.Connections, cfg.Limits.MessageSize = 1, 100<<20
-			cfg.Egress.CommandTimeout, cfg.Egress.DataTimeout = patience, patience
+			wait(cfg, patience)
 			if strings.HasPrefix(name, "never") || strings.HasPrefix(name, "drips") {
-				cfg.Egress.CommandTimeout, cfg.Egress.DataTimeout = time.Second, time.Second
+				wait(cfg, time.Second)
 			}
 			r := start(t, cfg)
 			content := text(1, c.octets)
@@ -193,7 +200,7 @@ func TestPeerThatNeverReads(t *testing.T) {
 		peak <- most
 	}))
 	cfg := settings(t, f.route("*"))
-	cfg.Limits.MessageSize, cfg.Egress.DataTimeout = 100<<20, 3*time.Second
+	cfg.Limits.MessageSize, cfg.Egress.Timeouts.Block = 100<<20, 3*time.Second
 	r = start(t, cfg)
 	content := text(1, large)
 	r.send("s@sender.example", content, "a@far.example")

@@ -215,7 +215,7 @@ func TestProbesOfHostsThatFail(t *testing.T) {
 			for _, code := range []int{250, 450} {
 				s := asking(t, f)
 				s.Recipients[0].Defer = code == 450
-				s.Egress.ConnectTimeout = time.Second
+				s.Egress.Timeouts.Connect = time.Second
 				r := start(t, s)
 				r.rcpt("a@far.example", code)
 				r.rcpt("postmaster", 550) // not here: it is our host's, which this listener takes no mail for

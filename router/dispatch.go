@@ -94,6 +94,8 @@ func (s *Scheduler) find(route *Route, domain string) (answer *mx.Answer, q mx.Q
 	switch route.Kind {
 	case Discard:
 		return nil, q, false
+	case Local:
+		return route.answer, q, false
 	case Host:
 		q = route.query
 	default:

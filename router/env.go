@@ -62,4 +62,7 @@ type Target struct {
 	Addr  netip.AddrPort // dial exactly this: it passed the address filter
 	Kind  Kind           // of the route: the name of a Host is the operator's word, that of an MX the DNS's
 	TLS   TLS            // of the route
+
+	Path   string // of a Local route, which has neither Host nor Addr
+	Manner Manner // of the route
 }

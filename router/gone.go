@@ -19,6 +19,8 @@ func (l *Link) Gone(reason Reason, o *Outcome) {
 		site.lastError = failure
 	}
 	switch {
+	case reason == GoneDenied:
+		l.deny()
 	case reason == GoneUnreachable || reason == GoneRefused || reason == GoneInsecure:
 		l.blame()
 	case reason == GoneBroken && len(l.taken) > 0 || useless: // once may be the fault of a message, or a coincidence
@@ -50,7 +52,7 @@ func (l *Link) failure(reason Reason, o *Outcome) Outcome {
 		f.Code, f.Enhanced, f.Text, f.Remote, f.TLSVersion, f.TLSCipher = o.Code, o.Enhanced, o.Text, o.Remote, o.TLSVersion, o.TLSCipher
 	}
 	if f.Code/100 != 4 && reason != GoneInsecure { // another host may do better: no refusal of a session is final. RFC 5321 §3.1
-		f.Enhanced = [...]string{GoneClosed: "4.4.2", GoneUnreachable: "4.4.1", GoneRefused: "4.3.0", GoneBroken: "4.4.2"}[reason]
+		f.Enhanced = [...]string{GoneClosed: "4.4.2", GoneUnreachable: "4.4.1", GoneRefused: "4.3.0", GoneDenied: "4.7.8", GoneBroken: "4.4.2"}[reason]
 	}
 	if f.Text == "" {
 		f.Text = "connection " + reason.String()
@@ -95,6 +97,17 @@ func (l *Link) blame() {
 	}
 }
 
+// deny sees to it that no other connection brings the same credentials before the site was backed off. Where they were right until now, the links
+// that stand go on.
+func (l *Link) deny() {
+	l.blame()
+	site := l.site
+	site.pause = site.owner.now() + int64(site.owner.opts.HostRetry)
+	if len(site.links) == 0 {
+		site.tried = site.owner.opts.AddressTries
+	}
+}
+
 // giveBack returns the transactions that the link held. Those that may have arrived are deferred in doubt: RFC 5321 §4.5.3.2.6 and RFC 1047 leave
 // no better way. Of the others the first may be what the connection broke on: it alone is counted, and lets the others go first.
 func (l *Link) giveBack(failure *Outcome) {
@@ -134,6 +147,8 @@ func (s *Scheduler) countGone(reason Reason) {
 		s.stats.refused.Add(1)
 	case GoneInsecure:
 		s.stats.insecure.Add(1)
+	case GoneDenied:
+		s.stats.denied.Add(1)
 	case GoneBroken:
 		s.stats.broken.Add(1)
 	}

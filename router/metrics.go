@@ -37,6 +37,7 @@ var counters = []figure{
 	{`mailrace_router_connections_failed_total{reason="unreachable"}`, func(s *stats) *atomic.Int64 { return &s.unreachable }},
 	{`mailrace_router_connections_failed_total{reason="refused"}`, func(s *stats) *atomic.Int64 { return &s.refused }},
 	{`mailrace_router_connections_failed_total{reason="insecure"}`, func(s *stats) *atomic.Int64 { return &s.insecure }},
+	{`mailrace_router_connections_failed_total{reason="denied"}`, func(s *stats) *atomic.Int64 { return &s.denied }},
 	{`mailrace_router_connections_failed_total{reason="broken"}`, func(s *stats) *atomic.Int64 { return &s.broken }},
 	{`mailrace_router_site_failures_total`, func(s *stats) *atomic.Int64 { return &s.failures }},
 }

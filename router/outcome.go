@@ -66,12 +66,15 @@ const (
 	GoneRefused
 	// GoneInsecure: the connection cannot be secured as the route demands.
 	GoneInsecure
+	// GoneDenied: the peer refused our credentials, or cannot take them. The site is backed off at once, whatever other addresses it has: to
+	// try them everywhere could lock the account.
+	GoneDenied
 	// GoneBroken: the connection was lost, timed out, or the peer broke the protocol while a transaction was under way.
 	GoneBroken
 )
 
 func (r Reason) String() string {
-	return [...]string{"closed", "unreachable", "refused", "insecure", "broken"}[r]
+	return [...]string{"closed", "unreachable", "refused", "insecure", "denied", "broken"}[r]
 }
 
 // replyTextMax bounds Recipient.Reply: it is stored with each deferred recipient.

@@ -156,11 +156,11 @@ func (s *Scheduler) kickTouched() {
 
 // stats are counted by the loop and read by anyone.
 type stats struct {
-	queued, resolving, inFlight, waiting                    atomic.Int64 // recipients
-	sites, links, idle, backoff, transactions               atomic.Int64
-	delivered, deferrals, bounced, expired                  atomic.Int64 // recipients, ever
-	handedOut, requeued, inDoubt                            atomic.Int64 // transactions, ever
-	dials, unreachable, refused, broken, insecure, failures atomic.Int64 // of connections, of sites, ever
+	queued, resolving, inFlight, waiting                            atomic.Int64 // recipients
+	sites, links, idle, backoff, transactions                       atomic.Int64
+	delivered, deferrals, bounced, expired                          atomic.Int64 // recipients, ever
+	handedOut, requeued, inDoubt                                    atomic.Int64 // transactions, ever
+	dials, unreachable, refused, broken, insecure, denied, failures atomic.Int64 // of connections, of sites, ever
 }
 
 // fifo holds values that are due after the same delay each, in the order in which they were put in.

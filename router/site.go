@@ -15,12 +15,14 @@ import (
 const rampStart = 2
 
 // siteKey tells sites apart. What an operator's route leads to never shares a site with what DNS says: addresses that only the operator may
-// name must not be reached through somebody's MX record. Nor do routes that want different TLS: their connections are not alike.
+// name must not be reached through somebody's MX record. Nor do routes that want different TLS, or to be spoken to in another manner: their
+// connections are not alike.
 type siteKey struct {
 	kind mx.Kind
 	key  string
 	port uint16
 	tls  TLS
+	how  Manner
 }
 
 // Site is a set of mail exchangers with the mail that waits for it and the connections to it. It belongs to its owner loop.
@@ -58,7 +60,7 @@ type Site struct {
 
 // siteOf returns the site that t goes to.
 func (s *Scheduler) siteOf(t *Transaction) *Site {
-	k := siteKey{t.answer.Query.Kind, t.answer.Key, t.route.Port, t.route.TLS}
+	k := siteKey{t.answer.Query.Kind, t.answer.Key, t.route.Port, t.route.TLS, t.route.Manner}
 	site := s.sites[k]
 	if site == nil {
 		k.key = strings.Clone(k.key)

@@ -2,11 +2,14 @@ package router
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"hash/fnv"
 	"net"
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"mailrace/router/mx"
 )
@@ -21,7 +24,28 @@ const (
 	Host
 	// Discard settles every recipient as delivered and forgets the mail.
 	Discard
+	// Local hands everything to a path on this machine, which nothing is to be looked up for.
+	Local
 )
+
+// Protocol is how mail is handed over on the connections of a route.
+type Protocol uint8
+
+const (
+	// SMTP: RFC 5321.
+	SMTP Protocol = iota
+	// LMTP: RFC 2033.
+	LMTP
+	// Maildir: files are written. With Local only.
+	Maildir
+)
+
+// Manner is how the far end of a route is spoken to, beside TLS. Connections of different manners are not alike, and no site has both.
+type Manner struct {
+	Protocol Protocol
+	TLSFirst bool   // the session begins with the TLS handshake. RFC 8314 §3.3
+	Login    string // name of the credentials that sessions begin with; "" = none. It means something to egress alone
+}
 
 // TLS is how connections of a route are secured.
 type TLS uint8
@@ -49,8 +73,11 @@ type Route struct {
 	Port        uint16 // 0 = 25; of an MX route the port of every mail exchanger
 	Connections int    // most connections to each site; 0 = Options.SiteConnections
 	TLS         TLS
+	Path        string // Local: a socket, or what egress makes of it
+	Manner      Manner
 
-	query mx.Query // Host: what to look up
+	query  mx.Query   // Host: what to look up
+	answer *mx.Answer // Local: what a lookup would find
 }
 
 // Table finds the route of a domain. It is immutable; all methods may be called by any goroutine.
@@ -89,6 +116,16 @@ func (r *Route) complete() error {
 		r.Name = cmp.Or(r.Name, "mx")
 	case Discard:
 		r.Name = cmp.Or(r.Name, "discard")
+	case Local:
+		if r.Path == "" {
+			return errors.New("no path")
+		}
+		sum := fnv.New64a()
+		sum.Write([]byte(r.Path))
+		r.answer = &mx.Answer{
+			Query: mx.Query{Kind: mx.Addresses, Name: r.Path}, Hosts: []mx.Host{{Addrs: []netip.Addr{{}}}}, Key: r.Path, Hash: sum.Sum64(), Expires: time.Unix(1<<40, 0),
+		}
+		r.Name = cmp.Or(r.Name, r.Path)
 	case Host:
 		name := strings.TrimSuffix(strings.TrimPrefix(r.Host, "["), "]")
 		if addr, err := netip.ParseAddr(name); err == nil {
@@ -100,7 +137,7 @@ func (r *Route) complete() error {
 		r.Host = name
 		r.Name = cmp.Or(r.Name, net.JoinHostPort(name, strconv.Itoa(int(r.Port))))
 	default:
-		return fmt.Errorf("kind %d is none of MX, Host, Discard", r.Kind)
+		return fmt.Errorf("kind %d is none of MX, Host, Discard, Local", r.Kind)
 	}
 	return nil
 }

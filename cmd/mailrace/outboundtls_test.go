@@ -103,9 +103,9 @@ func TestNodeToNode(t *testing.T) {
 
 // happening is a line of the event log.
 type happening struct {
-	Type, Enhanced, Text string
-	TLSVersion           string `json:"tls_version"`
-	TLSCipher            string `json:"tls_cipher"`
+	Type, Recipient, Enhanced, Text string
+	TLSVersion                      string `json:"tls_version"`
+	TLSCipher                       string `json:"tls_cipher"`
 }
 
 // eventsOf reads what the event log in dir holds of a type so far.

@@ -5,10 +5,8 @@ package config
 import (
 	"crypto/x509"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
-	"strconv"
 	"time"
 
 	"mailrace/proto/message"
@@ -173,7 +171,7 @@ type Route struct {
 	Domains     []string // lower-case names, "*.suffix" (every name below suffix, not suffix itself), or "*"
 	To          Target
 	Connections int      // most connections to each site of this route; 0 = Egress.Connections
-	TLS         Security // "" = Egress.TLS
+	TLS         Security // "" = Egress.TLS, but see Security
 }
 
 // Security says whether deliveries go under TLS.
@@ -190,50 +188,42 @@ const (
 	TLSOff Security = "off"
 )
 
-// TargetKind is the way a route leads.
-type TargetKind uint8
-
-const (
-	// ToMX looks up the MX records of the recipient's domain.
-	ToMX TargetKind = iota + 1
-	// ToHost hands everything to one host over SMTP.
-	ToHost
-	// ToDiscard settles the mail as delivered and forgets it.
-	ToDiscard
-)
-
-// Target is where a route leads: "mx", "smtp://host:port" or "discard".
-type Target struct {
-	Kind TargetKind
-	Host string // ToHost: lower-case name or IP address without brackets
-	Port uint16 // ToHost: 25 unless given
-}
-
-func (t Target) String() string {
-	switch t.Kind {
-	case ToHost:
-		return "smtp://" + net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port)))
-	case ToDiscard:
-		return "discard"
-	case ToMX:
-		return "mx"
+// Security is the TLS of the route's connections, where egress says what is done when a route says nothing.
+func (r *Route) Security(egress Security) Security {
+	switch {
+	case r.To.local():
+		return TLSOff
+	case r.TLS != "":
+		return r.TLS
+	case r.To.Kind == ToHostTLS:
+		return TLSVerified
 	}
-	return ""
+	return egress
 }
 
 // Egress is how mail leaves.
 type Egress struct {
-	Connections    int            // most connections to one site
-	Recipients     int            // most recipients of one transaction
-	Messages       int            // transactions over one connection, 0 = no limit
-	Port           uint16         // port of MX hosts
-	Allow          []netip.Prefix // addresses that MX routes may reach although they are private, loopback or otherwise not public
-	TLS            Security       // of routes that say nothing: TLSOpportunistic or TLSOff
-	CA             string         // PEM file: who issues the certificates of hosts that are to be verified; "" = those whom the system trusts. Read at start
-	Idle           time.Duration  // how long a connection without work is kept
-	ConnectTimeout time.Duration  // also of a TLS handshake
-	CommandTimeout time.Duration  // for the banner and for the reply to each command
-	DataTimeout    time.Duration  // for the reply to the end of data
+	Connections int            // most connections to one site
+	Recipients  int            // most recipients of one transaction
+	Messages    int            // transactions over one connection, 0 = no limit
+	Port        uint16         // port of MX hosts
+	Allow       []netip.Prefix // addresses that MX routes may reach although they are private, loopback or otherwise not public
+	TLS         Security       // of routes that say nothing: TLSOpportunistic or TLSOff
+	CA          string         // PEM file: who issues the certificates of hosts that are to be verified; "" = those whom the system trusts. Read at start
+	Idle        time.Duration  // how long a connection without work is kept
+	Timeouts    Timeouts
+}
+
+// Timeouts are how long a remote server may take. The defaults are those of RFC 5321 §4.5.3.2
+type Timeouts struct {
+	Connect  time.Duration // for connecting, and for a TLS handshake
+	Greeting time.Duration // for its banner
+	Command  time.Duration // for the reply to EHLO, STARTTLS, AUTH and RSET
+	Mail     time.Duration // for the reply to MAIL
+	Rcpt     time.Duration // and to each RCPT
+	Data     time.Duration // and to DATA
+	Block    time.Duration // to take some of the content
+	Final    time.Duration // for the reply to the end of data; by LMTP for each of them
 }
 
 // CAs reads CA; nil stands for those whom the system trusts.
@@ -356,7 +346,10 @@ func Default() *Config {
 		Queue: Queue{RetryMin: 5 * time.Minute, RetryMax: 4 * time.Hour, Expire: 5 * 24 * time.Hour, HoldMax: 7 * 24 * time.Hour, DeliverByMin: time.Minute, InMemory: 200_000},
 		Egress: Egress{
 			Connections: 20, Recipients: 100, Messages: 1000, Port: 25, TLS: TLSOpportunistic, Idle: 10 * time.Second,
-			ConnectTimeout: 30 * time.Second, CommandTimeout: 5 * time.Minute, DataTimeout: 10 * time.Minute,
+			Timeouts: Timeouts{
+				Connect: 30 * time.Second, Greeting: 5 * time.Minute, Command: 5 * time.Minute, Mail: 5 * time.Minute, Rcpt: 5 * time.Minute,
+				Data: 2 * time.Minute, Block: 3 * time.Minute, Final: 10 * time.Minute,
+			},
 		},
 		DNS: DNS{Timeout: 5 * time.Second},
 		Limits: Limits{

@@ -67,6 +67,9 @@ func keys(of reflect.Type) int {
 		if f.Kind() == reflect.Struct && f.PkgPath() == of.PkgPath() && f != reflect.TypeFor[Target]() && f != reflect.TypeFor[Certificate]() {
 			n += keys(f)
 		}
+		if f == reflect.TypeFor[Timeouts]() { // they stand beside the others
+			n--
+		}
 	}
 	return n
 }
@@ -96,6 +99,15 @@ to = "smtp://192.0.2.7"
 [[route]]
 domains = ["gone.example"]
 to = "discard"
+[[route]]
+domains = ["d.example"]
+to = "lmtp://Store.example.net"
+[[route]]
+domains = ["e.example"]
+to = "lmtp+unix:///run//dovecot/lmtp"
+[[route]]
+domains = ["f.example"]
+to = "smtps://smart.example.net"
 [dns]
 servers = ["192.0.2.53", "2001:db8::53", "[2001:db8::53]:5353"]
 [egress]
@@ -117,11 +129,16 @@ max_size = 0
 		{c.Listeners[0].RelayFrom[0].String(), "10.1.2.3/32"},
 		{c.Listeners[0].RelayFrom[2].String(), "192.0.2.1/32"},
 		{c.Routes[0].Domains[0], "example.com"},
-		{c.Routes[0].To, Target{ToHost, "relay.example.net", 2525}},
+		{c.Routes[0].To, Target{Kind: ToHost, Host: "relay.example.net", Port: 2525}},
 		{c.Routes[0].To.String(), "smtp://relay.example.net:2525"},
 		{c.Routes[1].To.String(), "smtp://[2001:db8::1]:26"},
 		{c.Routes[2].To.String(), "smtp://192.0.2.7:25"},
 		{c.Routes[3].To.String(), "discard"},
+		{c.Routes[4].To.String(), "lmtp://store.example.net:24"},
+		{c.Routes[5].To.String(), "lmtp+unix:///run/dovecot/lmtp"},
+		{c.Routes[5].Security(TLSOpportunistic), TLSOff},
+		{c.Routes[6].To.String(), "smtps://smart.example.net:465"},
+		{c.Routes[6].Security(TLSOpportunistic), TLSVerified},
 		{c.DNS.Servers[0].String(), "192.0.2.53:53"},
 		{c.DNS.Servers[1].String(), "[2001:db8::53]:53"},
 		{c.DNS.Servers[2].String(), "[2001:db8::53]:5353"},
@@ -143,9 +160,9 @@ func TestValidate(t *testing.T) {
 	want := strings.Join([]string{
 		`listener[1].address: "nonsense" is not an address: want host:port, as in "127.0.0.1:2525" or "[::1]:2525"`,
 		`listener[1].mode: missing: want "mx", "submission" or "submissions"`,
-		`route[0].to: "smtp://:0" has no host or no port`,
+		`route[0].to: "smtp://:0": "0" is not a port: want 1 to 65535`,
 		`route[1].domains: missing: want exact names, "*.suffix" or "*", as in ["example.com"]`,
-		`route[1].to: missing: want "mx", "smtp://host:port" or "discard"`,
+		`route[1].to: missing: want ` + targetForms,
 	}, "\n")
 	err := c.Validate()
 	if err == nil || err.Error() != want {

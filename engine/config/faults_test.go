@@ -1,6 +1,9 @@
 package config
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 // faults: what stands in the file, and every word of the answer. The file is called m.toml. Cases that begin with "+" are appended to
 // minimal (4 lines).
@@ -31,7 +34,7 @@ var faults = []struct{ toml, want string }{
 		`m.toml:2:3: listener.mode: missing: want "mx", "submission" or "submissions"`},
 	{"+[[route]]\n", "" +
 		`m.toml:5:3: route.domains: missing: want exact names, "*.suffix" or "*", as in ["example.com"]` + "\n" +
-		`m.toml:5:3: route.to: missing: want "mx", "smtp://host:port" or "discard"`},
+		`m.toml:5:3: route.to: missing: want ` + targetForms},
 
 	// types
 	{"hostname = 1\nlistener = 5\nspool = true\n", "" +
@@ -274,10 +277,15 @@ var faults = []struct{ toml, want string }{
 		`m.toml:8:15: route.connections: -1 is out of range: want 0 to 10000`},
 	{"+[[route]]\ndomains = ['a']\nto = 'MX'\n", `m.toml:7:6: route.to: "MX" is not a target: did you mean "mx"?`},
 	{"+[[route]]\ndomains = ['a']\nto = 'host.example:25'\n", `m.toml:7:6: route.to: "host.example:25" is not a target: did you mean "smtp://host.example:25"?`},
-	{"+[[route]]\ndomains = ['a']\nto = 'lmtp://localhost:24'\n", `m.toml:7:6: route.to: "lmtp://localhost:24": delivery by lmtp is not supported: want "mx", "smtp://host:port" or "discard"`},
+	{"+[[route]]\ndomains = ['a']\nto = 'lmtp://lo calhost'\n", `m.toml:7:6: route.to: "lmtp://lo calhost": "lo calhost" is not a domain name: want "lmtp://host:port"`},
+	{"+[[route]]\ndomains = ['a']\nto = 'lmtp+unix://run/lmtp'\n", `m.toml:7:6: route.to: "lmtp+unix://run/lmtp": "run/lmtp" is not an absolute path: want three slashes, as in "lmtp+unix:///run/dovecot/lmtp"`},
+	{"+[[route]]\ndomains = ['a']\nto = 'lmtp+unix:///..'\n", `m.toml:7:6: route.to: "lmtp+unix:///..": want a path behind the root`},
+	{"+[[route]]\ndomains = ['a']\nto = 'lmtp+unix:///" + strings.Repeat("x", 107) + "'\n", `m.toml:7:6: route.to: "lmtp+unix:///` + strings.Repeat("x", 47) + `\u2026": the path of a socket has 107 octets at most`},
+	{"+[[route]]\ndomains = ['a']\nto = 'lmtp+unix:///run/lmtp'\ntls = 'required'\n", `m.toml:8:7: route.tls: "lmtp+unix:///run/lmtp" does not leave this machine: want no tls`},
+	{"+[[route]]\ndomains = ['a']\nto = 'smtps://host.example'\ntls = 'opportunistic'\n", `m.toml:8:7: route.tls: "smtps://host.example:465" begins with TLS: want "verified" or "required"`},
 	{"+[[route]]\ndomains = ['a']\nto = 'smtp://host.example:0'\n", `m.toml:7:6: route.to: "smtp://host.example:0": "0" is not a port: want 1 to 65535`},
 	{"+[[route]]\ndomains = ['a']\nto = 'smtp://ho st'\n", `m.toml:7:6: route.to: "smtp://ho st": "ho st" is not a domain name: want "smtp://host:port"`},
-	{"+[[route]]\ndomains = ['a']\nto = 'somewhere'\n", `m.toml:7:6: route.to: "somewhere" is not a target: want "mx", "smtp://host:port" or "discard"`},
+	{"+[[route]]\ndomains = ['a']\nto = 'somewhere'\n", `m.toml:7:6: route.to: "somewhere" is not a target: want ` + targetForms},
 	{"+[[route]]\ndomains = ['a']\nto = 'smtp://'\n", `m.toml:7:6: route.to: "smtp://": "" is not a domain name: want "smtp://host:port"`},
 }
 

@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -120,9 +119,14 @@ func schema(c *Config) []field {
 			{"tls", text((*string)(&c.Egress.TLS))},
 			{"ca", text(&c.Egress.CA)},
 			{"idle", duration(&c.Egress.Idle)},
-			{"connect_timeout", duration(&c.Egress.ConnectTimeout)},
-			{"command_timeout", duration(&c.Egress.CommandTimeout)},
-			{"data_timeout", duration(&c.Egress.DataTimeout)},
+			{"connect_timeout", duration(&c.Egress.Timeouts.Connect)},
+			{"greeting_timeout", duration(&c.Egress.Timeouts.Greeting)},
+			{"command_timeout", duration(&c.Egress.Timeouts.Command)},
+			{"mail_timeout", duration(&c.Egress.Timeouts.Mail)},
+			{"rcpt_timeout", duration(&c.Egress.Timeouts.Rcpt)},
+			{"data_start_timeout", duration(&c.Egress.Timeouts.Data)},
+			{"block_timeout", duration(&c.Egress.Timeouts.Block)},
+			{"data_timeout", duration(&c.Egress.Timeouts.Final)},
 		})},
 		{"dns", table([]field{
 			{"servers", list(&c.DNS.Servers, parseServer)},
@@ -401,47 +405,4 @@ func parseServer(s string) (netip.AddrPort, error) {
 		return ap, nil
 	}
 	return netip.AddrPort{}, fmt.Errorf(`%s is not the address of a server: want an IP address, with a port if it is not 53: "192.0.2.1" or "[2001:db8::1]:5353"`, quote(s))
-}
-
-// laterSchemes are ways to deliver that have a name but are not built yet.
-var laterSchemes = []string{"lmtp://", "lmtp+unix://", "maildir://", "smtps://"}
-
-func parseTarget(s string) (Target, error) {
-	switch s {
-	case "mx":
-		return Target{Kind: ToMX}, nil
-	case "discard":
-		return Target{Kind: ToDiscard}, nil
-	}
-	hostport, ok := strings.CutPrefix(s, "smtp://")
-	if !ok {
-		for _, later := range laterSchemes {
-			if strings.HasPrefix(s, later) {
-				return Target{}, fmt.Errorf(`%s: delivery by %s is not supported: want "mx", "smtp://host:port" or "discard"`, quote(s), strings.TrimSuffix(later, "://"))
-			}
-		}
-		if near := nearest(s, []string{"mx", "discard"}); near != "" {
-			return Target{}, fmt.Errorf("%s is not a target: did you mean %q?", quote(s), near)
-		}
-		if host, p, err := net.SplitHostPort(s); err == nil && host != "" && !strings.Contains(s, "/") {
-			return Target{}, fmt.Errorf("%s is not a target: did you mean %q?", quote(s), "smtp://"+net.JoinHostPort(host, p))
-		}
-		return Target{}, fmt.Errorf(`%s is not a target: want "mx", "smtp://host:port" or "discard"`, quote(s))
-	}
-	host, p, err := net.SplitHostPort(hostport)
-	if err != nil {
-		host, p = strings.TrimSuffix(strings.TrimPrefix(hostport, "["), "]"), "25"
-	}
-	n, err := strconv.ParseUint(p, 10, 16)
-	if err != nil || n == 0 {
-		return Target{}, fmt.Errorf("%s: %s is not a port: want 1 to 65535", quote(s), quote(p))
-	}
-	if a, err := netip.ParseAddr(host); err == nil {
-		return Target{ToHost, a.Unmap().String(), uint16(n)}, nil
-	}
-	host = strings.ToLower(host)
-	if fault := hostFault(host); fault != "" {
-		return Target{}, fmt.Errorf("%s: %s", quote(s), advise(fault, `"smtp://host:port"`))
-	}
-	return Target{ToHost, host, uint16(n)}, nil
 }

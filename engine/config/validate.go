@@ -223,14 +223,25 @@ func (k *checker) routes(routes []Route) {
 			seen[d] = true
 		}
 		if r.To.Kind == 0 {
-			k.complain(key+".to", `missing: want "mx", "smtp://host:port" or "discard"`)
-		} else if r.To.Kind == ToHost && (r.To.Host == "" || r.To.Port == 0) {
-			k.complain(key+".to", "%s has no host or no port", quote(r.To.String()))
+			k.complain(key+".to", "missing: want %s", targetForms)
+		} else if _, err := parseTarget(r.To.String()); err != nil {
+			k.complain(key+".to", "%v", err)
 		}
 		k.within(key+".connections", r.Connections, 0, 10_000)
-		if r.TLS != "" {
-			k.oneOf(key+".tls", string(r.TLS), string(TLSOpportunistic), string(TLSRequired), string(TLSVerified), string(TLSOff))
-		}
+		k.routeTLS(key+".tls", &r)
+	}
+}
+
+// routeTLS judges the TLS of a route.
+func (k *checker) routeTLS(key string, r *Route) {
+	switch {
+	case r.TLS == "":
+	case r.To.local() && r.TLS != TLSOff:
+		k.complain(key, "%s does not leave this machine: want no tls", quote(r.To.String()))
+	case r.To.Kind == ToHostTLS && (r.TLS == TLSOpportunistic || r.TLS == TLSOff):
+		k.complain(key, `%s begins with TLS: want "verified" or "required"`, quote(r.To.String()))
+	default:
+		k.oneOf(key, string(r.TLS), string(TLSOpportunistic), string(TLSRequired), string(TLSVerified), string(TLSOff))
 	}
 }
 
@@ -280,9 +291,16 @@ func (k *checker) egress(e *Egress) {
 		k.complain("egress.ca", "%v", err)
 	}
 	k.lasts("egress.idle", e.Idle, 0, time.Hour)
-	k.lasts("egress.connect_timeout", e.ConnectTimeout, 100*time.Millisecond, 10*time.Minute)
-	k.lasts("egress.command_timeout", e.CommandTimeout, 100*time.Millisecond, time.Hour)
-	k.lasts("egress.data_timeout", e.DataTimeout, 100*time.Millisecond, time.Hour)
+	k.lasts("egress.connect_timeout", e.Timeouts.Connect, 100*time.Millisecond, 10*time.Minute)
+	for _, t := range []struct {
+		key  string
+		time time.Duration
+	}{
+		{"greeting_timeout", e.Timeouts.Greeting}, {"command_timeout", e.Timeouts.Command}, {"mail_timeout", e.Timeouts.Mail}, {"rcpt_timeout", e.Timeouts.Rcpt},
+		{"data_start_timeout", e.Timeouts.Data}, {"block_timeout", e.Timeouts.Block}, {"data_timeout", e.Timeouts.Final},
+	} {
+		k.lasts("egress."+t.key, t.time, 100*time.Millisecond, time.Hour)
+	}
 }
 
 func (k *checker) limits(l *Limits) {

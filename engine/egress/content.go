@@ -21,7 +21,6 @@ type delivery struct {
 	rcpts   []string          // the forward-paths of the envelope
 	params  []smtp.RcptParams // of each of them, empty where no recipient has any
 	places  []int             // where each of them stands in tx.Recipients
-	ended   bool              // the end of data is queued
 	refused bool              // MAIL was refused
 	outcome router.Outcome    // why, if it was
 

@@ -23,19 +23,38 @@ import (
 // Options are what all outbound sessions share. They are immutable once the first session is dialled.
 type Options struct {
 	SMTP *smtp.ClientConfig
+	LMTP *smtp.ClientConfig
 
 	TLS   *TLS
 	Stats *Stats
 
-	ConnectTimeout time.Duration // also of a TLS handshake
-	CommandTimeout time.Duration // for the banner and the reply to a command: RFC 5321 §4.5.3.2
-	DataTimeout    time.Duration // for the reply to the end of data: RFC 5321 §4.5.3.2.6
+	Timeouts Timeouts
 
 	// Load reads n chunks of a message from the spool, from chunk first on (0 is the trace header), and calls done with them on l. The chunks
 	// are then the session's. It does not block.
 	Load func(l *loop.Loop, m *message.Message, first, n int, done func([]*message.Chunk, error))
 
 	Log *slog.Logger
+}
+
+// Timeouts are how long a peer may take. RFC 5321 §4.5.3.2
+type Timeouts struct {
+	Connect  time.Duration // for connecting, and for a TLS handshake
+	Greeting time.Duration // to speak first
+	Command  time.Duration // for the reply to EHLO, STARTTLS and what else has no time of its own
+	Mail     time.Duration
+	Rcpt     time.Duration
+	Data     time.Duration // for the reply to DATA
+	Block    time.Duration // to take some of the content
+	Final    time.Duration // for the reply to the end of data, by LMTP for each of them
+}
+
+// of is how long is waited for w; 0 = not at all, or for ever.
+func (t *Timeouts) of(w smtp.ClientWait) time.Duration {
+	return [...]time.Duration{
+		smtp.WaitGreeting: t.Greeting, smtp.WaitReply: t.Command, smtp.WaitMail: t.Mail, smtp.WaitRcpt: t.Rcpt, smtp.WaitData: t.Data,
+		smtp.WaitContent: t.Block, smtp.WaitFinal: t.Final,
+	}[w]
 }
 
 // Stats count TLS with remote servers.
@@ -60,5 +79,23 @@ func (o *Options) Dial(l *loop.Loop, link *router.Link) {
 
 // dial begins a session, in clear although the host may offer TLS if inClear.
 func (o *Options) dial(l *loop.Loop, link *router.Link, inClear bool) {
-	l.Dial(loop.Dial{Network: "tcp", Address: link.Target().Addr.String(), Timeout: o.ConnectTimeout}, &session{opts: o, link: link, loop: l, inClear: inClear})
+	target := link.Target()
+	l.Dial(o.way(&target), &session{opts: o, link: link, loop: l, inClear: inClear})
+}
+
+// way is how the target is connected to.
+func (o *Options) way(target *router.Target) loop.Dial {
+	d := loop.Dial{Network: "tcp", Address: target.Addr.String(), Timeout: o.Timeouts.Connect}
+	if target.Kind == router.Local {
+		d.Network, d.Address = "unix", target.Path
+	}
+	return d
+}
+
+// protocol is what is spoken there.
+func (o *Options) protocol(target *router.Target) *smtp.ClientConfig {
+	if target.Manner.Protocol == router.LMTP {
+		return o.LMTP
+	}
+	return o.SMTP
 }

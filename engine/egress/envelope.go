@@ -76,7 +76,8 @@ func (s *session) unfit(d *delivery) *router.Outcome {
 	if o := s.tooLate(m); o != nil {
 		return o
 	}
-	if m.Flags&message.RequireTLS != 0 && m.From != "" { // a notification goes on without, rather than be lost: RFC 8689 §5
+	// A notification goes on without, rather than be lost: RFC 8689 §5. So does what does not leave this machine.
+	if m.Flags&message.RequireTLS != 0 && m.From != "" && s.link.Target().Kind != router.Local {
 		return s.trusted()
 	}
 	return nil

@@ -34,7 +34,9 @@ type probe struct {
 
 func (p *probe) dial() {
 	p.inClear = p.inClear || p.target.TLS == router.TLSOff || p.target.TLS == router.TLSOpportunistic && p.opts.TLS.clear.has(p.target.Addr, p.loop.Now())
-	p.loop.Dial(loop.Dial{Network: "tcp", Address: p.target.Addr.String(), Timeout: min(p.opts.ConnectTimeout, p.left())}, p)
+	way := p.opts.way(&p.target)
+	way.Timeout = min(way.Timeout, p.left())
+	p.loop.Dial(way, p)
 }
 
 // left is the time that is left.
@@ -43,8 +45,11 @@ func (p *probe) left() time.Duration { return max(p.ends.Sub(p.loop.Now()), time
 // Open begins the dialogue. All of it has one deadline.
 func (p *probe) Open(c *loop.Conn) {
 	p.conn = c
-	p.smtp.Init(p.opts.SMTP)
+	p.smtp.Init(p.opts.protocol(&p.target))
 	c.SetDeadline(p.left())
+	if p.target.Manner.TLSFirst {
+		p.shake()
+	}
 }
 
 // Data runs the replies.

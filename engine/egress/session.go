@@ -47,7 +47,11 @@ type session struct {
 // Open begins the dialogue: the server speaks first.
 func (s *session) Open(c *loop.Conn) {
 	s.conn, s.source = c, c.Local().Addr()
-	s.smtp.Init(s.opts.SMTP)
+	target := s.link.Target()
+	s.smtp.Init(s.opts.protocol(&target))
+	if target.Manner.TLSFirst {
+		s.shake()
+	}
 	s.arm()
 }
 
@@ -91,6 +95,8 @@ func (s *session) handle(ev smtp.ClientEvent) {
 		}
 	case smtp.ClientStart:
 		s.sending = s.line[0]
+	case smtp.ClientSettled:
+		s.settled()
 	case smtp.ClientDataRefused, smtp.ClientDone:
 		s.finish(ev)
 	case smtp.ClientRefused:
@@ -112,6 +118,18 @@ func (s *session) mailReply() {
 	if r := s.smtp.Reply(); r.Code/100 != 2 {
 		d := s.line[0]
 		d.refused, d.outcome = true, *s.outcome()
+	}
+}
+
+// settled notes the reply to the end of data for one recipient, by LMTP. What was delivered is settled at once: others may keep us waiting. Who was
+// refused waits for them, so that the sender gets one DSN for all.
+func (s *session) settled() {
+	d, o := s.line[0], s.outcome()
+	place := d.places[s.smtp.RcptIndex()]
+	if o.Class == router.Delivered {
+		d.tx.Settle(place, o)
+	} else {
+		d.rejected = append(d.rejected, rejection{place, o})
 	}
 }
 
@@ -290,7 +308,7 @@ func (s *session) send() {
 		// The end of data, and behind it the next envelope, share the write with the last of the content.
 		s.smtp.EndContent()
 		d.tx.Sent()
-		d.ended, s.sending = true, nil
+		s.sending = nil
 		return
 	}
 }
@@ -329,14 +347,22 @@ func (s *session) arm() {
 	case s.quitting:
 		s.conn.SetDeadline(quitTimeout)
 	case s.shaking:
-		s.conn.SetDeadline(s.opts.ConnectTimeout)
-	case len(s.line) > 0 && (s.line[0].ended || s.sending != nil):
-		s.conn.SetDeadline(s.opts.DataTimeout)
-	case !s.ready || len(s.line) > 0:
-		s.conn.SetDeadline(s.opts.CommandTimeout)
+		s.conn.SetDeadline(s.opts.Timeouts.Connect)
 	default:
-		s.conn.SetDeadline(0)
+		s.conn.SetDeadline(s.patience())
 	}
+}
+
+// patience is how long the peer may take for what it is to do next.
+func (s *session) patience() time.Duration {
+	d := s.opts.Timeouts.of(s.smtp.Waits())
+	switch {
+	case s.sending != nil: // by BDAT content goes while replies are due
+		d = max(d, s.opts.Timeouts.Block)
+	case d == 0 && !s.ready: // we have something to do before the peer has
+		d = s.opts.Timeouts.Command
+	}
+	return d
 }
 
 // Drained goes on with content that was more than the connection could take.

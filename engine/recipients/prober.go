@@ -129,6 +129,14 @@ func (p *prober) begin(f *flight) {
 	case router.Discard: // it takes everything
 		p.end(f, there)
 		return
+	case router.Local:
+		if route.Manner.Protocol == router.Maildir { // directories are made as they are needed
+			p.end(f, there)
+			return
+		}
+		f.targets = []router.Target{{Route: route.Name, Kind: route.Kind, TLS: route.TLS, Path: route.Path, Manner: route.Manner}}
+		p.ask(f)
+		return
 	case router.Host:
 		q = mx.Query{Kind: mx.Addresses, Name: route.Host}
 	}
@@ -144,6 +152,7 @@ func (p *prober) resolved(f *flight, route *router.Route, a *mx.Answer) {
 			if len(f.targets) < targetsMax {
 				f.targets = append(f.targets, router.Target{
 					Route: route.Name, Host: a.Hosts[i].Name, Addr: netip.AddrPortFrom(addr, route.Port), Kind: route.Kind, TLS: route.TLS,
+					Manner: route.Manner,
 				})
 			}
 		}

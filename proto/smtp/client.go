@@ -4,7 +4,8 @@ import "errors"
 
 // ClientConfig is what all sessions of a source share. It must not change once a Client was given it.
 type ClientConfig struct {
-	Hello string // our name in EHLO: a domain or an address literal
+	Hello string // our name in EHLO or LHLO: a domain or an address literal
+	LMTP  bool   // LMTP is spoken: see lmtp.go. RFC 2033
 }
 
 // ClientEvent is what Client.Feed has to tell. Events of a transaction are always of the oldest one that has not ended.
@@ -13,12 +14,18 @@ type ClientEvent uint8
 const (
 	// ClientNeedInput: nothing more can be done with the bytes presented. Write what is Pending, keep the bytes that are left, wait for more.
 	ClientNeedInput ClientEvent = iota
-	// ClientReady: the server took our EHLO or HELO, or answered a RSET of ours. See Extensions, MaxSize, Limits.
+	// ClientReady: the server took our EHLO, HELO or LHLO, or answered a RSET of ours. See Extensions, MaxSize, Limits.
 	ClientReady
 	// ClientHandshake: the server took STARTTLS. Make the TLS handshake, feed nothing meanwhile, then call Secured.
 	ClientHandshake
 	// ClientTLSRefused: the server refused STARTTLS. The session goes on in clear as it was.
 	ClientTLSRefused
+	// ClientChallenge: the server wants a response of the AUTH under way. See Challenge; give it by AuthResponse.
+	ClientChallenge
+	// ClientAuthenticated: the server took AUTH.
+	ClientAuthenticated
+	// ClientAuthRefused: the server refused AUTH. The session goes on as it was.
+	ClientAuthRefused
 	// ClientRefused: the greeting or the answer to EHLO and HELO is 4xx or 5xx. Nothing but Quit is of use now.
 	ClientRefused
 	// ClientMail: the answer to MAIL. If it is not 2xx, no recipient was accepted, no ClientRcpt follows, and ClientDataRefused ends the
@@ -29,20 +36,27 @@ const (
 	// ClientStart: the server waits for the content, and accepted at least one recipient. Write the content, then call EndContent: by DATA
 	// dots stuffed and CRLF at its end, by BDAT as it is.
 	ClientStart
+	// ClientSettled: by LMTP, the answer to the content for the recipient of RcptIndex, 2xx, 4xx or 5xx. One comes for each that was accepted,
+	// in their order, and ClientDone behind the last.
+	ClientSettled
 	// ClientDataRefused: the transaction is over and nothing was delivered: DATA got 4xx or 5xx, or there was nobody left to send it for.
 	// Reply is the answer for those recipients that were accepted.
 	ClientDataRefused
-	// ClientDone: the answer to the content, 2xx, 4xx or 5xx, for the accepted recipients. The transaction is over.
+	// ClientDone: the answer to the content, 2xx, 4xx or 5xx, for the accepted recipients; by LMTP none is left to be told. The transaction is
+	// over.
 	ClientDone
 	// ClientGone: the server ends the session (421, 221), answered QUIT, or answered while the content was under way. Close the connection.
-	// Transactions that have not ended are undecided.
+	// Transactions that have not ended are undecided, but for recipients that were told of.
 	ClientGone
 	// ClientFailed: what the server says is no SMTP, see Err. Close the connection. Transactions that have not ended are undecided.
 	ClientFailed
 )
 
 func (e ClientEvent) String() string {
-	return [...]string{"NeedInput", "Ready", "Handshake", "TLSRefused", "Refused", "Mail", "Rcpt", "Start", "DataRefused", "Done", "Gone", "Failed"}[e]
+	return [...]string{
+		"NeedInput", "Ready", "Handshake", "TLSRefused", "Challenge", "Authenticated", "AuthRefused", "Refused", "Mail", "Rcpt", "Start", "Settled",
+		"DataRefused", "Done", "Gone", "Failed",
+	}[e]
 }
 
 // What Client gives up on, beside the errors of ReplyParser.
@@ -58,11 +72,12 @@ type clientPhase uint8
 
 const (
 	clientBanner    clientPhase = iota // waits for the greeting
-	clientEHLO                         // waits for the answer to EHLO
+	clientEHLO                         // waits for the answer to EHLO or LHLO
 	clientHELO                         // waits for the answer to HELO
 	clientUp                           // transactions
 	clientStartTLS                     // waits for the answer to STARTTLS
 	clientHandshake                    // TLS begins: nothing in clear may come
+	clientAuth                         // waits for the answer to AUTH or to a response
 	clientRefused                      // not welcome
 	clientOver                         // nothing more is read
 )
@@ -78,6 +93,7 @@ const (
 	stepStart                     // none: that the content may go is to be told
 	stepContent                   // none: the content is under way
 	stepFinal                     // to the content
+	stepSettled                   // none: by LMTP, that the last recipient was told of is to be told
 	stepOver                      // none: the end is to be told
 )
 
@@ -94,6 +110,8 @@ type clientTransaction struct {
 	rcptParams  []RcptParams // of each of rcpts, or none
 	answered    int          // recipients answered
 	accepted    int          // recipients accepted
+	taken       []int        // by LMTP, which of rcpts they are
+	settled     int          // by LMTP, for how many of them the answer to the content came
 }
 
 // Client is the client side of one session. With PIPELINING it sends an envelope in one go, and the next envelope behind the content of a
@@ -116,6 +134,7 @@ type Client struct {
 	count     int  // transactions under way
 	tx        [2]clientTransaction
 	rcptIndex int
+	challenge []byte // of AUTH
 	err       error
 	parser    ReplyParser
 	out       []byte
@@ -138,6 +157,10 @@ func (c *Client) Feed(p []byte) (n int, ev ClientEvent) {
 	case c.count > 0 && t.step == stepStart:
 		t.step, c.parser.view = stepContent, ReplyView{}
 		return 0, ClientStart
+	case c.count > 0 && t.step == stepSettled:
+		c.parser.view = ReplyView{}
+		c.pop()
+		return 0, ClientDone
 	case c.phase == clientHandshake && len(p) > 0:
 		return 0, c.fail(ErrClearText)
 	case c.phase == clientHandshake:
@@ -169,6 +192,8 @@ func (c *Client) take(r *ReplyView) ClientEvent {
 		return c.takeHello(r)
 	case c.phase == clientStartTLS:
 		return c.takeStartTLS(r)
+	case c.phase == clientAuth:
+		return c.takeAuth(r)
 	case c.resetting && r.Code == 250:
 		c.resetting = false
 		return ClientReady
@@ -191,9 +216,18 @@ func (c *Client) takeBanner(r *ReplyView) ClientEvent {
 	case !validWord(c.cfg.Hello):
 		return c.fail(ErrHelloName)
 	}
-	c.phase = clientEHLO
-	c.queue("EHLO ", c.cfg.Hello, "\r\n")
+	c.queueHello()
 	return ClientNeedInput
+}
+
+// queueHello queues the command that asks what the server offers.
+func (c *Client) queueHello() {
+	c.phase = clientEHLO
+	verb := "EHLO "
+	if c.cfg.LMTP {
+		verb = "LHLO "
+	}
+	c.queue(verb, c.cfg.Hello, "\r\n")
 }
 
 func (c *Client) takeHello(r *ReplyView) ClientEvent {
@@ -204,7 +238,7 @@ func (c *Client) takeHello(r *ReplyView) ClientEvent {
 		}
 		c.phase = clientUp
 		return ClientReady
-	case r.Code/100 == 5 && c.phase == clientEHLO: // RFC 5321 §4.1.4
+	case r.Code/100 == 5 && c.phase == clientEHLO && !c.cfg.LMTP: // RFC 5321 §4.1.4
 		c.phase = clientHELO
 		c.queue("HELO ", c.cfg.Hello, "\r\n")
 		return ClientNeedInput
@@ -243,9 +277,12 @@ func (c *Client) takeTransaction(t *clientTransaction, r *ReplyView) ClientEvent
 	case stepData:
 		return c.takeData(t, class)
 	case stepFinal:
+		if c.cfg.LMTP && t.accepted > 0 {
+			return c.takeSettled(t, class)
+		}
 		return c.takeFinal(t, class)
 	case stepContent:
-		if t.chunked && class >= 4 {
+		if t.chunked && class >= 4 && !c.cfg.LMTP {
 			return c.takeFinal(t, class)
 		}
 	}
@@ -276,6 +313,9 @@ func (c *Client) takeRcpt(t *clientTransaction, class int) ClientEvent {
 	t.answered++
 	if class == 2 && !t.mailRefused {
 		t.accepted++
+		if c.cfg.LMTP {
+			t.taken = append(t.taken, c.rcptIndex)
+		}
 	}
 	switch {
 	case !c.pipelining():
@@ -323,6 +363,8 @@ func (c *Client) takeData(t *clientTransaction, class int) ClientEvent {
 		c.resetDue = !t.mailRefused
 		c.pop()
 		return ClientDataRefused
+	case t.accepted == 0 && c.cfg.LMTP: // nobody can say how many replies would follow: RFC 2033 §4.2 forbids it
+		return c.fail(ErrUnexpectedReply)
 	case t.accepted == 0:
 		// The server wants content for nobody: end it at once. RFC 2920 §3.1.
 		t.step = stepFinal
@@ -362,7 +404,7 @@ func (c *Client) Flushed() {
 // own: ClientDataRefused after every recipient was refused, and ClientStart of content that goes by BDAT.
 func (c *Client) Reply() *ReplyView { return c.parser.Reply() }
 
-// RcptIndex is the recipient that ClientRcpt is about: an index into the rcpts of its Begin.
+// RcptIndex is the recipient that ClientRcpt or ClientSettled is about: an index into the rcpts of its Begin.
 func (c *Client) RcptIndex() int { return c.rcptIndex }
 
 // Extensions is what the server offered.

@@ -34,12 +34,15 @@ type remote struct {
 	sent     []byte
 	answered int  // recipients of the oldest transaction that got an answer
 	tls      bool // STARTTLS is used where it is offered
+	settled  int  // recipients of the oldest transaction that were told of behind the content
 	over     bool
 }
 
-func newRemote(t testing.TB, messages []outgoing) *remote {
+func newRemote(t testing.TB, messages []outgoing) *remote { return newRemoteOf(t, messages, false) }
+
+func newRemoteOf(t testing.TB, messages []outgoing, lmtp bool) *remote {
 	r := &remote{t: t, messages: messages}
-	r.c.Init(&ClientConfig{Hello: "out.example.com"})
+	r.c.Init(&ClientConfig{Hello: "out.example.com", LMTP: lmtp})
 	return r
 }
 
@@ -129,9 +132,14 @@ func (r *remote) record(ev ClientEvent) {
 			content, _ := AppendStuffed(nil, []byte(m.content), true)
 			r.write(string(content))
 		}
+	case ClientSettled:
+		r.note("Settled %d: %v", r.c.RcptIndex(), r.c.Reply())
+		if r.settled++; r.settled > r.c.Accepted() {
+			r.t.Fatalf("%d replies for %d recipients", r.settled, r.c.Accepted())
+		}
 	case ClientDone, ClientDataRefused:
 		r.note("%v: %v", ev, r.c.Reply())
-		r.sending, r.answered = r.sending[1:], 0
+		r.sending, r.answered, r.settled = r.sending[1:], 0, 0
 	case ClientHandshake: // see secure
 	case ClientFailed:
 		r.note("Failed: %v", r.c.Err())
@@ -161,9 +169,9 @@ func (r *remote) secure() {
 // handshake parts what the server says in clear from what it says under TLS.
 const handshake = "\x16"
 
-func relay(t testing.TB, messages []outgoing, input string, cut func(left int) int) *remote {
+func relay(t testing.TB, messages []outgoing, lmtp bool, input string, cut func(left int) int) *remote {
 	clear, secret, secured := strings.Cut(input, handshake)
-	r := newRemote(t, messages)
+	r := newRemoteOf(t, messages, lmtp)
 	r.tls = secured
 	for _, input := range []string{clear, secret} {
 		for len(input) > 0 && !r.over {
@@ -180,11 +188,11 @@ func relay(t testing.TB, messages []outgoing, input string, cut func(left int) i
 }
 
 // relayAnyhow runs input in all ways to cut it, and checks that they make no difference.
-func relayAnyhow(t testing.TB, messages []outgoing, input string) *remote {
+func relayAnyhow(t testing.TB, messages []outgoing, lmtp bool, input string) *remote {
 	t.Helper()
-	first := relay(t, messages, input, whole)
+	first := relay(t, messages, lmtp, input, whole)
 	for _, cut := range []func(int) int{bytewise, randomly, randomly, randomly} {
-		r := relay(t, messages, input, cut)
+		r := relay(t, messages, lmtp, input, cut)
 		if got, want := strings.Join(r.events, "\n"), strings.Join(first.events, "\n"); got != want || !bytes.Equal(r.sent, first.sent) {
 			t.Fatalf("input %.500q: differs by how it is cut:\n%s\n%s\n--- whole:\n%s\n%s", input, got, r.sent, want, first.sent)
 		}
@@ -234,7 +242,7 @@ func (m *outgoing) wishes(list string) (rest string) {
 }
 
 // TestClientDialogues runs the dialogues of testdata/client: "M:" is a message to send, "S:" a line that the server says, "s:" text without
-// line end, "T:" a TLS handshake; then what came of it: "E: event", "C: line sent". With -update it rewrites those.
+// line end, "T:" a TLS handshake; "L:" says that LMTP is spoken; then what came of it: "E: event", "C: line sent". With -update it rewrites those.
 func TestClientDialogues(t *testing.T) {
 	files, _ := filepath.Glob("testdata/client/*.dialogue")
 	if len(files) == 0 {
@@ -254,7 +262,7 @@ func TestClientDialogues(t *testing.T) {
 			} else if !bytes.Equal(got, golden) {
 				t.Errorf("got:\n%s\nwant:\n%s", got, golden)
 			}
-			all := relayAnyhow(t, messages, input)
+			all := relayAnyhow(t, messages, r.c.cfg.LMTP, input)
 			if strings.Join(all.events, "\n") != strings.Join(r.events, "\n") || !bytes.Equal(all.sent, r.sent) {
 				t.Errorf("fed at once it differs:\n%s\n%s", strings.Join(all.events, "\n"), all.sent)
 			}
@@ -275,7 +283,7 @@ func runClientDialogue(t testing.TB, golden []byte) (got []byte, messages []outg
 			messages = append(messages, parseMessage(t, text))
 		case "S:", "s:", "T:":
 			if r == nil {
-				r = newRemote(t, messages)
+				r = newRemoteOf(t, messages, strings.Contains(string(golden), "\nL:"))
 				r.tls = strings.Contains(string(golden), "\nT:")
 			}
 			said := unescape(t, text)
@@ -526,7 +534,12 @@ func TestChunkRefusedEarly(t *testing.T) {
 	}
 }
 
-func FuzzClient(f *testing.F) {
+func FuzzClient(f *testing.F) { fuzzClient(f, false) }
+
+// FuzzLMTPClient is FuzzClient for LMTP.
+func FuzzLMTPClient(f *testing.F) { fuzzClient(f, true) }
+
+func fuzzClient(f *testing.F, lmtp bool) {
 	files, _ := filepath.Glob("testdata/client/*.dialogue")
 	for _, file := range files {
 		golden, err := os.ReadFile(file)
@@ -544,7 +557,7 @@ func FuzzClient(f *testing.F) {
 		{from: "l@l.example", rcpts: []string{"m@m.example"}, params: MailParams{By: DeliverBy{Seconds: 60, Mode: message.ByReturn}, Priority: -1}, content: "three\r\n"},
 	}
 	f.Fuzz(func(t *testing.T, input string) {
-		r := relayAnyhow(t, messages, input)
+		r := relayAnyhow(t, messages, lmtp, input)
 		for line := range strings.Lines(string(r.sent)) {
 			if line == ".\n" { // of the content that goes by BDAT
 				continue

@@ -43,6 +43,5 @@ func (c *Client) Secured() {
 	}
 	c.parser.Reset()
 	c.offer = offer{}
-	c.phase = clientEHLO
-	c.queue("EHLO ", c.cfg.Hello, "\r\n")
+	c.queueHello()
 }

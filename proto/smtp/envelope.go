@@ -45,12 +45,12 @@ func (e *AddressError) Error() string {
 func (e *AddressError) Unwrap() error { return e.Err }
 
 // CanBegin reports whether Begin may queue an envelope: the session is up, and with PIPELINING no transaction waits for its content to be
-// sent, without it none is under way.
+// sent, without it, and by LMTP, none is under way.
 func (c *Client) CanBegin() bool {
 	if c.phase != clientUp || c.quitting || c.resetting {
 		return false
 	}
-	return c.count == 0 || c.count == 1 && c.pipelining() && c.tx[c.first].sent()
+	return c.count == 0 || c.count == 1 && c.pipelining() && !c.cfg.LMTP && c.tx[c.first].sent()
 }
 
 // sent says whether the content of t is out: nothing of it can come in between.
@@ -94,6 +94,7 @@ func (c *Client) Begin(from string, p MailParams, rcpts []string, params ...Rcpt
 func (c *Client) begin(next clientTransaction) error {
 	start := len(c.out)
 	t := &c.tx[(c.first+c.count)&1]
+	next.taken = t.taken[:0]
 	*t = next
 	t.step = stepMail
 	// A server may keep the envelope of a chunk that it refused. RFC 3030 §2

@@ -47,6 +47,7 @@ type offer struct {
 	maxSize   int64 // 0 where the server names none
 	limits    Limits
 	deliverBy int64 // the least BY of a message that is to be returned, in seconds; 0 where the server names none
+	sasl      SASL  // mechanisms of AUTH
 }
 
 // parseOffer reads the text of the answer to EHLO: a greeting, then one keyword a line with its parameters. RFC 5321 §4.1.1.1.
@@ -68,6 +69,8 @@ func parseOffer(text []byte) (o offer) {
 			switch o.ext |= keywords[i].ext; keywords[i].ext {
 			case ExtSize:
 				o.maxSize, _ = parseSize(param)
+			case ExtAuth:
+				o.sasl |= parseSASL(param)
 			case ExtDeliverBy: // RFC 2852 §2: a list of options, of which the first is the minimum
 				least, _, _ := bytes.Cut(param, comma)
 				o.deliverBy = parseShort(least, maxByDigits)

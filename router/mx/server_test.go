@@ -18,14 +18,35 @@ type zone struct {
 
 	mu      sync.Mutex
 	records map[string][]string // "name TYPE" → records in presentation format
-	rcodes  map[string]int      // "name TYPE" → rcode
-	hooks   map[string]func(w dns.ResponseWriter, question, reply *dns.Msg) bool
+	hooks   map[string]hook
+	signed  []string       // zones in which DNSSEC vouches for everything
 	asked   map[string]int // "udp name TYPE"
+	seen    []seen
+}
+
+// hook replaces a reply; it returns false to have the usual reply sent as well.
+type hook func(w dns.ResponseWriter, question, reply *dns.Msg) bool
+
+// seen is where a question came from.
+type seen struct {
+	from string
+	id   uint16
+}
+
+// drop is a hook that answers nothing.
+func drop(dns.ResponseWriter, *dns.Msg, *dns.Msg) bool { return true }
+
+// refuse is a hook that answers with an rcode.
+func refuse(rcode int) hook {
+	return func(_ dns.ResponseWriter, _, reply *dns.Msg) bool {
+		reply.Rcode, reply.Answer, reply.AuthenticatedData = rcode, nil, false
+		return false
+	}
 }
 
 func newZone(t testing.TB, lines ...string) *zone {
 	t.Helper()
-	z := &zone{records: map[string][]string{}, rcodes: map[string]int{}, hooks: map[string]func(dns.ResponseWriter, *dns.Msg, *dns.Msg) bool{}, asked: map[string]int{}}
+	z := &zone{records: map[string][]string{}, hooks: map[string]hook{}, asked: map[string]int{}}
 	z.add(t, lines...)
 	pc, l := listenBoth(t)
 	z.addr = pc.LocalAddr().(*net.UDPAddr).AddrPort()
@@ -69,15 +90,19 @@ func (z *zone) add(t testing.TB, lines ...string) {
 	}
 }
 
-// fail has questions for "name TYPE" answered with an rcode.
-func (z *zone) fail(key string, rcode int) {
+// set replaces the records of "name TYPE".
+func (z *zone) set(t testing.TB, key string, lines ...string) {
 	z.mu.Lock()
-	defer z.mu.Unlock()
-	z.rcodes[key] = rcode
+	delete(z.records, key)
+	z.mu.Unlock()
+	z.add(t, lines...)
 }
 
-// hook replaces the reply to "name TYPE"; it returns false to have the usual reply sent as well.
-func (z *zone) hook(key string, f func(w dns.ResponseWriter, question, reply *dns.Msg) bool) {
+// fail has questions for "name TYPE" answered with an rcode.
+func (z *zone) fail(key string, rcode int) { z.hook(key, refuse(rcode)) }
+
+// hook hooks questions for "name TYPE", or all with "*"; nil = none.
+func (z *zone) hook(key string, f hook) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	z.hooks[key] = f
@@ -95,8 +120,12 @@ func (z *zone) ServeDNS(w dns.ResponseWriter, question *dns.Msg) {
 	key := name + " " + dns.TypeToString[q.Qtype]
 	z.mu.Lock()
 	z.asked[w.LocalAddr().Network()+" "+key]++
+	z.seen = append(z.seen, seen{w.RemoteAddr().String(), question.Id})
 	reply := z.reply(question, name, q.Qtype)
 	hook := z.hooks[key]
+	if hook == nil {
+		hook = z.hooks["*"]
+	}
 	z.mu.Unlock()
 	if w.LocalAddr().Network() == "udp" {
 		reply.Truncate(udpSize)
@@ -110,11 +139,10 @@ func (z *zone) ServeDNS(w dns.ResponseWriter, question *dns.Msg) {
 func (z *zone) reply(question *dns.Msg, name string, qtype uint16) *dns.Msg {
 	m := new(dns.Msg)
 	m.SetReply(question)
-	key := name + " " + dns.TypeToString[qtype]
-	if rcode, ok := z.rcodes[key]; ok {
-		m.Rcode = rcode
-		return m
+	if question.IsEdns0() != nil {
+		m.SetEdns0(udpSize, false)
 	}
+	m.AuthenticatedData = question.AuthenticatedData && z.vouches(name)
 	for range 30 {
 		for _, line := range z.records[name+" "+dns.TypeToString[qtype]] {
 			rr, _ := dns.NewRR(line)
@@ -127,6 +155,7 @@ func (z *zone) reply(question *dns.Msg, name string, qtype uint16) *dns.Msg {
 		rr, _ := dns.NewRR(alias[0])
 		m.Answer = append(m.Answer, rr)
 		name = strings.TrimSuffix(rr.(*dns.CNAME).Target, ".")
+		m.AuthenticatedData = m.AuthenticatedData && z.vouches(name)
 	}
 	if n := len(m.Answer); n > 0 && m.Answer[n-1].Header().Rrtype == qtype {
 		return m
@@ -137,6 +166,16 @@ func (z *zone) reply(question *dns.Msg, name string, qtype uint16) *dns.Msg {
 	soa, _ := dns.NewRR("example. 300 IN SOA ns.example. root.example. 1 2 3 4 120")
 	m.Ns = append(m.Ns, soa)
 	return m
+}
+
+// vouches says whether name is in a signed zone.
+func (z *zone) vouches(name string) bool {
+	for _, zone := range z.signed {
+		if name == zone || strings.HasSuffix(name, "."+zone) {
+			return true
+		}
+	}
+	return false
 }
 
 func (z *zone) exists(name string) bool {
@@ -173,6 +212,7 @@ func newResolver(t testing.TB, z *zone, change func(*Options)) *Resolver {
 	t.Helper()
 	o := Options{
 		Servers: []netip.AddrPort{z.addr}, Timeout: 300 * time.Millisecond, Rounds: 1, Workers: 8,
+		StaleMax: 24 * time.Hour, Entries: 1000,
 		Own:   []string{"self.example"},
 		Allow: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")},
 	}
@@ -196,6 +236,9 @@ func find(t testing.TB, r *Resolver, kind Kind, name string) *Answer {
 	}
 	return <-got
 }
+
+// trusting has the servers on loopback trusted.
+func trusting(o *Options) { o.Trusted = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} }
 
 // show prints an answer as the tables of the tests write it.
 func show(a *Answer) string {

@@ -14,9 +14,10 @@ FUZZTIME ?= 30s
 # For the fuzz targets that read nothing from strangers.
 RESTTIME ?= $(FUZZTIME)
 BENCHTIME ?= 1s
+DURATION ?= 4h
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: help build run deps test crash queue smoke race fuzz bench lint clean
+.PHONY: help build run deps test soak crash queue smoke race fuzz bench lint clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -33,6 +34,9 @@ deps: ## install what the tests talk to: Postfix's tools, swaks, msmtp, Python, 
 test: deps ## run go vet and every test
 	go vet ./...
 	go test -timeout 20m ./...
+
+soak: ## hold spools against a model of what is promised, through crashes, faults and reshardings, for DURATION (4h)
+	@.ci/soak $(DURATION)
 
 crash: deps ## kill a node under load 20 times and print what arrived, what twice, what never
 	go test -count 1 -v -run '^TestKill$$' ./cmd/mailrace

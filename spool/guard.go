@@ -3,6 +3,7 @@ package spool
 import (
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -16,13 +17,13 @@ type guardedFS struct {
 	home int // of the WALs
 }
 
-// check passes err on while the store is being opened, when it is the answer of Open; later it is fatal. Of a WAL with another home it hangs
-// instead: Pebble goes there from one that does not answer, but panics over an error in the wrong moment.
+// check does not return from a failure but of a WAL with another home, when the spool is closed: Pebble goes there from one that does not answer, and
+// panics over an error in the wrong moment. While the store is being opened, any failure is the answer of Open.
 func (fs guardedFS) check(what, name string, err error) error {
-	if err != nil && fs.sh.opened.Load() {
+	if err != nil {
 		failure := fmt.Errorf("shard %d: %s %s: %w", fs.sh.index, what, name, err)
-		if !isWAL(name) || !fs.sh.tolerates(fs.home, failure) {
-			fs.sh.spool.fail(failure)
+		if !fs.sh.opened.Load() || !isWAL(name) || !fs.sh.tolerates(fs.home, failure) {
+			fs.sh.standStill(failure)
 		}
 		<-fs.sh.spool.keeper.stopped.Done()
 	}
@@ -39,9 +40,17 @@ func (fs guardedFS) synced(name string, err error) error {
 
 func isWAL(name string) bool { return filepath.Ext(name) == ".log" }
 
+// isMarker says that a file tells by its name which manifest is in use.
+func isMarker(name string) bool { return strings.HasPrefix(filepath.Base(name), "marker.manifest.") }
+
 func isBlob(name string) bool { return filepath.Ext(name) == ".blob" }
 
 func (fs guardedFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	if isMarker(name) { // Pebble makes both names durable at once, and so a crash could leave the marker alone
+		if err := syncDir(fs, fs.PathDir(name)); err != nil {
+			return nil, err
+		}
+	}
 	f, err := fs.FS.Create(name, category)
 	return fs.file(f, name, err)
 }

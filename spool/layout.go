@@ -24,6 +24,7 @@ const (
 
 	layoutFormat1 = "mailrace spool 1\nshards %d\n"
 	layoutFormat2 = "mailrace spool 2\nshards %d\ngeneration %d\n"
+	layoutMaking  = "making\n" // behind either
 
 	generationPrefix = "generation-"
 	shardPrefix      = "shard-"
@@ -33,13 +34,20 @@ const (
 type layout struct {
 	shards     int // 1..message.MaxShards
 	generation int // 0 and up
+
+	// making: not all stores have been made. No Open has ended well, so that none holds anything.
+	making bool
 }
 
 func (l layout) String() string {
+	text := fmt.Sprintf(layoutFormat2, l.shards, l.generation)
 	if l.generation == 0 {
-		return fmt.Sprintf(layoutFormat1, l.shards)
+		text = fmt.Sprintf(layoutFormat1, l.shards)
 	}
-	return fmt.Sprintf(layoutFormat2, l.shards, l.generation)
+	if l.making {
+		text += layoutMaking
+	}
+	return text
 }
 
 // parseLayout reads the text of the file, which must be what String writes.
@@ -49,6 +57,7 @@ func parseLayout(text string) (l layout, ok bool) {
 			return l, false
 		}
 	}
+	l.making = strings.HasSuffix(text, layoutMaking)
 	return l, l.String() == text && l.shards >= 1 && l.shards <= message.MaxShards && l.generation >= 0
 }
 
@@ -64,6 +73,9 @@ func (l layout) dir(o Options) string {
 func (l layout) shardDir(o Options, i int) string {
 	return o.FS.PathJoin(l.dir(o), fmt.Sprintf(shardPrefix+"%03d", i))
 }
+
+// errMaking is why the tools do nothing with a spool, which the next Open makes anew.
+var errMaking = errors.New("the spool was never made completely, and holds no mail: `mailrace serve` makes it anew")
 
 // ErrShards is the cause of Open's refusal of a spool that has another number of shards than it was asked for: Reshard changes that.
 var ErrShards = errors.New("the number of shards differs")
@@ -102,6 +114,8 @@ func prepareLayout(o Options) (layout, error) {
 	switch {
 	case errors.Is(err, os.ErrNotExist) && !o.ReadOnly:
 		return createLayout(o)
+	case errors.Is(err, errMaking) && !o.ReadOnly:
+		return makeAnew(o, l)
 	case err != nil:
 		return layout{}, err
 	case o.Shards != 0 && o.Shards != l.shards:
@@ -123,10 +137,13 @@ func readLayout(o Options) (layout, error) {
 	if !ok {
 		return layout{}, fmt.Errorf("%s is %.80q: not a spool that this program can read", layoutFile, text)
 	}
+	if l.making {
+		return l, errMaking
+	}
 	return l, nil
 }
 
-// createLayout makes a new spool, durably.
+// createLayout begins a new spool, durably. layout.finish is to follow when its stores have been made.
 func createLayout(o Options) (layout, error) {
 	names, err := o.FS.List(o.Path)
 	if err != nil {
@@ -137,11 +154,42 @@ func createLayout(o Options) (layout, error) {
 			return layout{}, fmt.Errorf("there is %s but no file %s: it has been damaged (`mailrace spool salvage` rescues what is left)", name, layoutFile)
 		}
 	}
-	l := layout{shards: o.Shards}
+	return beginLayout(o)
+}
+
+// makeAnew begins a spool again whose making did not come to its end: a crash can leave a store that names files which are not there.
+func makeAnew(o Options, unfinished layout) (layout, error) {
+	o.Log.Info("spool: it was never made completely, and is made anew", "path", o.Path)
+	for i := range unfinished.shards {
+		dir := unfinished.shardDir(o, i)
+		if _, err := o.FS.Stat(dir); errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err := removeDir(o, o.FS.PathBase(dir)); err != nil {
+			return layout{}, err
+		}
+	}
+	return beginLayout(o)
+}
+
+func beginLayout(o Options) (layout, error) {
+	l := layout{shards: o.Shards, making: true}
 	if l.shards == 0 {
 		l.shards = DefaultShards()
 	}
 	return l, l.write(o)
+}
+
+// finish notes that the stores of l have been made.
+func (l layout) finish(o Options) error {
+	if !l.making {
+		return nil
+	}
+	l.making = false
+	if err := l.write(o); err != nil {
+		return fmt.Errorf("noting that the spool has been made: %w", err)
+	}
+	return nil
 }
 
 // write makes l what the spool is, durably, and at once.

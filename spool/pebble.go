@@ -97,12 +97,5 @@ func (sh *Shard) Errorf(format string, args ...any) {
 
 // Fatalf is what Pebble calls when it cannot go on: a write to the WAL failed, or a sync of it. It does not return.
 func (sh *Shard) Fatalf(format string, args ...any) {
-	err := fmt.Errorf("shard %d: "+format, append([]any{sh.index}, args...)...)
-	if !sh.opened.Load() {
-		panic(openFailure{err}) // on the goroutine that opens the store, which returns it as an error
-	}
-	sh.spool.fail(err)
+	sh.standStill(fmt.Errorf("shard %d: "+format, append([]any{sh.index}, args...)...))
 }
-
-// openFailure carries a fatal error out of pebble.Open.
-type openFailure struct{ error }

@@ -164,7 +164,11 @@ func (r *resharding) openAnew(o Options, cause error) (*Spool, error) {
 	if err := r.prepare(); err != nil {
 		return nil, errors.Join(cause, err)
 	}
-	return openShards(o, r.new)
+	s, err := openShards(o, r.new)
+	if err != nil {
+		return nil, errors.Join(cause, err)
+	}
+	return s, nil
 }
 
 // prepare makes the directory of the new generation, or finds the one of an earlier run, if that had the same plan.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,6 +34,7 @@ type Shard struct {
 	found  message.ID    // the newest id at Open
 	newest atomic.Uint64 // the id minted last
 	opened atomic.Bool
+	stuck  chan error  // see standStill
 	leaked atomic.Bool // see get
 
 	// The queue: Ops in the order of their Enqueue, linked through Op.next.
@@ -71,7 +71,7 @@ type Shard struct {
 
 // openShard opens or creates the store of shard i, finds the newest id in it, and starts its committer.
 func openShard(s *Spool, i int) (sh *Shard, err error) {
-	sh = &Shard{index: i, spool: s, done: make(chan struct{}), log: s.options.Log.With("shard", i)}
+	sh = &Shard{index: i, spool: s, done: make(chan struct{}), stuck: make(chan error, 1), log: s.options.Log.With("shard", i)}
 	sh.counters = newCounters(s.metrics, i)
 	sh.ready.L = &sh.mu
 	sh.lazyTimer = time.AfterFunc(time.Hour, sh.hurry)
@@ -81,23 +81,9 @@ func openShard(s *Spool, i int) (sh *Shard, err error) {
 	sh.gathered, sh.patience = true, gatherMax
 	sh.syncTimer = time.AfterFunc(time.Hour, sh.demandSync)
 	sh.syncTimer.Stop()
-	defer func() {
-		switch r := recover().(type) {
-		case nil:
-		case runtime.Error:
-			panic(r)
-		case error: // ours, or of a marker that cannot be synced
-			err = r
-		default:
-			panic(r)
-		}
-	}()
-	dir, o := s.layout.shardDir(s.options, i), sh.pebbleOptions(s.options)
-	s.failover.apply(sh, dir, o)
-	if sh.db, err = pebble.Open(dir, o); err != nil {
+	if err := sh.openStore(); err != nil {
 		return nil, err
 	}
-	sh.opened.Store(true)
 	if err := errors.Join(sh.findNewest(), sh.findMark()); err != nil && !s.options.lenient {
 		return nil, fmt.Errorf("finding the newest message: %w", errors.Join(err, sh.db.Close()))
 	}
@@ -115,6 +101,57 @@ func openShard(s *Spool, i int) (sh *Shard, err error) {
 	sh.batch.Reset()
 	go sh.run()
 	return sh, nil
+}
+
+// openStore opens the store. What Pebble cannot live with it may meet on a goroutine of its own, which writes what WALs held, while its Open waits
+// for that: so whoever meets it stands still, in standStill, and perhaps Open does too. The lock of the store goes with the process then.
+func (sh *Shard) openStore() error {
+	dir, o := sh.spool.layout.shardDir(sh.spool.options, sh.index), sh.pebbleOptions(sh.spool.options)
+	sh.spool.failover.apply(sh, dir, o)
+	type result struct {
+		db  *pebble.DB
+		err error
+	}
+	ended := make(chan result, 1)
+	go func() {
+		db, err := pebble.Open(dir, o)
+		ended <- result{db, err}
+	}()
+	select {
+	case r := <-ended:
+		if r.err != nil {
+			return r.err
+		}
+		sh.db = r.db
+	case err := <-sh.stuck:
+		return err
+	}
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sh.opened.Store(true)
+	select {
+	case err := <-sh.stuck:
+		return err
+	default:
+		return nil
+	}
+}
+
+// standStill ends the opening of the store with an error, or else the process. It does not return.
+func (sh *Shard) standStill(err error) {
+	sh.mu.Lock()
+	opened := sh.opened.Load()
+	if !opened {
+		select {
+		case sh.stuck <- err:
+		default: // told already
+		}
+	}
+	sh.mu.Unlock()
+	if opened {
+		sh.spool.fail(err)
+	}
+	select {}
 }
 
 // reclaim makes the store give back the room of what was removed, if anything happened since the last time. One goroutine at a time may call it.

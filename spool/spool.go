@@ -144,7 +144,7 @@ func Open(o Options) (*Spool, error) {
 		return nil, errors.Join(err, lock.Close())
 	}
 	s.lock = lock
-	if err := s.failover.recovered(); err != nil {
+	if err := errors.Join(s.failover.recovered(), l.finish(o)); err != nil {
 		return nil, errors.Join(fmt.Errorf("spool %s: %w", o.Path, err), s.Close())
 	}
 	s.keeper.start()

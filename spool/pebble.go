@@ -56,8 +56,10 @@ func (sh *Shard) pebbleOptions(opts Options) *pebble.Options {
 		WALBytesPerSync:       2 << 20,
 		L0CompactionThreshold: 4,
 		L0StopWritesThreshold: 64,
-		LBaseMaxBytes:         256 << 20,
-		MaxOpenFiles:          256,
+		// A flush spans all kinds of keys, so its compaction meets all of the base level. With a small one that level is soon another than the
+		// last, and mail that waits is not copied again and again by the mail that comes and goes above it.
+		LBaseMaxBytes: 32 << 20,
+		MaxOpenFiles:  256,
 	}
 	o.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
 		age := 10 * time.Minute // most of what is left in a young file goes soon as well

@@ -1,4 +1,4 @@
-// Package proc reads from /proc what a process costs: CPU time and memory. Linux only.
+// Package proc reads from /proc what a process costs: CPU time, memory and what it writes. Linux only.
 package proc
 
 import (
@@ -19,6 +19,7 @@ type Usage struct {
 	CPU     time.Duration `json:"cpu_ns"`         // user and system time, all threads; steps of 10 ms when read of another process
 	RSS     int64         `json:"rss_bytes"`      // resident now
 	RSSPeak int64         `json:"rss_peak_bytes"` // the most it ever was
+	Written int64         `json:"written_bytes"`  // to disks, what still waits in the page cache included; 0 where the kernel does not tell
 }
 
 // Read returns the usage of the process with that id.
@@ -45,16 +46,22 @@ func Read(pid int) (Usage, error) {
 		return u, fmt.Errorf("usage of process %d: %w", pid, err)
 	}
 	u.RSS, u.RSSPeak = kilobytes(status, "VmRSS:"), kilobytes(status, "VmHWM:")
+	if io, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid)); err == nil { // some kernels do not have it, and that of another user is not for us
+		u.Written = number(io, "write_bytes:")
+	}
 	return u, nil
 }
 
 // kilobytes finds a line such as "VmRSS:   1234 kB" and returns it in bytes, or 0.
-func kilobytes(status []byte, name string) int64 {
-	for line := range bytes.Lines(status) {
+func kilobytes(status []byte, name string) int64 { return number(status, name) << 10 }
+
+// number finds a line that begins with the name and returns the number behind it, or 0.
+func number(page []byte, name string) int64 {
+	for line := range bytes.Lines(page) {
 		if rest, ok := bytes.CutPrefix(line, []byte(name)); ok {
 			if fields := bytes.Fields(rest); len(fields) > 0 {
 				n, _ := strconv.ParseInt(string(fields[0]), 10, 64)
-				return n << 10
+				return n
 			}
 		}
 	}

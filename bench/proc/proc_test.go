@@ -2,6 +2,7 @@ package proc
 
 import (
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 )
@@ -10,11 +11,14 @@ func TestUsageOfThisProcess(t *testing.T) {
 	before := Self()
 	for Self().CPU < before.CPU+30*time.Millisecond { // three of the steps that Read counts in
 	}
+	if err := os.WriteFile(filepath.Join(t.TempDir(), "file"), make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	read, err := Read(os.Getpid())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if read.CPU < 20*time.Millisecond || read.RSS < 1<<20 || read.RSSPeak < read.RSS/2 {
+	if read.CPU < 20*time.Millisecond || read.RSS < 1<<20 || read.RSSPeak < read.RSS/2 || read.Written < before.Written {
 		t.Errorf("%+v", read)
 	}
 }

@@ -22,7 +22,8 @@ const relayDomain = "relay.bench.mailrace"
 type depthBench struct {
 	opts   DepthOptions
 	dir    string
-	closed *closedPort
+	closed *closedPort // where what waits would go, or
+	slow   *sinkChild
 	sink   *sinkChild
 	accept *bench
 	relay  *bench
@@ -57,7 +58,7 @@ func RunDepth(ctx context.Context, opts DepthOptions) (report DepthReport, err e
 }
 
 func (b *depthBench) run(ctx context.Context) (DepthReport, error) {
-	r := DepthReport{Depths: b.opts.Depths, Connections: b.opts.Connections, Sizes: b.opts.Sizes.String(), Held: b.opts.Held.String(),
+	r := DepthReport{Depths: b.opts.Depths, Connections: b.opts.Connections, Sizes: b.opts.Sizes.String(), Held: b.opts.Held.String(), Slow: b.opts.Slow,
 		Sync: !b.opts.NoSync, Duration: b.opts.Duration}
 	if err := b.start(ctx); err != nil {
 		return r, err
@@ -72,7 +73,8 @@ func (b *depthBench) run(ctx context.Context) (DepthReport, error) {
 	if err := b.settle(ctx, r.Filled); err != nil {
 		return r, err
 	}
-	if err := b.warm(ctx); err != nil {
+	err := b.warm(ctx)
+	if err != nil {
 		return r, err
 	}
 	for n := range b.opts.Rounds {
@@ -83,11 +85,9 @@ func (b *depthBench) run(ctx context.Context) (DepthReport, error) {
 		r.Rounds = append(r.Rounds, round)
 	}
 	for i, t := range b.nodes {
-		left, err := held(ctx, t)
-		if err != nil {
+		if r.Filled[i].Left, err = left(ctx, t, b.opts.Depths[i], &b.opts); err != nil {
 			return r, fmt.Errorf("%s: %w", t.name, err)
 		}
-		r.Filled[i].Left = left
 	}
 	r.summarize()
 	return r, nil
@@ -95,10 +95,19 @@ func (b *depthBench) run(ctx context.Context) (DepthReport, error) {
 
 // start runs the sink and a node for each depth.
 func (b *depthBench) start(ctx context.Context) (err error) {
-	if b.closed, err = newClosedPort(); err != nil {
-		return err
-	}
 	o := b.opts.options()
+	nowhere := ""
+	if b.opts.Slow {
+		if b.slow, err = startSink(ctx, o.Program, sink.Options{Address: "127.0.0.1:0", Delay: sink.Delays{sink.Dot: holdFor}}); err != nil {
+			return err
+		}
+		nowhere = b.slow.address
+	} else {
+		if b.closed, err = newClosedPort(); err != nil {
+			return err
+		}
+		nowhere = b.closed.address
+	}
 	b.accept = &bench{opts: o, kind: Accept}
 	b.relay = &bench{opts: o, kind: Relay, gauge: filepath.Join(b.dir, "arrived")}
 	if b.sink, err = startSink(ctx, o.Program, sink.Options{Address: "127.0.0.1:0", Gauge: b.relay.gauge}); err != nil {
@@ -109,7 +118,7 @@ func (b *depthBench) start(ctx context.Context) (err error) {
 		t := &target{name: fmt.Sprintf("depth%d", depth)}
 		b.nodes = append(b.nodes, t)
 		c := configuration{spool: filepath.Join(b.dir, t.name), events: "off", route: "discard", retry: holdFor,
-			other: []routeOf{{relayDomain, "smtp://" + b.sink.address}, {heldDomain, "smtp://" + b.closed.address}}}
+			other: []routeOf{{relayDomain, "smtp://" + b.sink.address}, {heldDomain, "smtp://" + nowhere}}}
 		if err := t.launch(ctx, &o, b.dir, c); err != nil {
 			return err
 		}
@@ -118,6 +127,9 @@ func (b *depthBench) start(ctx context.Context) (err error) {
 }
 
 func (b *depthBench) stop() {
+	if b.slow != nil { // first: nodes that stop wait for its answers
+		b.slow.stop()
+	}
 	for _, t := range b.nodes {
 		t.stop()
 	}
@@ -172,6 +184,9 @@ func (b *depthBench) settle(ctx context.Context, filled []Filled) error {
 			return t.process.failure(err)
 		}
 		filled[i].RSS = u.RSS
+		if n := b.opts.Depths[i]; n > 0 {
+			filled[i].Written = float64(u.Written-filled[i].written) / float64(n)
+		}
 		if filled[i].Disk, err = diskUsage(filepath.Join(b.dir, t.name)); err != nil {
 			return err
 		}
@@ -190,7 +205,8 @@ func (b *depthBench) warm(ctx context.Context) error {
 	return nil
 }
 
-// round measures every node, accepting and then relaying; every other round begins with the deepest queue.
+// round measures every node accepting, and then every node relaying, so that what is compared is measured close together; every other round
+// begins with the deepest queue.
 func (b *depthBench) round(ctx context.Context, n int) (DepthRound, error) {
 	r := make(DepthRound, len(b.nodes))
 	order := make([]int, len(b.nodes))
@@ -200,22 +216,21 @@ func (b *depthBench) round(ctx context.Context, n int) (DepthRound, error) {
 	if n%2 == 1 {
 		slices.Reverse(order)
 	}
-	for _, i := range order {
-		t := *b.nodes[i]
-		var err error
-		if r[i].Accept, err = b.accept.measure(ctx, &t); err != nil {
-			return r, fmt.Errorf("accept at %s: %w", t.name, err)
+	for _, kind := range []struct {
+		*bench
+		domains load.Domains
+		of      func(*DepthMeasure) *Measure
+	}{{b.accept, nil, accepting}, {b.relay, load.Domains{relayDomain}, relaying}} {
+		for _, i := range order {
+			t := *b.nodes[i]
+			t.domains = kind.domains
+			m, err := kind.measure(ctx, &t)
+			if err != nil {
+				return r, fmt.Errorf("%s at %s: %w", kind.kind, t.name, err)
+			}
+			*kind.of(&r[i]) = m
+			fmt.Fprintf(b.opts.Progress, "round %d/%d  queue %-10s %-6s  %s\n", n+1, b.opts.Rounds, depthName(b.opts.Depths[i]), kind.kind, m.line())
 		}
-		b.tell(n, i, "accept", &r[i].Accept)
-		t.domains = load.Domains{relayDomain}
-		if r[i].Relay, err = b.relay.measure(ctx, &t); err != nil {
-			return r, fmt.Errorf("relay at %s: %w", t.name, err)
-		}
-		b.tell(n, i, "relay", &r[i].Relay)
 	}
 	return r, nil
-}
-
-func (b *depthBench) tell(n, i int, what string, m *Measure) {
-	fmt.Fprintf(b.opts.Progress, "round %d/%d  queue %-10s %-6s  %s\n", n+1, b.opts.Rounds, depthName(b.opts.Depths[i]), what, m.line())
 }

@@ -118,7 +118,7 @@ func TestDepths(t *testing.T) {
 		t.Error("the longest queue first was taken")
 	}
 	o, err := DepthOptions{Program: []string{"x"}}.withDefaults()
-	if err != nil || o.Depths.String() != "0,100000,1000000" || o.Held.String() != "2KiB" || o.Sizes.String() != "10KiB" || o.Rounds != 5 {
+	if err != nil || o.Depths.String() != "0,100000,1000000" || o.Held.String() != "2KiB" || o.Sizes.String() != "10KiB" || o.Rounds != 15 {
 		t.Errorf("%+v, %v", o, err)
 	}
 }

@@ -17,8 +17,13 @@ import (
 // Depths are lengths of queues in messages, each once, the shortest first. As a flag they read "0,100000,1000000".
 type Depths []int
 
-// depthMost is the longest queue that is filled.
-const depthMost = 100_000_000
+const (
+	depthMost = 100_000_000 // the longest queue that is filled
+
+	depthRounds   = 15
+	depthDuration = 2 * time.Second
+	depthWarmup   = 500 * time.Millisecond
+)
 
 func (d Depths) String() string {
 	parts := make([]string, len(d))
@@ -49,9 +54,10 @@ type DepthOptions struct {
 	Program     []string      // command of the mailrace binary. Required
 	Depths      Depths        // a node for each; the first is what the others are compared with; default 0, 100,000 and 1,000,000
 	Held        load.Sizes    // of the messages that wait; default 2 KiB
-	Rounds      int           // each measures every node, accepting and relaying; default 5
-	Duration    time.Duration // of each load; default 5 s
-	Warmup      time.Duration // of load before it that is not measured; default 1 s
+	Slow        bool          // they wait for a host that takes connections and answers no message, and are queued; default: for one that cannot be reached, and are deferred
+	Rounds      int           // each measures every node, accepting and relaying; default 15, short ones: what disturbs the machine for a while hits few pairs
+	Duration    time.Duration // of each load; default 2 s
+	Warmup      time.Duration // of load before it that is not measured; default 500 ms
 	Connections int           // of the generator; default 200
 	Sizes       load.Sizes    // of what comes and goes; default 10 KiB
 	Loops       int           // event loops of the nodes; 0 = their default
@@ -67,14 +73,15 @@ type DepthOptions struct {
 
 // BindFlags declares the options as flags of `mailrace bench depth`.
 //
-//	--depth list  --held mix      --rounds n   --duration d  --warmup d  --connections n  --size mix
-//	--loops n     --shards n      --memory size --no-sync    --drain d   --dir path       --keep
+//	--depth list  --held mix      --slow       --rounds n    --duration d  --warmup d  --connections n  --size mix
+//	--loops n     --shards n      --memory size --no-sync    --drain d     --dir path  --keep
 func (o *DepthOptions) BindFlags(fs *flag.FlagSet) {
 	fs.Var(&o.Depths, "depth", "`list` of messages that wait in the queue of a node, one node each (default 0,100000,1000000)")
 	fs.Var(&o.Held, "held", "octets of those, or a `mix` such as 1KiB:70,20KiB:30 (default 2KiB)")
-	fs.IntVar(&o.Rounds, "rounds", cmp.Or(o.Rounds, defaultRounds), "rounds; each measures every node, accepting and relaying")
-	fs.DurationVar(&o.Duration, "duration", cmp.Or(o.Duration, defaultDuration), "of each load")
-	fs.DurationVar(&o.Warmup, "warmup", cmp.Or(o.Warmup, defaultWarmup), "load before it that is not measured")
+	fs.BoolVar(&o.Slow, "slow", o.Slow, "they are queued for a host that answers no message, in place of deferred for one that cannot be reached")
+	fs.IntVar(&o.Rounds, "rounds", cmp.Or(o.Rounds, depthRounds), "rounds; each measures every node, accepting and relaying")
+	fs.DurationVar(&o.Duration, "duration", cmp.Or(o.Duration, depthDuration), "of each load")
+	fs.DurationVar(&o.Warmup, "warmup", cmp.Or(o.Warmup, depthWarmup), "load before it that is not measured")
 	fs.IntVar(&o.Connections, "connections", cmp.Or(o.Connections, defaultConnections), "connections of the generator")
 	fs.Var(&o.Sizes, "size", "octets of a message that comes and goes, or a `mix` such as 4KiB:70,30KiB:25 (default 10KiB)")
 	fs.IntVar(&o.Loops, "loops", o.Loops, "event loops of the nodes, 0 = their default")
@@ -93,12 +100,12 @@ func (o DepthOptions) withDefaults() (DepthOptions, error) {
 	if len(o.Held) == 0 {
 		o.Held = load.Sizes{{Octets: 2 << 10, Weight: 1}}
 	}
+	o.Rounds, o.Duration, o.Warmup = cmp.Or(o.Rounds, depthRounds), cmp.Or(o.Duration, depthDuration), cmp.Or(o.Warmup, depthWarmup)
 	rest, err := o.options().withDefaults()
 	if err != nil {
 		return o, err
 	}
-	o.Rounds, o.Duration, o.Warmup, o.Connections, o.Sizes = rest.Rounds, rest.Duration, rest.Warmup, rest.Connections, rest.Sizes
-	o.Drain, o.Dir, o.Progress = rest.Drain, rest.Dir, rest.Progress
+	o.Connections, o.Sizes, o.Drain, o.Dir, o.Progress = rest.Connections, rest.Sizes, rest.Drain, rest.Dir, rest.Progress
 	if !slices.IsSorted(o.Depths) || o.Depths[0] < 0 {
 		return o, errors.New("depths must not be negative, and the shortest queue comes first")
 	}

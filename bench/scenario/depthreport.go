@@ -24,6 +24,9 @@ type DepthMeasure struct {
 	Relay  Measure `json:"relay"`  // mail goes out to the sink
 }
 
+func accepting(m *DepthMeasure) *Measure { return &m.Accept }
+func relaying(m *DepthMeasure) *Measure  { return &m.Relay }
+
 // DepthRound holds the measures of all nodes, by depth.
 type DepthRound []DepthMeasure
 
@@ -33,6 +36,7 @@ type DepthReport struct {
 	Connections int           `json:"connections"`
 	Sizes       string        `json:"sizes"`
 	Held        string        `json:"held_sizes"`
+	Slow        bool          `json:"slow"` // what waits is queued, not deferred
 	Sync        bool          `json:"sync"`
 	Duration    time.Duration `json:"duration_ns"`
 	Filled      []Filled      `json:"filled"` // by depth, as what follows
@@ -49,13 +53,13 @@ type DepthReport struct {
 // summarize fills in what is made of the rounds.
 func (r *DepthReport) summarize() {
 	for i, depth := range r.Depths {
-		accept := r.column(i, func(m *DepthMeasure) *Measure { return &m.Accept })
-		relay := r.column(i, func(m *DepthMeasure) *Measure { return &m.Relay })
+		accept := r.column(i, accepting)
+		relay := r.column(i, relaying)
 		m := DepthMeasure{medianOf(accept), medianOf(relay)}
 		r.Median = append(r.Median, m)
 		r.Account = r.Account.Add(m.Accept.Account).Add(m.Relay.Account)
-		r.AcceptRatio = append(r.AcceptRatio, ratios(accept, r.column(0, func(m *DepthMeasure) *Measure { return &m.Accept })))
-		r.RelayRatio = append(r.RelayRatio, ratios(relay, r.column(0, func(m *DepthMeasure) *Measure { return &m.Relay })))
+		r.AcceptRatio = append(r.AcceptRatio, ratios(accept, r.column(0, accepting)))
+		r.RelayRatio = append(r.RelayRatio, ratios(relay, r.column(0, relaying)))
 		r.Notes = append(r.Notes, m.Accept.notes("accept at "+depthName(depth))...)
 		r.Notes = append(r.Notes, m.Relay.notes("relay at "+depthName(depth))...)
 		r.noteRatio("accept", depth, r.AcceptRatio[i])
@@ -117,29 +121,34 @@ func (r *DepthReport) WriteText(w io.Writer) error {
 	if !r.Sync {
 		durable = "NOT synced"
 	}
-	fmt.Fprintf(w, "depth: %d rounds of %s accepting and %s relaying %s beside queues of %s, %d connections, mail %s\n\n", len(r.Rounds), r.Duration,
-		r.Duration, r.Sizes, r.Held, r.Connections, durable)
+	waits := "is deferred"
+	if r.Slow {
+		waits = "is queued for a slow host"
+	}
+	fmt.Fprintf(w, "depth: %d rounds of %s accepting and %s relaying %s beside %s that %s, %d connections, mail %s\n\n", len(r.Rounds), r.Duration,
+		r.Duration, r.Sizes, r.Held, waits, r.Connections, durable)
 	var rows [][]string
 	for _, f := range r.Filled {
 		rows = append(rows, []string{depthName(f.Depth), figure("%.1f", f.Elapsed.Seconds()), figure("%.0f", f.Rate), micros(f.CPU),
-			fmt.Sprint(f.RSS >> 20), fmt.Sprint(f.Disk >> 20)})
+			figure("%.1f", f.Written/(1<<10)), fmt.Sprint(f.RSS >> 20), fmt.Sprint(f.Disk >> 20)})
 	}
-	if err := console.Table(w, []string{"queue", "filled in s", "messages/s", "MTA µs", "RSS MiB", "disk MiB"}, rows); err != nil {
+	if err := console.Table(w, []string{"queue", "filled in s", "messages/s", "MTA µs", "disk KiB", "RSS MiB", "disk MiB"}, rows); err != nil {
 		return err
 	}
 	for _, kind := range []struct {
 		name   string
 		of     func(*DepthMeasure) *Measure
 		ratios []Spread
-	}{{"accept at", func(m *DepthMeasure) *Measure { return &m.Accept }, r.AcceptRatio},
-		{"relay at", func(m *DepthMeasure) *Measure { return &m.Relay }, r.RelayRatio}} {
-		header := []string{kind.name, "messages/s", "ratio", "least", "most", "MTA µs", "generator µs", "sink µs", "messages/sync", "p50", "p99", "RSS MiB"}
+	}{{"accept at", accepting, r.AcceptRatio},
+		{"relay at", relaying, r.RelayRatio}} {
+		header := []string{kind.name, "messages/s", "ratio", "least", "most", "MTA µs", "generator µs", "sink µs", "disk KiB", "messages/sync", "p50", "p99",
+			"RSS MiB"}
 		rows = nil
 		for i, depth := range r.Depths {
 			m, ratio := kind.of(&r.Median[i]), kind.ratios[i]
 			rows = append(rows, []string{depthName(depth), fmt.Sprintf("%.0f", m.Rate), figure("%.3f", ratio.Median), figure("%.3f", ratio.Min),
-				figure("%.3f", ratio.Max), micros(m.CPU), micros(m.GeneratorCPU), micros(m.SinkCPU), figure("%.1f", m.MessagesPerSync),
-				console.Duration(m.P50), console.Duration(m.P99), fmt.Sprint(m.RSS >> 20)})
+				figure("%.3f", ratio.Max), micros(m.CPU), micros(m.GeneratorCPU), micros(m.SinkCPU), figure("%.1f", m.Written/(1<<10)),
+				figure("%.1f", m.MessagesPerSync), console.Duration(m.P50), console.Duration(m.P99), fmt.Sprint(m.RSS >> 20)})
 		}
 		fmt.Fprintln(w)
 		if err := console.Table(w, header, rows); err != nil {

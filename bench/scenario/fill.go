@@ -34,10 +34,13 @@ type Filled struct {
 	Depth   int           `json:"depth"`      // messages that the MTA holds, of one recipient each
 	Elapsed time.Duration `json:"elapsed_ns"` // to the reply for the last of them
 	Rate    float64       `json:"messages_per_second"`
-	CPU     float64       `json:"mta_cpu_us"` // microseconds of the MTA per message, until it held the last
-	RSS     int64         `json:"rss_bytes"`  // when it had come to rest
-	Disk    int64         `json:"disk_bytes"` // likewise
-	Left    int           `json:"left"`       // of those messages, that it held at the end
+	CPU     float64       `json:"mta_cpu_us"`     // microseconds of the MTA per message, until it held the last
+	Written float64       `json:"mta_disk_bytes"` // that the MTA wrote to disks, per message, until it had come to rest
+	RSS     int64         `json:"rss_bytes"`      // when it had come to rest
+	Disk    int64         `json:"disk_bytes"`     // likewise
+	Left    int           `json:"left"`           // of those messages, that it held at the end
+
+	written int64 // by the MTA before, octets
 }
 
 // fill sends the MTA n messages that it can deliver nowhere, and waits until it holds them all.
@@ -78,6 +81,7 @@ func fill(ctx context.Context, t *target, n int, o *DepthOptions) (Filled, error
 	if err != nil {
 		return f, err
 	}
+	f.written = before.usage.Written
 	f.CPU = float64((after.usage.CPU - before.usage.CPU).Microseconds()) / float64(n)
 	if f.Elapsed > 0 {
 		f.Rate = float64(n) / f.Elapsed.Seconds()
@@ -116,7 +120,7 @@ func watchFilling(ctx context.Context, t *target, n int, o *DepthOptions, sent f
 				return err
 			}
 		}
-		now, err := held(ctx, t)
+		now, err := held(ctx, t, o)
 		if err != nil {
 			return err
 		}
@@ -141,11 +145,15 @@ func watchFilling(ctx context.Context, t *target, n int, o *DepthOptions, sent f
 	}
 }
 
-// held is how many messages of one recipient each the MTA has tried to deliver in vain and holds now.
-func held(ctx context.Context, t *target) (int, error) {
+// held is how many messages of one recipient each the MTA has tried to deliver in vain and holds now; with o.Slow, how many it holds at all.
+func held(ctx context.Context, t *target, o *DepthOptions) (int, error) {
 	page, err := metricsPage(ctx, t.metrics)
 	if err != nil {
 		return 0, t.process.failure(err)
+	}
+	if o.Slow {
+		all, err := sumMetric(bytes.NewReader(page), "mailrace_router_recipients")
+		return int(all), err
 	}
 	waiting, err := sumMetric(bytes.NewReader(page), `mailrace_router_recipients{state="deferred"}`)
 	if err != nil {
@@ -157,6 +165,21 @@ func held(ctx context.Context, t *target) (int, error) {
 		return 0, err
 	}
 	return int(min(waiting, tried)), nil
+}
+
+// left is what is left at the end of n messages that are held: what else the MTA has gets some time to go.
+func left(ctx context.Context, t *target, n int, o *DepthOptions) (int, error) {
+	for began := time.Now(); ; {
+		now, err := held(ctx, t, o)
+		if err != nil || now == n || time.Since(began) > o.Drain {
+			return now, err
+		}
+		select {
+		case <-time.After(fillStep):
+		case <-ctx.Done():
+			return now, ctx.Err()
+		}
+	}
 }
 
 // diskUsage is how much room the files below a directory take.

@@ -113,6 +113,7 @@ func medianOf(all []Measure) Measure {
 		P99:             time.Duration(of(func(m *Measure) float64 { return float64(m.P99) })),
 		RSSPeak:         int64(of(func(m *Measure) float64 { return float64(m.RSSPeak) })),
 		RSS:             int64(of(func(m *Measure) float64 { return float64(m.RSS) })),
+		Written:         of(func(m *Measure) float64 { return m.Written }),
 		GeneratorBusy:   of(func(m *Measure) float64 { return m.GeneratorBusy }),
 		SinkBusy:        of(func(m *Measure) float64 { return m.SinkBusy }),
 	}

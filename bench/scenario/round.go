@@ -23,6 +23,7 @@ type Measure struct {
 	P99             time.Duration `json:"p99_ns"`
 	RSSPeak         int64         `json:"rss_peak_bytes"`
 	RSS             int64         `json:"rss_bytes"`      // at the end
+	Written         float64       `json:"mta_disk_bytes"` // that the MTA wrote to disks, per message
 	GeneratorBusy   float64       `json:"generator_busy"` // share of one core, while it sent
 	SinkBusy        float64       `json:"sink_busy"`
 	Refused         uint64        `json:"refused"` // messages that got 4xx or 5xx, or no reply
@@ -72,6 +73,9 @@ func (b *bench) measure(ctx context.Context, t *target) (Measure, error) {
 	m.Refused = r.Tempfail + r.Permfail + r.Lost
 	m.CPU, m.GeneratorCPU = per(after.usage.CPU-before.usage.CPU), per(r.CPU)
 	m.P50, m.P99, m.RSSPeak, m.RSS = r.Latency.P50, r.Latency.P99, after.usage.RSSPeak, after.usage.RSS
+	if r.Accepted > 0 {
+		m.Written = float64(after.usage.Written-before.usage.Written) / float64(r.Accepted)
+	}
 	if r.Sending > 0 {
 		m.GeneratorBusy = float64(r.CPU) / float64(r.Sending)
 	}

@@ -33,3 +33,26 @@ func TestBenchSubmission(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// TestBenchDepth: mail for a host that answers nothing stays in the queue, and other mail comes and goes beside it.
+func TestBenchDepth(t *testing.T) {
+	bin, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), bin, "bench", "depth", "--slow", "--depth", "0,300", "--rounds", "1", "--duration", "100ms",
+		"--warmup", "20ms", "--connections", "20", "--dir", t.TempDir(), "--json")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var r scenario.DepthReport
+	if err := json.Unmarshal(out, &r); err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range r.Rounds[0] {
+		if m.Accept.Messages == 0 || m.Relay.Messages == 0 || m.Relay.Arrived != m.Relay.Messages || r.Filled[i].Left != r.Depths[i] {
+			t.Errorf("%d: %+v, %+v", r.Depths[i], m, r.Filled[i])
+		}
+	}
+}

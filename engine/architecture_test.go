@@ -33,7 +33,7 @@ var rooms = map[string][]string{
 	"engine/admin":      {"engine/auth", "engine/event", "proto", "router", "spool"},
 	"engine/auth":       {"proto"},
 	"engine/config":     {"proto"},
-	"engine/egress":     {"engine/loop", "proto", "router", "spool"},
+	"engine/egress":     {"engine/auth", "engine/loop", "proto", "router", "spool"},
 	"engine/event":      {"proto"},
 	"engine/ingress":    {"engine/auth", "engine/loop", "proto", "spool"},
 	"engine/inject":     {"proto"},
@@ -61,13 +61,13 @@ var doors = map[string]string{
 	"golang.org/x/crypto/argon2":       "engine/auth",
 	"golang.org/x/crypto/bcrypt":       "engine/auth",
 	"github.com/emersion/go-smtp":      "cmd",
-	"github.com/emersion/go-sasl":      "cmd",
+	"github.com/emersion/go-sasl":      "engine/auth",
 	"github.com/emersion/go-message":   "engine/inject",
 	"github.com/pires/go-proxyproto":   "engine/ingress",
 }
 
 // open are the doors that stand open to tests: their name servers and the files that they read.
-var open = []string{"github.com/miekg/dns", "github.com/pelletier/go-toml", "github.com/xdg-go/scram"}
+var open = []string{"github.com/miekg/dns", "github.com/pelletier/go-toml", "github.com/xdg-go/scram", "github.com/emersion/go-sasl"}
 
 // pure are the rooms without sockets, storage or a clock of their own, and the standard packages that would give them one.
 var pure = map[string][]string{

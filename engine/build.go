@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -172,7 +173,8 @@ func newOutbound(n *Node) (*egress.Options, error) {
 	}
 	return &egress.Options{
 		SMTP: &smtp.ClientConfig{Hello: c.Hostname}, LMTP: &smtp.ClientConfig{Hello: c.Hostname, LMTP: true},
-		TLS: egress.NewTLS(roots), Stats: egress.NewStats(n.metrics), Timeouts: egress.Timeouts(c.Egress.Timeouts), Load: n.load, Log: n.log,
+		TLS: egress.NewTLS(roots), Stats: egress.NewStats(n.metrics), Timeouts: egress.Timeouts(c.Egress.Timeouts), Logins: credentials(c),
+		Load: n.load, Log: n.log,
 	}, nil
 }
 
@@ -209,7 +211,29 @@ func route(c *config.Config, r *config.Route) router.Route {
 		to.Manner.Protocol = router.LMTP
 	}
 	to.Manner.TLSFirst = r.To.Kind == config.ToHostTLS
+	to.Manner.Login = loginName(r)
 	return to
+}
+
+// loginName tells the credentials of a route from others: connections with different ones are not alike. "" = it has none.
+func loginName(r *config.Route) string {
+	if r.User == "" {
+		return ""
+	}
+	return fmt.Sprintf("%q %q %q %s %t", r.User, r.Password, r.Token, r.Mechanism, r.AuthInClear)
+}
+
+// credentials are those of all routes, by name.
+func credentials(c *config.Config) map[string]*egress.Login {
+	all := map[string]*egress.Login{}
+	for _, r := range c.Routes {
+		if r.User != "" {
+			all[loginName(&r)] = &egress.Login{
+				User: r.User, Secret: cmp.Or(r.Password, r.Token).Read, Token: r.Token != "", Mechanism: r.Mechanism, InClear: r.AuthInClear,
+			}
+		}
+	}
+	return all
 }
 
 // openAdmin starts the HTTP service, if there is to be one.

@@ -172,6 +172,12 @@ type Route struct {
 	To          Target
 	Connections int      // most connections to each site of this route; 0 = Egress.Connections
 	TLS         Security // "" = Egress.TLS, but see Security
+
+	User        string // who we are at the host; "" = AUTH is not used. Hosts only
+	Password    Secret // of User: this or Token
+	Token       Secret // for OAUTHBEARER and XOAUTH2
+	Mechanism   string // of AUTH; "" = the best that the host offers
+	AuthInClear bool   // also where the session is not under TLS
 }
 
 // Security says whether deliveries go under TLS.
@@ -195,7 +201,7 @@ func (r *Route) Security(egress Security) Security {
 		return TLSOff
 	case r.TLS != "":
 		return r.TLS
-	case r.To.Kind == ToHostTLS:
+	case r.To.Kind == ToHostTLS, r.User != "" && !r.AuthInClear:
 		return TLSVerified
 	}
 	return egress

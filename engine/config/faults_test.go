@@ -283,6 +283,22 @@ var faults = []struct{ toml, want string }{
 	{"+[[route]]\ndomains = ['a']\nto = 'lmtp+unix:///" + strings.Repeat("x", 107) + "'\n", `m.toml:7:6: route.to: "lmtp+unix:///` + strings.Repeat("x", 47) + `\u2026": the path of a socket has 107 octets at most`},
 	{"+[[route]]\ndomains = ['a']\nto = 'lmtp+unix:///run/lmtp'\ntls = 'required'\n", `m.toml:8:7: route.tls: "lmtp+unix:///run/lmtp" does not leave this machine: want no tls`},
 	{"+[[route]]\ndomains = ['a']\nto = 'smtps://host.example'\ntls = 'opportunistic'\n", `m.toml:8:7: route.tls: "smtps://host.example:465" begins with TLS: want "verified" or "required"`},
+	{"+[[route]]\ndomains = ['a']\nto = 'smtp://h'\nuser = 'u'\npassword = 'hunter2'\n", "" +
+		`m.toml:8:8: route.user: there is nothing to log in with: want password or token, as in password = "file:/etc/mailrace/relay.password"` + "\n" +
+		`m.toml:9:12: route.password: a secret does not belong in this file: want "file:/path" or "env:NAME", where it stands`},
+	{"+[[route]]\ndomains = ['a']\nto = 'mx'\nuser = 'u'\npassword = 'env:X'\n", `m.toml:8:8: route.user: "mx" is not one host to log in at: want smtp://, smtps:// or lmtp://`},
+	{"+[[route]]\ndomains = ['a']\nto = 'smtp://h'\nauth_in_clear = true\n", `m.toml:5:3: route.user: missing: want the name that password or token is for`},
+	{"+[[route]]\ndomains = ['a']\nto = 'smtp://h'\nuser = 'u'\ntls = 'opportunistic'\n", "" +
+		`m.toml:8:8: route.user: there is nothing to log in with: want password or token, as in password = "file:/etc/mailrace/relay.password"` + "\n" +
+		`m.toml:9:7: route.tls: "opportunistic" may show the credentials to everybody on the way: want "verified" or "required", or auth_in_clear = true`},
+	{"+[[route]]\ndomains = ['a']\nto = 'smtp://h'\nuser = 'u'\npassword = 'file:/nowhere/p'\nmechanism = 'XOAUTH2'\n", "" +
+		`m.toml:9:12: route.password: stat /nowhere/p: no such file or directory` + "\n" +
+		`m.toml:10:13: route.mechanism: "XOAUTH2" is not known: want SCRAM-SHA-256, PLAIN, LOGIN`},
+	{"+[[route]]\ndomains = ['a']\nto = 'smtp://h'\nuser = 'u'\ntoken = 'file:/dev/null'\nmechanism = 'xoauth2'\n", "" +
+		`m.toml:9:9: route.token: "/dev/null" is no file` + "\n" +
+		`m.toml:10:13: route.mechanism: "xoauth2" is not known: did you mean "XOAUTH2"?`},
+	{"+[[route]]\ndomains = ['a']\nto = 'smtp://h'\nuser = 'u'\ntoken = 'env:MAILRACE_TEST_NOT_SET'\npassword = 'env:MAILRACE_TEST_NOT_SET'\n",
+		`m.toml:9:9: route.token: there is a password, too: want one of them`},
 	{"+[[route]]\ndomains = ['a']\nto = 'smtp://host.example:0'\n", `m.toml:7:6: route.to: "smtp://host.example:0": "0" is not a port: want 1 to 65535`},
 	{"+[[route]]\ndomains = ['a']\nto = 'smtp://ho st'\n", `m.toml:7:6: route.to: "smtp://ho st": "ho st" is not a domain name: want "smtp://host:port"`},
 	{"+[[route]]\ndomains = ['a']\nto = 'somewhere'\n", `m.toml:7:6: route.to: "somewhere" is not a target: want ` + targetForms},

@@ -94,6 +94,11 @@ func schema(c *Config) []field {
 				{"to", parsed(&route.To, parseTarget)},
 				{"connections", integer(&route.Connections)},
 				{"tls", text((*string)(&route.TLS))},
+				{"user", text(&route.User)},
+				{"password", parsed(&route.Password, parseSecret)},
+				{"token", parsed(&route.Token, parseSecret)},
+				{"mechanism", text(&route.Mechanism)},
+				{"auth_in_clear", boolean(&route.AuthInClear)},
 			}
 		})},
 		{"recipients", tables(func() []field {

@@ -229,6 +229,7 @@ func (k *checker) routes(routes []Route) {
 		}
 		k.within(key+".connections", r.Connections, 0, 10_000)
 		k.routeTLS(key+".tls", &r)
+		k.routeLogin(key, &r)
 	}
 }
 

@@ -29,6 +29,7 @@ type Options struct {
 	Stats *Stats
 
 	Timeouts Timeouts
+	Logins   map[string]*Login // by router.Manner.Login
 
 	// Load reads n chunks of a message from the spool, from chunk first on (0 is the trace header), and calls done with them on l. The chunks
 	// are then the session's. It does not block.
@@ -57,9 +58,10 @@ func (t *Timeouts) of(w smtp.ClientWait) time.Duration {
 	}[w]
 }
 
-// Stats count TLS with remote servers.
+// Stats count TLS and AUTH with remote servers.
 type Stats struct {
 	Handshakes, Failed, Refused *metrics.Counter
+	LoggedIn, LoginRefused      *metrics.Counter
 }
 
 // NewStats registers the figures in a set.
@@ -68,6 +70,9 @@ func NewStats(set *metrics.Set) *Stats {
 		Handshakes: set.NewCounter(`mailrace_egress_tls_handshakes_total{result="ok"}`),
 		Failed:     set.NewCounter(`mailrace_egress_tls_handshakes_total{result="failed"}`),
 		Refused:    set.NewCounter(`mailrace_egress_tls_handshakes_total{result="refused"}`),
+
+		LoggedIn:     set.NewCounter(`mailrace_egress_auth_total{result="ok"}`),
+		LoginRefused: set.NewCounter(`mailrace_egress_auth_total{result="refused"}`),
 	}
 }
 

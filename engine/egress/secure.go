@@ -86,10 +86,10 @@ func (s *session) greeted() {
 	policy := s.link.Target().TLS
 	switch {
 	case s.tls.version != "" || policy == router.TLSOff || s.inClear:
-		s.up()
+		s.welcome()
 	case s.smtp.StartTLS(): // ClientHandshake or ClientTLSRefused follows
 	case policy == router.TLSOpportunistic:
-		s.up()
+		s.welcome()
 	default:
 		s.close(router.GoneInsecure, &router.Outcome{Class: router.Deferred, Enhanced: "4.7.4", Text: "TLS is required on this route, and the host does not offer STARTTLS"})
 	}
@@ -99,7 +99,7 @@ func (s *session) greeted() {
 func (s *session) tlsRefused() {
 	s.opts.Stats.Refused.Inc()
 	if s.link.Target().TLS == router.TLSOpportunistic {
-		s.up()
+		s.welcome()
 		return
 	}
 	o := s.outcome()

@@ -28,6 +28,7 @@ type session struct {
 	smtp   smtp.Client
 	source netip.Addr // our address on the connection
 	tls    security
+	login  *login // until it is done; nil without credentials
 
 	line     []*delivery // under way, oldest first
 	upcoming *delivery   // pulled from the link; its content is being read, or the machine is not ready for its envelope
@@ -86,6 +87,12 @@ func (s *session) handle(ev smtp.ClientEvent) {
 		s.shake()
 	case smtp.ClientTLSRefused:
 		s.tlsRefused()
+	case smtp.ClientChallenge:
+		s.challenged()
+	case smtp.ClientAuthenticated:
+		s.authenticated()
+	case smtp.ClientAuthRefused:
+		s.authRefused()
 	case smtp.ClientMail:
 		s.mailReply()
 	case smtp.ClientRcpt:

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"strings"
+	"time"
 
 	"mailrace/proto/dsn"
 	"mailrace/proto/message"
@@ -9,40 +10,25 @@ import (
 	"mailrace/spool"
 )
 
-// verdict is what became of a recipient in the end, or that its delivery takes long.
-type verdict struct {
-	recipient int
-	outcome   router.Outcome
-}
-
-// conclude keeps a verdict that its sender is told of until the end of the turn.
-func (a *lane) conclude(m *message.Message, i int, o *router.Outcome) {
-	v := verdict{recipient: i, outcome: *o}
-	v.outcome.Text, v.outcome.Enhanced = strings.Clone(o.Text), strings.Clone(o.Enhanced)
-	if a.concluded == nil {
-		a.concluded = map[*message.Message][]verdict{}
-	}
-	vs := a.concluded[m]
-	if n := len(vs); n > 0 && vs[n-1].recipient == i { // late and delayed at once
-		return
-	}
-	a.concluded[m] = append(vs, v)
-	if len(a.concluded) == 1 && len(vs) == 0 {
-		a.loop.Post(a.reportVerdicts)
-	}
-}
-
 // reported says whether the sender of m is told what became of a recipient. Of a success only where nobody else tells: a host that offers DSN took
 // over that duty. RFC 3461 §5.2
-func reported(m *message.Message, i int, o *router.Outcome) bool {
+func (a *lane) reported(m *message.Message, i int, o *router.Outcome) bool {
 	notify := m.Recipients[i].Notify
 	switch {
-	case m.From == "": // RFC 5321 §4.5.5: there is nobody to tell
-		return false
+	case m.From == "": // RFC 5321 §4.5.5: there is no sender to tell
+		return o.State != message.Delivered && a.doubleBounce(&m.Recipients[i])
 	case o.State == message.Delivered:
 		return notify.Success() && (o.Silent || !o.Remote) || notify != message.NotifyNever && traced(m.Wishes, o)
 	}
 	return notify.Failure()
+}
+
+// doubleBounce counts mail from the null reverse-path that failed, which nearly always is a notification, and says whether the postmaster is told
+// of it: not where it was for the postmaster, so that nothing goes round.
+func (a *lane) doubleBounce(r *message.Recipient) bool {
+	a.node.stats.doubleBounces.Inc()
+	to := a.node.cfg.DSN.DoubleBounceTo
+	return to != "" && !strings.EqualFold(to, r.Address)
 }
 
 // traced says whether the sender is told that a message was relayed that has a deadline: where it asked for a trace, and where it wants to hear of
@@ -51,51 +37,25 @@ func traced(w *message.Wishes, o *router.Outcome) bool {
 	return w != nil && o.Remote && (w.ByMode != message.ByNone && w.ByTrace || w.ByMode == message.ByNotify && o.Untimed)
 }
 
-// reportVerdicts settles what was concluded in this turn. A recipient counts as settled only when its DSN is as durable as the message was:
-// both stand in one operation.
-func (a *lane) reportVerdicts() {
-	concluded := a.concluded
-	a.concluded = nil
-	for m, vs := range concluded {
-		switch {
-		case m.Chunks == 0 || !a.node.store.Keeps():
-			a.report(m, vs, nil)
-		default:
-			a.node.load(a.loop, m, 1, 1, func(cs []*message.Chunk, err error) {
-				if err != nil && len(settled(vs)) > 0 { // one that is merely delayed may be delivered and gone by now
-					// The DSN is more important than what it returns.
-					a.node.log.Error("a message cannot be read for its DSN", "id", m.ID, "error", err)
-				}
-				a.report(m, vs, cs)
-				message.FreeAll(cs)
-			})
-		}
+// returnedChunks is how many chunks of m its DSN needs: those of the header section, or all.
+func (a *lane) returnedChunks(m *message.Message) int {
+	if a.returnsAll(m) {
+		return m.Chunks
 	}
+	return min(m.Chunks, 1)
 }
 
-// settled are the recipients whose verdict is the last word.
-func settled(vs []verdict) (is []int) {
-	for i := range vs {
-		if vs[i].outcome.State.Settled() {
-			is = append(is, vs[i].recipient)
-		}
+// returnsAll says whether the DSN returns all of m, if it reports a failure.
+func (a *lane) returnsAll(m *message.Message) bool {
+	if m.From == "" { // the postmaster should see what its notifications said
+		return m.Size <= a.node.cfg.DSN.ReturnMax
 	}
-	return is
+	return m.DSN != nil && m.DSN.Return == message.ReturnFull && m.Size <= a.node.cfg.DSN.ReturnMax && m.Flags&message.RequireTLS == 0
 }
 
 // report spools a DSN for verdicts on m. original is the begin of its content.
 func (a *lane) report(m *message.Message, vs []verdict, original []*message.Chunk) {
-	now := a.loop.Now()
-	r := dsn.Report{
-		ReportingMTA: a.node.cfg.Hostname, ID: a.node.store.NewIDBeside(m.ID), Date: now, To: m.From, Original: m.ID,
-		Arrived: m.Arrival(), SMTPUTF8: m.Flags&message.SMTPUTF8 != 0,
-	}
-	if m.DSN != nil {
-		r.EnvelopeID, r.Full = m.DSN.EnvelopeID, m.DSN.Return == message.ReturnFull && m.Chunks == 1 && m.Flags&message.RequireTLS == 0
-	}
-	if len(original) > 0 {
-		r.Content = original[0].B
-	}
+	r := a.newReport(m, original)
 	for i := range vs {
 		rcpt := recipient(&m.Recipients[vs[i].recipient], &vs[i].outcome)
 		if rcpt.Action == dsn.Delayed {
@@ -112,12 +72,40 @@ func (a *lane) report(m *message.Message, vs []verdict, original []*message.Chun
 	}
 	op := spool.NewOp()
 	flags |= m.Flags & message.RequireTLS // what it reports is as confidential: RFC 8689 §5
-	report := a.compose(op, r.ID, "", []string{m.From}, flags, content)
+	report := a.compose(op, r.ID, "", []string{r.To}, flags, content)
 	if m.Wishes != nil && m.Wishes.Priority != 0 { // and as urgent: RFC 6710 §4.4
 		report.Wishes = &message.Wishes{Priority: m.Wishes.Priority}
 	}
 	a.node.stats.dsns.Inc()
 	a.resolveReported(m, op, vs)
+}
+
+// newReport is a report on m without recipients.
+func (a *lane) newReport(m *message.Message, original []*message.Chunk) *dsn.Report {
+	c := &a.node.cfg.DSN
+	r := &dsn.Report{
+		ReportingMTA: a.node.cfg.Hostname, ID: a.node.store.NewIDBeside(m.ID), Date: a.loop.Now(), To: m.From, Original: m.ID,
+		Arrived: m.Arrival(), SMTPUTF8: m.Flags&message.SMTPUTF8 != 0, ReturnMax: int(c.ReturnMax),
+	}
+	if m.From == "" {
+		r.To, r.Double = c.DoubleBounceTo, true
+	} else {
+		r.Template = a.node.templates.of(m.From)
+	}
+	if m.DSN != nil {
+		r.EnvelopeID = m.DSN.EnvelopeID
+	}
+	switch len(original) {
+	case 0:
+	case 1:
+		r.Content = original[0].B
+	default:
+		for _, c := range original {
+			r.Content = append(r.Content, c.B...)
+		}
+	}
+	r.Full = a.returnsAll(m) && len(original) == m.Chunks
+	return r
 }
 
 // resolveReported settles those recipients that vs are the end of. What the others were told is noted elsewhere.
@@ -140,6 +128,9 @@ func recipient(r *message.Recipient, o *router.Outcome) dsn.Recipient {
 		d.Action = dsn.Relayed
 	default:
 		d.Action = dsn.Delivered
+	}
+	if o.Started != 0 {
+		d.LastAttempt = time.Unix(0, o.Ended)
 	}
 	if o.Remote {
 		d.Reply = o.Reply()

@@ -17,9 +17,13 @@ type lane struct {
 	index  int
 	events *event.Writer
 
-	// concluded collects what became of recipients until the end of the loop's turn, so that a message gets one DSN for all that ended
-	// together.
+	// concluded collects what became of recipients until the end of the loop's turn, and gathered what is to be told of messages that are at home
+	// here, so that the sender gets one DSN for all that ended together.
 	concluded map[*message.Message][]verdict
+	gathered  map[*message.Message]*gathered
+	waiting   int  // verdicts in gathered
+	looking   bool // look is armed
+	look      loop.Timer
 
 	arrivals int  // since it was asked last whether there is room for more
 	full     bool // there was none
@@ -94,7 +98,7 @@ func (a *lane) settle(m *message.Message, i int, o *router.Outcome) {
 			a.conclude(m, i, o)
 		}
 		return
-	case reported(m, i, o):
+	case a.reported(m, i, o):
 		a.conclude(m, i, o)
 		return
 	case o.State != message.Delivered:

@@ -49,6 +49,7 @@ type Node struct {
 	routes     *router.Table
 	recipients *recipients.Directory // nil = everybody is there
 	outbound   *egress.Options
+	templates  templates
 	doors      []*ingress.Door
 	claims     *ingress.Claims
 	httpHead   *ingress.HeadRules // what is done with the header sections of mail that comes over HTTP
@@ -63,6 +64,7 @@ type Node struct {
 	stats      *stats
 	turn       atomic.Uint32
 	batches    atomic.Int64 // that are under way
+	reporting  atomic.Int64 // reports that are being gathered or made
 	ready      atomic.Bool
 	fatal      chan error
 }
@@ -70,6 +72,7 @@ type Node struct {
 // stats are the node's own figures.
 type stats struct {
 	dsns, unreported, recovered *metrics.Counter
+	doubleBounces               *metrics.Counter
 	received                    *ingress.Stats
 	outcomes                    [message.Expired + 1]*metrics.Counter // recipients that came to a state, by state
 }
@@ -83,10 +86,11 @@ func New(cfg *config.Config, log *slog.Logger) (_ *Node, err error) {
 	n := &Node{
 		cfg: cfg, log: log, budget: message.NewBudget(cfg.Engine.Memory), metrics: set, fatal: make(chan error, 1),
 		stats: &stats{
-			dsns:       set.NewCounter("mailrace_dsns_total"),
-			unreported: set.NewCounter("mailrace_dsns_suppressed_total"),
-			recovered:  set.NewCounter("mailrace_recovered_messages_total"),
-			received:   ingress.NewStats(set),
+			dsns:          set.NewCounter("mailrace_dsns_total"),
+			unreported:    set.NewCounter("mailrace_dsns_suppressed_total"),
+			doubleBounces: set.NewCounter("mailrace_double_bounces_total"),
+			recovered:     set.NewCounter("mailrace_recovered_messages_total"),
+			received:      ingress.NewStats(set),
 		},
 	}
 	for _, s := range []message.State{message.Deferred, message.Delivered, message.Bounced, message.Expired} {
@@ -100,6 +104,9 @@ func New(cfg *config.Config, log *slog.Logger) (_ *Node, err error) {
 			n.close()
 		}
 	}()
+	if n.templates, err = newTemplates(&cfg.DSN); err != nil {
+		return nil, err
+	}
 	loops := loopCount(cfg.Engine.Loops)
 	n.lanes = make([]*lane, loops)
 	if n.events, err = event.Open(event.Options{
@@ -109,6 +116,7 @@ func New(cfg *config.Config, log *slog.Logger) (_ *Node, err error) {
 	}
 	for i := range n.lanes {
 		n.lanes[i] = &lane{node: n, index: i, events: n.events.Writer(i)}
+		n.lanes[i].look.Fire = n.lanes[i].lookGathered
 	}
 	if err = n.openStore(); err != nil {
 		return nil, err
@@ -259,6 +267,7 @@ func (n *Node) drain() {
 				d.Drain(a.loop)
 			}
 			n.router.Drain(a.index)
+			a.lookGathered() // nothing more is waited for
 		})
 	}
 	limit := time.NewTimer(n.cfg.Engine.DrainTimeout)
@@ -295,7 +304,7 @@ func (n *Node) busy() bool {
 			return true
 		}
 	}
-	return n.batches.Load() > 0 || n.router.Totals().Transactions > 0
+	return n.batches.Load() > 0 || n.reporting.Load() > 0 || n.router.Totals().Transactions > 0
 }
 
 // close closes what is open, in the order in which the parts need each other.

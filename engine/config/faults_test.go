@@ -73,6 +73,20 @@ var faults = []struct{ toml, want string }{
 		`m.toml:6:22: dsn.delay_after: 30m is not longer than the one before it: want them in ascending order, each once` + "\n" +
 		`m.toml:6:29: dsn.delay_after: 30m is not longer than the one before it: want them in ascending order, each once` + "\n" +
 		`m.toml:6:36: dsn.delay_after: 1ms is out of range: want 10ms to 365d`},
+	{"+[dsn]\nreturn_max = '2MiB'\ngather = '2h'\ndouble_bounce_to = 'Post <a@b.example>'\n", "" +
+		`m.toml:6:14: dsn.return_max: 2MiB is out of range: want 1KiB to 1MiB` + "\n" +
+		`m.toml:7:10: dsn.gather: 2h is out of range: want 0ms to 1h` + "\n" +
+		`m.toml:8:20: dsn.double_bounce_to: "Post <a@b.example>" is not an address: want one, as in "postmaster@example.com"`},
+	{"+[[dsn.template]]\n[[dsn.template]]\ndomains = ['a.example', '*', 'A.example', 'b_c']\nfrom = \"a\\nBcc: x@y.example\"\nsubject = '{{.Sbject}}'\ntext = '/nowhere/de.txt'\nlanguage = 'German '\n", "" +
+		`m.toml:5:7: dsn.template.domains: missing: want those of senders: exact names, "*.suffix" or "*", as in ["example.com"]` + "\n" +
+		`m.toml:5:7: dsn.template: says nothing: want from, subject or text` + "\n" +
+		`m.toml:7:30: dsn.template.domains: "a.example" has a template above already: want it once` + "\n" +
+		`m.toml:7:43: dsn.template.domains: "b_c" is not a domain name: want an exact name, "*.suffix" or "*"` + "\n" +
+		`m.toml:10:8: dsn.template.text: open /nowhere/de.txt: no such file or directory`},
+	{"+[[dsn.template]]\ndomains = ['a.example']\nsubject = '{{.Sbject}}'\n", `m.toml:7:11: dsn.template.subject: subject:1:2: executing "subject" at <.Sbject>: can't evaluate field Sbject in type *dsn.Fields`},
+	{"+[[dsn.template]]\ndomains = ['a.example']\ntext = 'testdata/broken.txt'\n", `m.toml:7:8: dsn.template.text: testdata/broken.txt:2: bad character U+007D '}'`},
+	{"+[[dsn.template]]\ndomains = ['a.example']\nfrom = \"a\\nBcc: x@y.example\"\n", `m.toml:7:8: dsn.template.from: not an address: want one in ASCII, as in "Post office <postmaster@example.com>"`},
+	{"+[[dsn.template]]\ndomains = ['a.example']\nfrom = 'x@y.example'\nlanguage = 'German '\n", `m.toml:8:12: dsn.template.language: not the code of a language: want one as in "de" or "pt-BR"`},
 
 	// ACME
 	{"+[tls.acme]\ndomains = ['Mail.example.com']\n", "" +

@@ -3,10 +3,12 @@
 package dsn
 
 import (
+	"cmp"
 	"errors"
 	"strings"
 	"time"
 
+	"mailrace/proto/header"
 	"mailrace/proto/message"
 )
 
@@ -22,10 +24,13 @@ type Report struct {
 	SMTPUTF8     bool      // the original was sent with SMTPUTF8: its sender understands the forms of RFC 6533
 	Recipients   []Recipient
 	// Content is the first part of the original's content. Of it the header section is returned, as far as it lies in here, up to
-	// returnedMax.
+	// ReturnMax.
 	Content []byte
-	// Full: Content is the whole content, and is returned whole with a failure, unless it is longer than returnedMax. RFC 3461 §4.3
-	Full bool
+	// Full: Content is the whole content, and is returned whole with a failure, unless it is longer than ReturnMax. RFC 3461 §4.3
+	Full      bool
+	ReturnMax int       // octets; 0 = DefaultReturnMax
+	Double    bool      // a notification could not be delivered, and To is our postmaster
+	Template  *Template // what stands in place of our own texts; nil = nothing
 }
 
 // Action is what became of a recipient. RFC 3464 §2.3.3
@@ -38,7 +43,7 @@ const (
 	Delivered
 	// Relayed to another host.
 	Relayed
-	// Delayed: the time that the sender set for the delivery has passed, and attempts go on. RFC 2852
+	// Delayed: it takes long, or longer than its sender set (RFC 2852), and attempts go on.
 	Delayed
 )
 
@@ -65,21 +70,24 @@ var (
 	ErrNoRecipients = errors.New("no recipients to report")
 )
 
+// DefaultReturnMax stands where Report.ReturnMax says nothing: octets.
+const DefaultReturnMax = 50_000
+
 const (
-	// returnedMax is how many octets of the original are returned: of its header section, or of it all.
-	returnedMax = 50_000
 	// spokenMax is how many recipients the text for people lists. The report for machines lists all.
 	spokenMax = 20
 	// Bounds of values, in octets.
-	addressMax  = 320
-	originalMax = 800
-	kindMax     = 64
-	replyMax    = 1024
+	addressMax   = 320
+	originalMax  = 800
+	kindMax      = 64
+	replyMax     = 1024
+	subjectMax   = 200
+	messageIDMax = 250
 )
 
 // Build writes the notification: its content in wire form (CRLF, no bare CR or LF, lines below 998 octets, not dot-stuffed), to be sent
-// from the null reverse-path to r.To with the flags that it returns: LeadingDots where it holds, SMTPUTF8 and Body8Bit only where
-// something in it needs them, Body8Bit also where the content that is returned does. Otherwise it is 7-bit.
+// from the null reverse-path to r.To with the flags that it returns: LeadingDots where it holds; SMTPUTF8 only where r.To needs it, so that a host
+// on the way back that does not offer it is an obstacle only where nothing helps; Body8Bit where addresses or what is returned need it.
 func (r *Report) Build() ([]byte, message.Flags, error) {
 	if r.To == "" {
 		return nil, 0, ErrNullReversePath
@@ -87,34 +95,31 @@ func (r *Report) Build() ([]byte, message.Flags, error) {
 	if len(r.Recipients) == 0 {
 		return nil, 0, ErrNoRecipients
 	}
-	header := headerSection(r.Content)
-	w := &writer{utf8: r.SMTPUTF8 && !r.ascii(header)}
-	kind, description := w.pick("text/rfc822-headers", "message/global-headers"), "Header of the undelivered message"
-	human, machine, returned := w.human(r), w.machine(r), []byte(nil)
-	switch {
-	case r.full():
-		kind, description = w.pick("message/rfc822", "message/global"), "Undelivered message"
-		returned, w.eightBit = r.Content, !isASCII(r.Content)
-	case r.failed() == 0:
-		description = "Header of the message"
-		fallthrough
-	default:
-		returned = w.returned(header)
+	header := headerSection(r.Content, r.returnMax())
+	f := forms{global: r.SMTPUTF8 && !r.ascii(), wide: r.SMTPUTF8 && !isASCII(r.To)}
+	parts := []part{r.human(), r.machine(f.global), r.returned(header)}
+	for i := range parts {
+		parts[i].encode(f.wide)
+		f.eightBit = f.eightBit || parts[i].encoding == eightBit
 	}
-	b := boundary(r.ID, human, machine, returned)
+	b := boundary(r.ID, parts)
 
-	w.out = make([]byte, 0, len(human)+len(machine)+len(returned)+2048)
-	w.top(r, b)
-	w.part(b, "text/plain; charset="+w.pick("us-ascii", "utf-8"), "Notification", human)
-	w.part(b, w.pick("message/delivery-status", "message/global-delivery-status"), "Delivery report", machine)
-	w.part(b, kind, description, returned)
+	size := 2048
+	for i := range parts {
+		size += len(parts[i].body) + 256
+	}
+	w := &writer{utf8: f.wide, out: make([]byte, 0, size)}
+	w.top(r, &f, b, header)
+	for i := range parts {
+		w.part(b, &parts[i])
+	}
 	w.line("--", b, "--")
 
 	var flags message.Flags
-	if w.utf8 {
+	if f.wide {
 		flags |= message.SMTPUTF8 | message.Body8Bit
 	}
-	if w.eightBit {
+	if f.eightBit {
 		flags |= message.Body8Bit
 	}
 	if leadingDots(w.out) {
@@ -122,6 +127,15 @@ func (r *Report) Build() ([]byte, message.Flags, error) {
 	}
 	return w.out, flags, nil
 }
+
+// forms are what a notification needs beyond ASCII.
+type forms struct {
+	global   bool // the report for machines has the form of RFC 6533
+	wide     bool // SMTPUTF8 on its way
+	eightBit bool // 8BITMIME on its way
+}
+
+func (r *Report) returnMax() int { return cmp.Or(r.ReturnMax, DefaultReturnMax) }
 
 // failed is the number of recipients whose delivery failed.
 func (r *Report) failed() int { return r.count(Failed) }
@@ -137,200 +151,113 @@ func (r *Report) count(a Action) (n int) {
 
 // full says whether the whole content is returned: only with a failure (RFC 3461 §6.2), and only what is fit to be a part of a message.
 func (r *Report) full() bool {
-	return r.Full && r.failed() > 0 && len(r.Content) > 0 && len(r.Content) <= returnedMax && wireForm(r.Content)
+	return r.Full && r.failed() > 0 && len(r.Content) > 0 && len(r.Content) <= r.returnMax() && wireForm(r.Content)
+}
+
+// gravest is the action that the notification as a whole is about.
+func (r *Report) gravest() Action {
+	for _, a := range []Action{Failed, Delayed, Relayed} {
+		if r.count(a) > 0 {
+			return a
+		}
+	}
+	return Delivered
 }
 
 // top writes the notification's own header section.
-func (w *writer) top(r *Report, boundary string) {
+func (w *writer) top(r *Report, f *forms, boundary string, header []byte) {
 	host := w.name(r.ReportingMTA)
 	w.line("Date: ", date(r.Date))
-	w.line("From: Mail Delivery System <MAILER-DAEMON@", host, ">")
+	w.line("From: ", w.from(r, host))
 	w.line("To: <", w.printable(r.To, addressMax), ">")
-	switch {
-	case r.failed() > 0:
-		w.line("Subject: Undelivered Mail Returned to Sender")
-	case r.count(Delayed) > 0:
-		w.line("Subject: Delayed Mail, Still Being Delivered")
-	default:
-		w.line("Subject: Successful Mail Delivery Report")
-	}
+	w.fold("Subject: ", w.encoded(r.subject()))
 	w.line("Message-ID: <", r.ID.String(), "@", host, ">")
+	if id := messageID(header); id != "" { // RFC 3834 §3.1.5
+		w.line("In-Reply-To: ", id)
+		w.line("References: ", id)
+	}
 	w.line("Auto-Submitted: auto-replied") // RFC 3834 §5
 	w.line("MIME-Version: 1.0")
-	w.line("Content-Type: multipart/report; report-type=", w.pick("delivery-status", "global-delivery-status"), ";")
+	kind := "delivery-status"
+	if f.global {
+		kind = "global-delivery-status"
+	}
+	w.line("Content-Type: multipart/report; report-type=", kind, ";")
 	w.line("\tboundary=\"", boundary, "\"")
-	w.encoding()
+	if f.eightBit {
+		w.line("Content-Transfer-Encoding: 8bit")
+	}
 	w.line()
 	w.line("This is a delivery report in MIME format.")
 	w.line()
 }
 
-// part writes one part of the multipart. body ends with CRLF.
-func (w *writer) part(boundary, contentType, description string, body []byte) {
+// from is who writes, by the template or by default.
+func (w *writer) from(r *Report, host string) string {
+	if r.Template != nil && r.Template.from != "" {
+		return r.Template.from
+	}
+	return "Mail Delivery System <MAILER-DAEMON@" + host + ">"
+}
+
+// subject is what the notification is about, by the template or by default.
+func (r *Report) subject() string {
+	if s := r.Template.subjectOf(r); s != "" {
+		return s
+	}
+	switch r.gravest() {
+	case Failed:
+		if r.Double {
+			return "Undelivered Notification"
+		}
+		return "Undelivered Mail Returned to Sender"
+	case Delayed:
+		return "Delayed Mail, Still Being Delivered"
+	default:
+		return "Successful Mail Delivery Report"
+	}
+}
+
+// messageID is that of the original, or "" where it has none that is fit to be repeated. RFC 5322 §3.6.4
+func messageID(section []byte) string {
+	for f := range header.Fields(section) {
+		if !f.Is("message-id") {
+			continue
+		}
+		id := strings.TrimSpace(string(f.AppendValue(nil)))
+		if len(id) < 3 || len(id) > messageIDMax || id[0] != '<' || id[len(id)-1] != '>' || strings.ContainsFunc(id[1:len(id)-1], func(c rune) bool {
+			return c <= ' ' || c >= 0x7f || c == '<' || c == '>'
+		}) {
+			return ""
+		}
+		return id
+	}
+	return ""
+}
+
+// part writes one part of the multipart.
+func (w *writer) part(boundary string, p *part) {
 	w.line("--", boundary)
-	w.line("Content-Type: ", contentType)
-	w.line("Content-Description: ", description)
-	w.encoding()
+	w.line("Content-Type: ", p.kind)
+	w.line("Content-Description: ", p.description)
+	if p.language != "" {
+		w.line("Content-Language: ", p.language)
+	}
+	if p.encoding != "" {
+		w.line("Content-Transfer-Encoding: ", p.encoding)
+	}
 	w.line()
-	w.out = append(w.out, body...)
+	w.out = append(w.out, p.body...)
 	w.line()
 }
 
-func (w *writer) encoding() {
-	if w.utf8 || w.eightBit {
-		w.line("Content-Transfer-Encoding: 8bit")
-	}
-}
-
-// human writes the part that people read.
-func (w *writer) human(r *Report) []byte {
-	defer w.begin()()
-	w.line("This is the mail system at host ", w.name(r.ReportingMTA), ".")
-	w.line()
-	spoken := 0
-	for action, text := range [...]string{
-		Failed:    " could not be delivered to the recipients below. No further attempt will be made.",
-		Delivered: " was delivered to the recipients below.",
-		Relayed:   " was handed on for the recipients below. It may be that the next hosts do not tell what becomes of it.",
-		Delayed:   " has not been delivered to the recipients below yet. Attempts go on, there is no need to send it again.",
-	} {
-		for i := range r.Recipients {
-			rcpt := &r.Recipients[i]
-			if rcpt.Action != Action(action) || spoken == spokenMax {
-				continue
-			}
-			if text != "" {
-				w.wrap("", "Your message of "+date(r.Arrived)+text)
-				w.line()
-				text = ""
-			}
-			w.line("<", w.printable(rcpt.Address, addressMax), ">:")
-			w.wrap("    ", w.outcome(r, rcpt))
-			w.line()
-			spoken++
-		}
-	}
-	if more := len(r.Recipients) - spokenMax; more > 0 {
-		w.wrap("", "... and "+plural(more, "further recipient")+", listed in the delivery report.")
-		w.line()
-	}
-	returned := "the header of your message"
-	if r.full() {
-		returned = "your message"
-	}
-	w.wrap("", "The delivery report and "+returned+" follow. This system knew the message as "+r.Original.String()+".")
-	return w.out
-}
-
-// outcome says in a sentence what became of a recipient.
-func (w *writer) outcome(r *Report, rcpt *Recipient) string {
-	said := w.printable(rcpt.Reason, replyMax)
-	if rcpt.Reply != "" {
-		said = w.printable(rcpt.Reply, replyMax)
-		if rcpt.RemoteMTA != "" {
-			said = "host " + w.name(rcpt.RemoteMTA) + " said: " + said
-		}
-	}
-	switch {
-	case said != "" && (!rcpt.Expired || rcpt.Action != Failed):
-		return said
-	case rcpt.Action != Failed:
-		return rcpt.Action.String()
-	case !rcpt.Expired:
-		return "the message was refused"
-	}
-	tried := "not delivered within " + lifetime(r.Date.Sub(r.Arrived))
-	if said == "" {
-		return tried
-	}
-	return tried + "; at last: " + said
-}
-
-// machine writes the body of message/delivery-status: fields of the message, then a group of fields for each recipient.
-func (w *writer) machine(r *Report) []byte {
-	defer w.begin()()
-	if r.EnvelopeID != "" {
-		w.line("Original-Envelope-Id: ", w.printable(r.EnvelopeID, originalMax)) // RFC 3464 §2.2.1
-	}
-	w.line("Reporting-MTA: dns; ", w.name(r.ReportingMTA)) // RFC 3464 §2.2.2
-	w.line("X-Mailrace-Queue-ID: ", r.Original.String())
-	w.line("Arrival-Date: ", date(r.Arrived))
-	for i := range r.Recipients {
-		rcpt := &r.Recipients[i]
-		w.line()
-		if rcpt.Original != "" {
-			w.line("Original-Recipient: ", w.original(rcpt.Original)) // RFC 3464 §2.3.1
-		}
-		kind, address := w.typedAddress(rcpt.Address)
-		w.line("Final-Recipient: ", kind, "; ", address) // RFC 3464 §2.3.2
-		w.line("Action: ", rcpt.Action.String())
-		w.line("Status: ", status(rcpt))
-		if rcpt.RemoteMTA != "" {
-			w.line("Remote-MTA: dns; ", w.name(rcpt.RemoteMTA))
-		}
-		if rcpt.Reply != "" {
-			w.fold("Diagnostic-Code: smtp; ", w.printable(rcpt.Reply, replyMax))
-		} else if rcpt.Reason != "" {
-			w.fold("Diagnostic-Code: X-Mailrace; ", w.printable(rcpt.Reason, replyMax))
-		}
-		if !rcpt.LastAttempt.IsZero() {
-			w.line("Last-Attempt-Date: ", date(rcpt.LastAttempt))
-		}
-		if !rcpt.RetryUntil.IsZero() {
-			w.line("Will-Retry-Until: ", date(rcpt.RetryUntil)) // RFC 3464 §2.3.9
-		}
-	}
-	return w.out
-}
-
-// returned writes the original's header section. What could not stand in a header section in wire form is replaced.
-func (w *writer) returned(header []byte) []byte {
-	defer w.begin()()
-	for len(header) > 0 {
-		line, rest := cutLine(header)
-		header = rest
-		w.headerLine(line)
-	}
-	return w.out
-}
-
-// typedAddress is the address-type and generic-address of a field. A mailbox beyond ASCII has the type utf-8, and in a 7-bit report the
-// form \x{...} (RFC 6533 §3, utf-8-addr-xtext).
-func (w *writer) typedAddress(a string) (kind, address string) {
-	if isASCII(a) {
-		return "rfc822", w.printable(a, addressMax)
-	}
-	if w.utf8 {
-		return "utf-8", w.printable(a, addressMax)
-	}
-	return "utf-8", xtext(a, addressMax)
-}
-
-// original is the address-type and generic-address of an ORCPT. Unlike ours its address is in the form that the sender chose, \x{...} included
-// (RFC 6533 §3): in a 7-bit report only what lies beyond ASCII still takes that form.
-func (w *writer) original(orcpt string) string {
-	kind, address, _ := strings.Cut(orcpt, ";")
-	if !w.utf8 && strings.EqualFold(kind, "utf-8") {
-		var b strings.Builder
-		for _, c := range address {
-			if c < 0x80 {
-				b.WriteRune(c)
-			} else {
-				b.WriteString(xtext(string(c), len(string(c))))
-			}
-		}
-		address = b.String()
-	}
-	return w.printable(kind, kindMax) + "; " + w.printable(address, originalMax)
-}
-
-// ascii reports whether nothing in the notification needs more than ASCII.
-func (r *Report) ascii(header []byte) bool {
+// ascii reports whether the report for machines needs no more than ASCII.
+func (r *Report) ascii() bool {
 	for i := range r.Recipients {
 		rcpt := &r.Recipients[i]
 		if !isASCII(rcpt.Address) || !isASCII(rcpt.Original) || !isASCII(rcpt.Reply) || !isASCII(rcpt.Reason) || !isASCII(rcpt.RemoteMTA) {
 			return false
 		}
 	}
-	return isASCII(r.To) && isASCII(r.ReportingMTA) && isASCII(header)
+	return isASCII(r.ReportingMTA)
 }

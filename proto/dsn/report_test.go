@@ -8,9 +8,11 @@ import (
 	"io"
 	"mime"
 	"mime/multipart"
+	"mime/quotedprintable"
 	"net/mail"
 	"net/textproto"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -61,8 +63,8 @@ func TestReturnedContent(t *testing.T) {
 		"asked":         {true, Failed, header + body, true},
 		"delivered":     {true, Delivered, header + body, false},
 		"relayed":       {true, Relayed, header + body, false},
-		"at the limit":  {true, Failed, header + body + strings.Repeat("x\r\n", (returnedMax-len(header+body))/3), true},
-		"too long":      {true, Failed, header + body + strings.Repeat("x\r\n", returnedMax/3), false},
+		"at the limit":  {true, Failed, header + body + strings.Repeat("x\r\n", (DefaultReturnMax-len(header+body))/3), true},
+		"too long":      {true, Failed, header + body + strings.Repeat("x\r\n", DefaultReturnMax/3), false},
 		"long line":     {true, Failed, header + body + strings.Repeat("x", 999) + "\r\n", false},
 		"no line end":   {true, Failed, header + body + "x", false},
 		"bare CR":       {true, Failed, header + body + "a\rb\r\n", false},
@@ -97,6 +99,13 @@ func TestGolden(t *testing.T) {
 		{Address: "slow@example.org", Action: Delayed, Status: "4.4.7", Reason: "not delivered by the time that its sender set, attempts go on", RetryUntil: arrived.Add(5 * 24 * time.Hour)},
 		{Address: "slower@example.org", Action: Delayed},
 	}
+	delayed.Recipients[0].LastAttempt, delayed.Recipients[0].Status = arrived.Add(4*time.Hour), "4.2.2"
+	packed := sample()
+	packed.SMTPUTF8, packed.Full = true, true
+	packed.Recipients = []Recipient{{Address: "用户@例子.example", Original: "utf-8;ü@x.example", Status: "5.2.2", RemoteMTA: "mx.example", Reply: "552 5.2.2 mailbox full"}}
+	packed.Content = []byte("From: news@sender.example\r\nSubject: übel\r\nMessage-ID: <2@sender.example>\r\n\r\nGrüße\r\n")
+	asked := *packed
+	asked.Full = false
 	mixed := sample()
 	mixed.Recipients = append(mixed.Recipients[:1], successes()...)
 	success := sample()
@@ -104,6 +113,7 @@ func TestGolden(t *testing.T) {
 	for file, r := range map[string]*Report{
 		"testdata/report.eml": sample(), "testdata/report-utf8.eml": utf8, "testdata/report-full.eml": full, "testdata/report-mixed.eml": mixed,
 		"testdata/report-success.eml": success, "testdata/report-delayed.eml": delayed,
+		"testdata/report-global.eml": packed, "testdata/report-global-header.eml": &asked,
 	} {
 		got, _, err := r.Build()
 		if err != nil {
@@ -148,9 +158,13 @@ func TestFlags(t *testing.T) {
 	}{
 		{"plain", func(r *Report) {}, 0, "message/delivery-status"},
 		{"SMTPUTF8 unused", func(r *Report) { r.SMTPUTF8 = true }, 0, "message/delivery-status"},
-		{"SMTPUTF8 used", func(r *Report) { r.SMTPUTF8 = true; r.Recipients[0].Address = "ü@x.example" }, message.SMTPUTF8 | message.Body8Bit, "Final-Recipient: utf-8; ü@x.example\r\n"},
-		{"SMTPUTF8 in header", func(r *Report) { r.SMTPUTF8 = true; r.Content = []byte("X: ü\r\n") }, message.SMTPUTF8 | message.Body8Bit, "X: ü\r\n"},
-		{"8-bit header without SMTPUTF8", func(r *Report) { r.Content = []byte("X: \xfc\r\n") }, 0, "X: ?\r\n"},
+		{"SMTPUTF8 used", func(r *Report) { r.SMTPUTF8 = true; r.Recipients[0].Address = "ü@x.example" }, message.Body8Bit, "Final-Recipient: utf-8; ü@x.example\r\n"},
+		{"SMTPUTF8 to a mailbox that needs it", func(r *Report) { r.SMTPUTF8 = true; r.To = "ö@x.example"; r.Recipients[0].Address = "ü@x.example" }, message.SMTPUTF8 | message.Body8Bit, "To: <ö@x.example>\r\n"},
+		{"SMTPUTF8 in header", func(r *Report) { r.SMTPUTF8 = true; r.Content = []byte("X: ü\r\n") }, message.Body8Bit, "X: ü\r\n"},
+		{"SMTPUTF8 in header alone", func(r *Report) { r.SMTPUTF8 = true; r.Content = []byte("X: ü\r\n") }, message.Body8Bit, "report-type=delivery-status"},
+		{"8-bit header without SMTPUTF8", func(r *Report) { r.Content = []byte("X: \xfc\r\n") }, 0, "X: =FC\r\n"},
+		{"all of what is 8-bit", func(r *Report) { r.Full, r.Content = true, []byte("X: 1\r\n\r\n\xfc\r\n") }, message.Body8Bit, "\r\n\xfc\r\n"},
+		{"all of what is in SMTPUTF8", func(r *Report) { r.SMTPUTF8, r.Full, r.Content = true, true, []byte("X: ü\r\n\r\nä\r\n") }, message.Body8Bit, "message/global\r\nContent-Description: Undelivered message\r\nContent-Transfer-Encoding: 8bit\r\n\r\nX: ü\r\n"},
 		{"8-bit reply without SMTPUTF8", func(r *Report) { r.Recipients[0].Reply = "550 n\xf6" }, 0, "smtp; 550 n?\r\n"},
 		{"8-bit recipient without SMTPUTF8", func(r *Report) { r.Recipients[0].Address = "ü@x.example" }, 0, "Final-Recipient: utf-8; \\x{FC}@x.example\r\n"},
 		{"leading dot", func(r *Report) { r.Content = []byte(".dot: 1\r\n") }, message.LeadingDots, "\r\n.dot: 1\r\n"},
@@ -197,12 +211,12 @@ func TestHeaderSection(t *testing.T) {
 		{"A: 1\r\nno more\r\nB: 2\r\n", "A: 1\r\n"},
 		{"", ""},
 	} {
-		if got := string(headerSection([]byte(c.content))); got != c.want {
+		if got := string(headerSection([]byte(c.content), DefaultReturnMax)); got != c.want {
 			t.Errorf("%q: %q, want %q", c.content, got, c.want)
 		}
 	}
-	if n := len(headerSection(append([]byte("Name: value\r\n"), bytes.Repeat([]byte("\tmore value\r\n"), 10_000)...))); n > returnedMax || n < returnedMax-13 {
-		t.Errorf("%d octets, want at most %d", n, returnedMax)
+	if n := len(headerSection(append([]byte("Name: value\r\n"), bytes.Repeat([]byte("\tmore value\r\n"), 10_000)...), DefaultReturnMax)); n > DefaultReturnMax || n < DefaultReturnMax-13 {
+		t.Errorf("%d octets, want at most %d", n, DefaultReturnMax)
 	}
 }
 
@@ -259,11 +273,12 @@ func check(t *testing.T, r *Report) []string {
 	if err != nil {
 		t.Fatalf("%v in\n%s", err, content)
 	}
-	fields := 8
-	if flags&message.Body8Bit != 0 {
-		fields++
+	for name := range m.Header {
+		if !slices.Contains([]string{"Date", "From", "To", "Subject", "Message-Id", "In-Reply-To", "References", "Auto-Submitted", "Mime-Version", "Content-Type", "Content-Transfer-Encoding"}, name) {
+			t.Fatalf("field %q slipped in: %v", name, m.Header)
+		}
 	}
-	if len(m.Header) != fields || m.Header.Get("Auto-Submitted") != "auto-replied" {
+	if len(m.Header) < 8 || (m.Header.Get("Content-Transfer-Encoding") != "") != (bytes.Contains(content, []byte("\r\nContent-Transfer-Encoding: 8bit\r\n"))) || m.Header.Get("Auto-Submitted") != "auto-replied" {
 		t.Fatalf("header %v", m.Header)
 	}
 	kind, params, err := mime.ParseMediaType(m.Header.Get("Content-Type"))
@@ -280,7 +295,16 @@ func check(t *testing.T, r *Report) []string {
 		if err != nil {
 			t.Fatalf("%v in\n%s", err, content)
 		}
-		body, err := io.ReadAll(p)
+		for name := range p.Header {
+			if !slices.Contains([]string{"Content-Type", "Content-Description", "Content-Language", "Content-Transfer-Encoding"}, name) {
+				t.Fatalf("field %q slipped in: %v", name, p.Header)
+			}
+		}
+		var from io.Reader = p
+		if p.Header.Get("Content-Transfer-Encoding") == "quoted-printable" {
+			from = quotedprintable.NewReader(p)
+		}
+		body, err := io.ReadAll(from)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -330,7 +354,7 @@ func checkMachine(t *testing.T, r *Report, body string) {
 		}
 		for name := range group {
 			switch name {
-			case "Final-Recipient", "Original-Recipient", "Action", "Status", "Remote-Mta", "Diagnostic-Code", "Last-Attempt-Date", "Will-Retry-Until":
+			case "Final-Recipient", "Original-Recipient", "Action", "Status", "Remote-Mta", "Diagnostic-Code", "Last-Attempt-Date", "Will-Retry-Until", "Final-Log-Id":
 			default:
 				t.Fatalf("recipient %d: field %q slipped in: %v", i, name, group)
 			}

@@ -2,6 +2,7 @@ package dsn
 
 import (
 	"bytes"
+	"encoding/base64"
 	"fmt"
 	"net/netip"
 	"regexp"
@@ -16,23 +17,16 @@ import (
 )
 
 const (
-	// foldColumn is where text for people and long fields are wrapped, RFC 5322 §2.1.1.
-	foldColumn = 76
+	// foldColumn is where text for people and long fields are wrapped, RFC 5322 §2.1.1. Quoted-printable breaks longer lines.
+	foldColumn = 75
 	// wordMax is the longest word that is not broken; with it, no line comes near 998 octets.
 	wordMax = 800
 )
 
 // writer writes lines. It is the only way for a value into a notification: what comes from outside passes printable, name or headerLine.
 type writer struct {
-	out      []byte
-	utf8     bool // the notification uses the internationalized forms
-	eightBit bool // the content that it returns holds octets above 127
-}
-
-// begin starts a body of its own in out and returns what takes it away again, after the caller returned it.
-func (w *writer) begin() func() {
-	w.out = nil
-	return func() { w.out = nil }
+	out  []byte
+	utf8 bool // printable is what Unicode says, rather than ASCII
 }
 
 func (w *writer) pick(ascii, utf8 string) string {
@@ -91,6 +85,30 @@ func (w *writer) printable(s string, limit int) string {
 	}, strings.ToValidUTF8(cut(s, limit), "?"))
 }
 
+// encoded is text in a header field: words beyond ASCII are encoded where the way has no SMTPUTF8. RFC 2047
+func (w *writer) encoded(text string) string {
+	wide := writer{utf8: true}
+	if text = wide.printable(text, subjectMax); w.utf8 {
+		return text
+	}
+	return encodedWords(text)
+}
+
+// encodedWords is text in ASCII: as it is, or else in words of at most 75 octets. RFC 2047 §2
+func encodedWords(text string) string {
+	const octets = 45 // 60 in base64
+	if isASCII(text) {
+		return text
+	}
+	var words []string
+	for text != "" {
+		part := cut(text, octets)
+		words = append(words, "=?utf-8?B?"+base64.StdEncoding.EncodeToString([]byte(part))+"?=")
+		text = text[len(part):]
+	}
+	return strings.Join(words, " ")
+}
+
 // name is a host name, or an IP address as a literal (RFC 5321 §4.1.3): printable, without white space and what could end it.
 func (w *writer) name(s string) string {
 	if s == "" {
@@ -110,19 +128,27 @@ func (w *writer) name(s string) string {
 	}, w.printable(s, 255))
 }
 
-// headerLine writes one line of the original's header section; too long a line is folded where it must be.
+// headerLine writes one line of the original's header section; too long a line is folded where it must be. Octets above 127 stay what they are
+// where the original is of the old kind, whose charset nobody knows.
 func (w *writer) headerLine(line []byte) {
 	const most = 990
-	clean := string(line)
+	clean := ""
 	if w.utf8 {
-		clean = strings.ToValidUTF8(clean, "?")
-	}
-	clean = strings.Map(func(c rune) rune {
-		if c == '\t' || c >= ' ' && c < 0x7f || c > 0x9f && c != utf8.RuneError && w.utf8 {
-			return c
+		clean = strings.Map(func(c rune) rune {
+			if c == '\t' || c >= ' ' && c < 0x7f || c > 0x9f && c != utf8.RuneError {
+				return c
+			}
+			return '?'
+		}, strings.ToValidUTF8(string(line), "?"))
+	} else {
+		octets := bytes.Clone(line)
+		for i, c := range octets {
+			if c < ' ' && c != '\t' || c == 0x7f {
+				octets[i] = '?'
+			}
 		}
-		return '?'
-	}, clean)
+		clean = string(octets)
+	}
 	for len(clean) > most {
 		part := cut(clean, most)
 		w.line(part)
@@ -131,11 +157,11 @@ func (w *writer) headerLine(line []byte) {
 	w.line(clean)
 }
 
-// headerSection is the header section of content, in whole lines and at most returnedMax octets.
-func headerSection(content []byte) []byte {
+// headerSection is the header section of content, in whole lines and at most limit octets.
+func headerSection(content []byte, limit int) []byte {
 	section, _, _ := header.Split(content)
-	if len(section) > returnedMax {
-		section = section[:bytes.LastIndexByte(section[:returnedMax], '\n')+1]
+	if len(section) > limit {
+		section = section[:bytes.LastIndexByte(section[:limit], '\n')+1]
 	}
 	return section
 }
@@ -159,12 +185,12 @@ func cutLine(b []byte) (line, rest []byte) {
 }
 
 // boundary returns a MIME boundary that stands in none of the parts.
-func boundary(id message.ID, parts ...[]byte) string {
+func boundary(id message.ID, parts []part) string {
 	for n := 0; ; n++ {
 		b := "=_" + id.String() + "_" + strconv.Itoa(n)
 		taken := false
-		for _, p := range parts {
-			taken = taken || bytes.Contains(p, []byte(b))
+		for i := range parts {
+			taken = taken || bytes.Contains(parts[i].body, []byte(b))
 		}
 		if !taken {
 			return b

@@ -22,6 +22,9 @@ func (m *Message) SetPending(n int) { m.progress.Store(int64(n)*unsettled | int6
 // Pending is how many recipients are not settled. Any loop.
 func (m *Message) Pending() int { return int(m.progress.Load() / unsettled) }
 
+// UnderWay is how many recipients are under way, and not deferred. Any loop.
+func (m *Message) UnderWay() int { return int(m.progress.Load() % unsettled) }
+
 // Unsettled counts the recipients that are not settled, by their states.
 func (m *Message) Unsettled() (n int) {
 	for i := range m.Recipients {

@@ -242,7 +242,7 @@ func (n *Node) openAdmin() (err error) {
 		return nil
 	}
 	n.admin, err = admin.Listen(admin.Options{
-		Address: n.cfg.Admin.Address, Scan: n.store.Scan, Log: n.log, Ready: n.taking, Inject: n.newInjection(), InjectPaths: inject.Paths,
+		Address: n.cfg.Admin.Address, Scan: n.store.Scan, Log: n.log, Ready: n.serving, Inject: n.newInjection(), InjectPaths: inject.Paths,
 	})
 	return err
 }

@@ -9,12 +9,16 @@ import (
 	"mailrace/spool"
 )
 
-// openClaims makes the table of idempotency keys and reads back what the spool kept of it. Without a spool keys are known until the process
-// ends.
-func (n *Node) openClaims() error {
+// openClaims makes the table of idempotency keys. Until restoreClaims those who come with one wait.
+func (n *Node) openClaims() {
 	c := n.cfg.Idempotency
 	n.claims = ingress.NewClaims(c.Window, c.Max, n.metrics.NewCounter("mailrace_idempotency_forgotten_total"))
+	n.claims.Hold()
 	n.metrics.NewGauge("mailrace_idempotency_keys", func() float64 { return float64(n.claims.Len()) })
+}
+
+// restoreClaims reads back what the spool kept of the table. Without a spool keys are known until the process ends.
+func (n *Node) restoreClaims() error {
 	var kept []spool.Claim
 	err := n.store.Claims(func(c spool.Claim) error {
 		kept = append(kept, c)
@@ -23,16 +27,17 @@ func (n *Node) openClaims() error {
 	if err != nil {
 		return fmt.Errorf("reading back idempotency keys: %w", err)
 	}
-	n.claims.Restore(kept, time.Now())
+	now := time.Now()
+	n.claims.Restore(kept, now)
+	n.store.Expire(now.UnixNano()) // while the node was down
 	return nil
 }
 
 // sweepsPerWindow is how often, in the time that a key is known, those that have expired are dropped from the spool.
 const sweepsPerWindow = 64
 
-// sweepClaims has expired keys dropped from now on: first those that expired while the node was down.
+// sweepClaims has expired keys dropped from now on.
 func (n *Node) sweepClaims() {
-	n.store.Expire(time.Now().UnixNano())
 	every := max(n.cfg.Idempotency.Window/sweepsPerWindow, time.Second/2)
 	l := n.lanes[0].loop
 	timer := &loop.Timer{}

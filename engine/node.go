@@ -17,6 +17,7 @@ import (
 	"math"
 	"net"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -67,6 +68,10 @@ type Node struct {
 	reporting  atomic.Int64 // reports that are being gathered or made
 	ready      atomic.Bool
 	fatal      chan error
+
+	stored    chan struct{}  // closed when the store is open, or cannot be
+	storeErr  error          // why not; read when stored is closed
+	following sync.WaitGroup // what follows then
 }
 
 // stats are the node's own figures.
@@ -77,14 +82,15 @@ type stats struct {
 	outcomes                    [message.Expired + 1]*metrics.Counter // recipients that came to a state, by state
 }
 
-// New opens the spool and the doors. When it returns without an error, the node listens, and what the spool holds is read back meanwhile.
+// New opens the spool and the doors. When it returns without an error, the node listens, and what the spool holds is read back meanwhile. It
+// waits for the stores of the spool for a moment only: mail that comes in before they are open is answered for when they are.
 func New(cfg *config.Config, log *slog.Logger) (_ *Node, err error) {
 	if log == nil {
 		log = slog.Default()
 	}
 	set := metrics.NewSet()
 	n := &Node{
-		cfg: cfg, log: log, budget: message.NewBudget(cfg.Engine.Memory), metrics: set, fatal: make(chan error, 1),
+		cfg: cfg, log: log, budget: message.NewBudget(cfg.Engine.Memory), metrics: set, fatal: make(chan error, 1), stored: make(chan struct{}),
 		stats: &stats{
 			dsns:          set.NewCounter("mailrace_dsns_total"),
 			unreported:    set.NewCounter("mailrace_dsns_suppressed_total"),
@@ -121,15 +127,17 @@ func New(cfg *config.Config, log *slog.Logger) (_ *Node, err error) {
 	if err = n.openStore(); err != nil {
 		return nil, err
 	}
+	n.openClaims()
+	go n.awaitStore()
 	n.readers = newReaders(2 * loops)
 	metrics.RegisterSet(n.metrics)
 	if err = n.openRouter(); err != nil {
 		return nil, err
 	}
-	if err = n.openClaims(); err != nil {
+	if err = n.openRecipients(); err != nil {
 		return nil, err
 	}
-	if err = n.openRecipients(); err != nil {
+	if err = n.storeSoon(); err != nil {
 		return nil, err
 	}
 	if err = n.openLoops(); err != nil {
@@ -139,9 +147,7 @@ func New(cfg *config.Config, log *slog.Logger) (_ *Node, err error) {
 	if err = n.openAdmin(); err != nil {
 		return nil, err
 	}
-	if n.pager != nil {
-		n.pager.start()
-	}
+	n.following.Go(n.takeUp)
 	n.ready.Store(true)
 	return n, nil
 }
@@ -163,7 +169,7 @@ func (n *Node) openStore() error {
 		}
 	}
 	n.pager = newPager(n)
-	s, err := spool.Open(spool.Options{
+	s, err := spool.Begin(spool.Options{
 		Failover: c.Failover, FailoverAfter: c.FailoverAfter,
 		MinFree: c.MinFree, MinInodes: int64(c.MinInodes), Reserve: c.Reserve,
 		Memory: min(n.cfg.Engine.Memory/4, spoolMemory), Path: c.Path, Shards: c.Shards, Sync: c.Sync, Log: n.log, Fatal: n.fatalSpool,
@@ -319,6 +325,7 @@ func (n *Node) close() error {
 	if n.acme != nil {
 		n.acme.Close()
 	}
+	n.following.Wait()
 	if n.pager != nil {
 		n.pager.close()
 	}
@@ -341,6 +348,7 @@ func (n *Node) close() error {
 	}
 	metrics.UnregisterSet(n.metrics, true)
 	if n.store != nil {
+		<-n.stored
 		errs = append(errs, n.store.Close())
 	}
 	if n.events != nil {

@@ -16,6 +16,8 @@ const nullPath = "null:"
 
 // store is where the node keeps messages: the spool, or nothing at all where the ceiling of everything else is measured.
 type store interface {
+	// Wait returns when the store is open, or cannot be. Before that IDs can be minted and operations enqueued, which wait; all other methods wait too.
+	Wait() error
 	// NewID mints an ID on the home shard of a loop.
 	NewID(loop int) message.ID
 	// NewIDBeside mints an ID on the shard that keeps another message, so that one operation can hold both.
@@ -86,6 +88,7 @@ func (s *nothing) NewIDBeside(message.ID) message.ID { return s.NewID(0) }
 // Enqueue completes the operation on the caller's loop, before it returns.
 func (s *nothing) Enqueue(_ int, op *spool.Op) { complete(op) }
 
+func (s *nothing) Wait() error                                        { return nil }
 func (s *nothing) Claims(func(spool.Claim) error) error               { return nil }
 func (s *nothing) Expire(int64)                                       {}
 func (s *nothing) NewRecovery() recovery                              { return s }

@@ -100,6 +100,9 @@ func encodeClaims(b *pebble.Batch, op *Op) error {
 // Claims calls fn with every claim that has not expired, in no particular order. Unreadable ones are moved aside, counted and logged: the
 // repetition of such an injection will be taken for a new one. An error of fn ends it and is returned. Call it once, before Appends with claims.
 func (s *Spool) Claims(fn func(Claim) error) error {
+	if err := s.Wait(); err != nil {
+		return err
+	}
 	now := s.options.Now().UnixNano()
 	for _, sh := range s.shards {
 		if err := sh.claims(now, fn); err != nil {

@@ -23,6 +23,9 @@ func (sh *Shard) run() {
 		switch {
 		case list != nil:
 			sh.queueSeconds.UpdateDuration(sh.taken)
+			if sh.early {
+				list = sh.refuseUsed(list)
+			}
 		case late:
 			sh.syncLoose()
 		default:

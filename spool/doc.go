@@ -30,15 +30,16 @@
 // package archive carries messages out and in. All go by one table of the kinds of records (key.go), and take the lock of the spool.
 //
 // A long queue is on the disk. What a parked message costs in memory is 16 bytes while its entry is in the pager's window, which has a bound.
-// Open reads no message. It replays the WALs of the memtables that were in use, whatever else the spool holds: some 3 s for two of 128 MiB on
-// two busy cores. Beside that, with 1,000,000 messages of 2 KiB, 950,000 of them parked (make queue, on the same machine), a node listens after
-// 0.3 to 0.5 s, delivers what is due at once, and has looked through all messages after 5 to 6 s; it takes 250 MiB, 100 MiB of them for the 50,000 that
+// Begin reads no message. It replays the WALs of the memtables that were in use, whatever else the spool holds, 2 to 3 s for two times two of 128
+// MiB on two busy cores, while mail is taken already. With 1,000,000 messages of 2 KiB, 950,000 of them parked (make queue, on the same machine), a
+// node listens after 0.2 s, answers for mail and delivers what is due when the WALs are replayed, and has looked through all messages 5 to 14 s
+// later, as other work leaves it the cores; it takes 290 MiB, 100 MiB of them for the 50,000 that
 // are under way. The same for 100 million, on paper, none of it measured:
 //
 //   - Disk: 230 to 340 GiB, as compactions have come along, nearly all of it content. An entry of the index is 25 bytes, all of them are 2.5 GiB
 //     at most; the next page of it is a seek: a block in each level, some milliseconds from a disk that has none of them in its cache.
-//   - Open reads the manifest: an entry of some 200 bytes for each table and each blob file, and of these there are 5,000 to 10,000 if they have
-//     some 32 to 64 MiB: 2 MiB, read in well under 100 ms. Listening comes as soon as with an empty spool.
+//   - Begin reads the manifest: an entry of some 200 bytes for each table and each blob file, and of these there are 5,000 to 10,000 if they have
+//     some 32 to 64 MiB: 2 MiB, read in well under 100 ms.
 //   - The walk goes over envelopes, states, the index and the keys of the content, together about 400 bytes a message, 40 GB, which is 80 s of
 //     a disk with 500 MB/s, and at 6 µs a message 600 s of one core. It runs behind everything else; only messages that were never
 //     attempted when the process was killed wait for it. A parked one is found by the index at its time.

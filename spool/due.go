@@ -85,6 +85,9 @@ func encodeIndex(b *pebble.Batch, op *Op) error {
 // however long the index is. An entry may be of a message that is gone. Unreadable ones are logged and passed over; Recover moves them aside
 // and finds the messages. It blocks on the disk. Any goroutine.
 func (sh *Shard) Due(dst []Due, after Due, until int64, limit int) ([]Due, error) {
+	if err := sh.spool.Wait(); err != nil {
+		return dst, err
+	}
 	var lower [dueKeyLen + 1]byte // the first key behind after
 	putDueKey(lower[:], after)
 	var upper [1 + 8 + 1]byte // the first behind all that are due at until
@@ -131,6 +134,9 @@ func readDue(it *pebble.Iterator) (Due, error) {
 // Read reads messages of the shard as Recover does: their recipients in the state last noted, without trace and content. dst gets one for
 // each id; nil for one that the shard does not have or that cannot be read. It blocks on the disk. Any goroutine.
 func (sh *Shard) Read(dst []*message.Message, ids []message.ID) (_ []*message.Message, err error) {
+	if err := sh.spool.Wait(); err != nil {
+		return dst, err
+	}
 	states, err := iterate(sh.db, kindRecipient)
 	if err != nil {
 		return dst, fmt.Errorf("spool: shard %d: %w", sh.index, err)

@@ -60,6 +60,15 @@ func (fs guardedFS) ReuseForWrite(oldName, newName string, category vfs.DiskWrit
 	return fs.file(f, newName, err)
 }
 
+// Open counts what is replayed of WALs.
+func (fs guardedFS) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
+	f, err := fs.FS.Open(name, opts...)
+	if err != nil || !isWAL(name) || fs.sh.opened.Load() {
+		return f, err
+	}
+	return replayedFile{f, fs.sh}, nil
+}
+
 // file guards a file that was created. A blob file that cannot be is no matter.
 func (fs guardedFS) file(f vfs.File, name string, err error) (vfs.File, error) {
 	switch {
@@ -98,3 +107,15 @@ func (f guardedFile) Write(p []byte) (int, error) {
 func (f guardedFile) Sync() error { return f.fs.synced(f.name, f.File.Sync()) }
 
 func (f guardedFile) SyncData() error { return f.fs.synced(f.name, f.File.SyncData()) }
+
+// replayedFile is a WAL that is read while its store is opened.
+type replayedFile struct {
+	vfs.File
+	sh *Shard
+}
+
+func (f replayedFile) Read(p []byte) (int, error) {
+	n, err := f.File.Read(p)
+	f.sh.replayed.Add(n)
+	return n, err
+}

@@ -93,13 +93,16 @@ func (k *keeper) start() {
 	}
 	k.look()
 	k.patient.Store(true)
+	if k.stopped.Err() != nil { // the spool is being closed already
+		k.patient.Store(false)
+	}
 	k.running.Go(k.run)
 }
 
 // hurry ends the watch, and the wait of writes: they fail now. The spool is being closed.
 func (k *keeper) hurry() {
-	k.patient.Store(false)
 	k.stop()
+	k.patient.Store(false)
 }
 
 func (k *keeper) run() {

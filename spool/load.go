@@ -20,6 +20,9 @@ var ErrUnreadable = errors.New("damaged in the spool")
 // Load reads n chunks of a message from firstChunk on, where chunk 0 is the trace header and 1 and up are the content, into memory
 // of the budget. It blocks on the disk: call it on a worker. The chunks are the caller's to free.
 func (s *Spool) Load(id message.ID, firstChunk, n int, b *message.Budget) (chunks []*message.Chunk, err error) {
+	if err := s.Wait(); err != nil {
+		return nil, err
+	}
 	sh := s.ShardOf(id)
 	chunks = make([]*message.Chunk, 0, n)
 	for i := firstChunk; i < firstChunk+n; i++ {
@@ -71,6 +74,9 @@ var errEnough = errors.New("enough")
 // Scan calls fn with every message of a consistent snapshot of each shard, as Recover does but without changing anything, until fn returns
 // false. Settled messages that are not removed yet are left out.
 func (s *Spool) Scan(fn func(*message.Message) bool) error {
+	if err := s.Wait(); err != nil {
+		return err
+	}
 	for _, sh := range s.shards {
 		err := sh.scan(fn)
 		if errors.Is(err, errEnough) {

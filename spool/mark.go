@@ -56,7 +56,7 @@ func (sh *Shard) setMark(b *pebble.Batch, id message.ID) error {
 	return d.Finish()
 }
 
-// findMark raises newest to the mark. One that cannot be read is left to be written over.
+// findMark raises found to the mark. One that cannot be read is left to be written over.
 func (sh *Shard) findMark() error {
 	value, closer, err := sh.db.Get([]byte{kindMark})
 	if errors.Is(err, pebble.ErrNotFound) {
@@ -71,7 +71,7 @@ func (sh *Shard) findMark() error {
 		sh.log.Error("spool: record cannot be read", "key", "6e", "error", err)
 	}
 	sh.marked = id
-	sh.newest.Store(max(sh.newest.Load(), uint64(id)))
+	sh.found = max(sh.found, id)
 	return closer.Close()
 }
 

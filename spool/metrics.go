@@ -20,6 +20,8 @@ type counters struct {
 	corrupt   *metrics.Counter // records moved aside, by this process or one before
 	damaged   *metrics.Counter // messages found to be so while they were served
 
+	replayed *metrics.Counter // bytes read of WALs when the store was opened
+
 	syncSeconds  *metrics.Histogram // of batches that were synced, with writing them
 	queueSeconds *metrics.Histogram // that the first Op of a batch waited before it
 }
@@ -34,12 +36,14 @@ func newCounters(set *metrics.Set, shard int) counters {
 		stored: counter("messages_stored_total"), ops: counter("ops_total"), batches: counter("batches_total"), syncs: counter("syncs_total"), lateSyncs: counter("late_syncs_total"),
 		bytes: counter("batch_bytes_total"), stalls: counter("write_stalls_total"), orphans: counter("orphans_total"),
 		corrupt: counter("corrupt_records_total"), damaged: counter("damaged_messages_total"),
+		replayed:    counter("replayed_bytes_total"),
 		syncSeconds: set.NewHistogram(metricName("sync_seconds", shard)), queueSeconds: set.NewHistogram(metricName("queue_seconds", shard)),
 	}
 }
 
 // registerMetrics adds mailrace_spool_* to what the process exposes, per shard, until unregisterMetrics.
 func (s *Spool) registerMetrics() {
+	s.metrics.NewGauge("mailrace_spool_open_seconds", s.took.Seconds)
 	for _, sh := range s.shards {
 		for name, f := range map[string]func(*pebble.Metrics) float64{
 			"disk_bytes":              func(m *pebble.Metrics) float64 { return float64(m.DiskSpaceUsage()) },

@@ -28,12 +28,16 @@ var ErrStopped = errors.New("recovery was stopped")
 type Recovery struct {
 	spool     *Spool
 	snapshots []*pebble.Snapshot // by shard
+	failed    error              // why there are none
 	stopped   atomic.Bool
 }
 
 // NewRecovery begins a recovery, which is done by Run.
 func (s *Spool) NewRecovery() *Recovery {
 	r := &Recovery{spool: s}
+	if r.failed = s.Wait(); r.failed != nil {
+		return r
+	}
 	for _, sh := range s.shards {
 		r.snapshots = append(r.snapshots, sh.db.NewSnapshot())
 	}
@@ -42,6 +46,9 @@ func (s *Spool) NewRecovery() *Recovery {
 
 // Run does what Recover does, once. It reads no faster than fn returns.
 func (r *Recovery) Run(fn func(m *message.Message, parked bool) error) (err error) {
+	if r.failed != nil {
+		return r.failed
+	}
 	for i, sh := range r.spool.shards {
 		if err == nil {
 			if err = sh.recover(r, r.snapshots[i], fn); err != nil {

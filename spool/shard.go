@@ -31,8 +31,10 @@ type Shard struct {
 	spool  *Spool
 	db     *pebble.DB
 	log    *slog.Logger
-	found  message.ID    // the newest id at Open
+	found  message.ID    // the newest id at Open, and what the mark was
 	newest atomic.Uint64 // the id minted last
+	known  atomic.Bool   // newest is at least found
+	early  bool          // ids were minted before that
 	opened atomic.Bool
 	stuck  chan error  // see standStill
 	leaked atomic.Bool // see get
@@ -69,9 +71,9 @@ type Shard struct {
 	counters
 }
 
-// openShard opens or creates the store of shard i, finds the newest id in it, and starts its committer.
-func openShard(s *Spool, i int) (sh *Shard, err error) {
-	sh = &Shard{index: i, spool: s, done: make(chan struct{}), stuck: make(chan error, 1), log: s.options.Log.With("shard", i)}
+// newShard makes shard i, whose store is to be opened.
+func newShard(s *Spool, i int) *Shard {
+	sh := &Shard{index: i, spool: s, done: make(chan struct{}), stuck: make(chan error, 1), log: s.options.Log.With("shard", i)}
 	sh.counters = newCounters(s.metrics, i)
 	sh.ready.L = &sh.mu
 	sh.lazyTimer = time.AfterFunc(time.Hour, sh.hurry)
@@ -81,24 +83,15 @@ func openShard(s *Spool, i int) (sh *Shard, err error) {
 	sh.gathered, sh.patience = true, gatherMax
 	sh.syncTimer = time.AfterFunc(time.Hour, sh.demandSync)
 	sh.syncTimer.Stop()
-	if err := sh.openStore(); err != nil {
+	return sh
+}
+
+// openShard makes shard i, opens its store, and starts its committer.
+func openShard(s *Spool, i int) (*Shard, error) {
+	sh := newShard(s, i)
+	if err := sh.open(); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(sh.findNewest(), sh.findMark()); err != nil && !s.options.lenient {
-		return nil, fmt.Errorf("finding the newest message: %w", errors.Join(err, sh.db.Close()))
-	}
-	sh.found = message.ID(sh.newest.Load())
-	sh.batch = sh.db.NewBatchWithSize(batchBytes/8, pebble.WithMaxRetainedSizeBytes(2*batchBytes))
-	switch {
-	case s.options.ReadOnly:
-		sh.refuse()
-	case s.options.bulk: // its last key must be that of the copy
-	default: // Recover may remove the newest
-		if err := errors.Join(sh.setMark(sh.batch, sh.found), sh.db.Apply(sh.batch, pebble.NoSync)); err != nil {
-			return nil, fmt.Errorf("marking the newest message: %w", errors.Join(err, sh.db.Close()))
-		}
-	}
-	sh.batch.Reset()
 	go sh.run()
 	return sh, nil
 }
@@ -131,6 +124,7 @@ func (sh *Shard) openStore() error {
 	sh.opened.Store(true)
 	select {
 	case err := <-sh.stuck:
+		sh.db = nil // nobody may close it
 		return err
 	default:
 		return nil
@@ -164,7 +158,7 @@ func (sh *Shard) reclaim(ctx context.Context) error {
 	return sh.db.Compact(ctx, []byte{0}, []byte{kindCorrupt}, false)
 }
 
-// findNewest raises newest to the highest id that has an envelope or a chunk.
+// findNewest raises found to the highest id that has an envelope or a chunk.
 func (sh *Shard) findNewest() error {
 	for _, kind := range []byte{kindChunk, kindEnvelope} {
 		it, err := iterate(sh.db, kind)
@@ -172,7 +166,7 @@ func (sh *Shard) findNewest() error {
 			return err
 		}
 		if it.Last() {
-			sh.newest.Store(max(sh.newest.Load(), uint64(recordID(it.Key()))))
+			sh.found = max(sh.found, recordID(it.Key()))
 		}
 		if err := errors.Join(it.Error(), it.Close()); err != nil {
 			return err
@@ -181,12 +175,16 @@ func (sh *Shard) findNewest() error {
 	return nil
 }
 
-// NewID returns an id above all that this shard knows of.
+// NewID returns an id above all that this shard knows of. As long as it does not know what its store holds, that is a moment ahead of the clock,
+// as the mark of a process that ended just now may be.
 func (sh *Shard) NewID() message.ID {
 	now := sh.spool.options.Now()
 	for {
 		last := sh.newest.Load()
 		id := message.NextID(message.ID(last), now, sh.index)
+		if last == 0 && !sh.known.Load() {
+			id += markAhead
+		}
 		if sh.newest.CompareAndSwap(last, uint64(id)) {
 			return id
 		}
@@ -205,9 +203,7 @@ func (sh *Shard) Enqueue(op *Op) {
 	sh.mu.Lock()
 	if sh.closing {
 		sh.mu.Unlock()
-		op.Err = ErrClosed
-		op.Chunk.release()
-		sh.complete(op, new([][]*Op))
+		sh.fail(op, ErrClosed)
 		return
 	}
 	first := sh.head == nil

@@ -118,6 +118,11 @@ type Spool struct {
 
 	failover *failover
 
+	opening sync.WaitGroup
+	begun   chan struct{} // closed when the stores are open, or one of them could not be
+	cause   error         // why it could not; read when begun is closed, as is took
+	took    time.Duration // to open them
+
 	metrics   *metrics.Set
 	measuring sync.RWMutex // held by those who ask the stores for figures; guards measured
 	measured  bool         // the stores may be asked
@@ -125,50 +130,7 @@ type Spool struct {
 	// failed is set before Fatal is called: from then on nothing completes. broken is closed after it returned.
 	failed atomic.Bool
 	broken chan struct{}
-	cause  error // of broken
-}
-
-// Open opens the spool at o.Path, or makes it. One process at a time can have it open. Messages found are not read yet: see Recover.
-func Open(o Options) (*Spool, error) {
-	o = o.withDefaults()
-	lock, err := lockDirectory(o)
-	if err != nil {
-		return nil, fmt.Errorf("spool %s: %w", o.Path, err)
-	}
-	l, err := prepareLayout(o)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("spool %s: %w", o.Path, err), lock.Close())
-	}
-	s, err := openShards(o, l)
-	if err != nil {
-		return nil, errors.Join(err, lock.Close())
-	}
-	s.lock = lock
-	if err := errors.Join(s.failover.recovered(), l.finish(o)); err != nil {
-		return nil, errors.Join(fmt.Errorf("spool %s: %w", o.Path, err), s.Close())
-	}
-	s.keeper.start()
-	s.registerMetrics()
-	if !o.Sync && !o.ReadOnly {
-		o.Log.Warn("spool is not synced: acknowledged mail is lost when the machine goes down")
-	}
-	return s, nil
-}
-
-// openShards opens the shards of a layout. The caller holds the lock of the directory.
-func openShards(o Options, l layout) (*Spool, error) {
-	s, err := newSpool(o, l)
-	if err != nil {
-		return nil, fmt.Errorf("spool %s: %w", o.Path, err)
-	}
-	for i := range l.shards {
-		sh, err := openShard(s, i)
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("spool %s: shard %d of %d: %w", o.Path, i, l.shards, err), s.Close())
-		}
-		s.shards = append(s.shards, sh)
-	}
-	return s, nil
+	reason error // of broken
 }
 
 // newSpool returns a spool without shards yet.
@@ -179,7 +141,7 @@ func newSpool(o Options, l layout) (s *Spool, err error) {
 		}
 		o.MemTableBytes = max(int(o.Memory)/l.shards, minMemTableBytes)
 	}
-	s = &Spool{options: o, layout: l, cache: pebble.NewCache(cacheBytes), metrics: metrics.NewSet(), broken: make(chan struct{})}
+	s = &Spool{options: o, layout: l, cache: pebble.NewCache(cacheBytes), metrics: metrics.NewSet(), broken: make(chan struct{}), begun: make(chan struct{})}
 	if s.failover, err = openFailover(o); err != nil {
 		s.cache.Unref()
 		return nil, err
@@ -210,6 +172,7 @@ func (s *Spool) Close() error {
 
 // finish closes the stores when nothing uses them any more. It may stand still for good when they are broken.
 func (s *Spool) finish() error {
+	s.opening.Wait()
 	s.keeper.running.Wait()
 	for _, sh := range s.shards {
 		<-sh.done
@@ -234,13 +197,16 @@ func (s *Spool) finish() error {
 // leaveBroken leaves everything as it is: the stores may be in any state, with locks held, and the lock of the directory goes with the process.
 func (s *Spool) leaveBroken() error {
 	metrics.UnregisterSet(s.metrics, false)
-	return fmt.Errorf("%w: %w", errBroken, s.cause)
+	return s.brokenError()
 }
+
+// brokenError says so. It is called when broken is closed.
+func (s *Spool) brokenError() error { return fmt.Errorf("%w: %w", errBroken, s.reason) }
 
 // fail is where every failure to write ends. It does not return.
 func (s *Spool) fail(err error) {
 	if s.failed.CompareAndSwap(false, true) {
-		s.cause = err
+		s.reason = err
 		s.options.Fatal(err)
 		close(s.broken)
 	}

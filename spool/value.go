@@ -31,6 +31,9 @@ func (sh *Shard) get(key []byte) (value []byte, closer io.Closer, err error) {
 
 // close closes the store. Where get met a blob file that is gone, Pebble still counts that read as going on, and panics when all else is closed.
 func (sh *Shard) close() (err error) {
+	if sh.db == nil {
+		return nil
+	}
 	if sh.leaked.Load() {
 		defer func() {
 			if r := recover(); r != nil {

@@ -39,6 +39,7 @@ type claimShard struct {
 	next    uint32
 	pending map[spool.ClaimKey]*waiter // that have an owner; those who wait for it, the first in front
 	dropped bool                       // claims, since the last Sweep
+	held    bool                       // nobody gets a key, see Hold
 }
 
 // Claimant waits for the owner of a key.
@@ -90,7 +91,7 @@ func (c *Claims) Take(key spool.ClaimKey, now time.Time, l Poster, who Claimant)
 		return sh.at(at).ID, false
 	}
 	head, ok := sh.pending[key]
-	if !ok {
+	if !ok && !sh.held {
 		sh.pending[key] = nil
 		return 0, true
 	}
@@ -109,9 +110,16 @@ func (c *Claims) Take(key spool.ClaimKey, now time.Time, l Poster, who Claimant)
 func (c *Claims) Keep(claim spool.Claim) {
 	sh := c.shard(claim.Key)
 	sh.mu.Lock()
+	c.put(sh, claim)
+	sh.mu.Unlock()
+	c.tell(sh, claim)
+}
+
+// tell answers those who wait for the key of a claim that is in the table.
+func (c *Claims) tell(sh *claimShard, claim spool.Claim) {
+	sh.mu.Lock()
 	w := sh.pending[claim.Key]
 	delete(sh.pending, claim.Key)
-	c.put(sh, claim)
 	sh.mu.Unlock()
 	for ; w != nil; w = w.next {
 		who := w.who
@@ -141,8 +149,15 @@ func (c *Claims) GiveUp(key spool.ClaimKey) {
 	}
 }
 
+// Hold has all wait who ask for a key, until Restore says whose the keys are. It is called before anybody asks.
+func (c *Claims) Hold() {
+	for i := range c.shards {
+		c.shards[i].held = true
+	}
+}
+
 // Restore takes over the claims that the spool has kept. The slice is sorted. They do not last longer than new ones, so that the order in
-// which claims expire stays the order in which they came.
+// which claims expire stays the order in which they came. Those who waited since Hold are told, or get their keys. Any goroutine; once.
 func (c *Claims) Restore(claims []spool.Claim, now time.Time) {
 	limit := now.Add(c.window).UnixNano()
 	slices.SortFunc(claims, func(a, b spool.Claim) int { return cmp.Compare(a.Expires, b.Expires) })
@@ -152,6 +167,31 @@ func (c *Claims) Restore(claims []spool.Claim, now time.Time) {
 		sh.mu.Lock()
 		c.put(sh, claim)
 		sh.mu.Unlock()
+	}
+	for i := range c.shards {
+		c.release(&c.shards[i])
+	}
+}
+
+// release ends the Hold of a part.
+func (c *Claims) release(sh *claimShard) {
+	sh.mu.Lock()
+	sh.held = false
+	var known []spool.Claim
+	var free []spool.ClaimKey
+	for key := range sh.pending {
+		if at, ok := sh.index[key]; ok {
+			known = append(known, *sh.at(at))
+		} else {
+			free = append(free, key)
+		}
+	}
+	sh.mu.Unlock()
+	for _, claim := range known {
+		c.tell(sh, claim)
+	}
+	for _, key := range free {
+		c.GiveUp(key)
 	}
 }
 

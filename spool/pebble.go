@@ -53,13 +53,13 @@ func (sh *Shard) pebbleOptions(opts Options) *pebble.Options {
 		// syncing one that has its blocks already is several times as fast as syncing one that grows.
 		MemTableStopWritesThreshold: 3,
 		// Content that streams in ahead of its envelope is on its way to the disk when the envelope's sync comes.
-		WALBytesPerSync:       2 << 20,
-		L0CompactionThreshold: 4,
+		WALBytesPerSync: 2 << 20,
+		// What comes and goes leaves next to nothing in a flush, but of all kinds of keys: compacting it copies those of the mail that waits, all
+		// of them where that is not much. So it is done seldom.
+		L0CompactionThreshold: 16,
 		L0StopWritesThreshold: 64,
-		// A flush spans all kinds of keys, so its compaction meets all of the base level. With a small one that level is soon another than the
-		// last, and mail that waits is not copied again and again by the mail that comes and goes above it.
-		LBaseMaxBytes: 32 << 20,
-		MaxOpenFiles:  256,
+		LBaseMaxBytes:         256 << 20,
+		MaxOpenFiles:          256,
 	}
 	o.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
 		age := 10 * time.Minute // most of what is left in a young file goes soon as well

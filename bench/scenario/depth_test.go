@@ -86,7 +86,7 @@ func TestDepthFaults(t *testing.T) {
 			t.Errorf("%v is not in %v", want, err)
 		}
 	}
-	for _, want := range []string{"ACCOUNTING: 1 lost", "QUEUE: filled with 1000000 messages, 999999 of them are left"} {
+	for _, want := range []string{"ACCOUNTING: 1 lost", "QUEUE: filled with 1000000 messages, and it has 999999 at the end"} {
 		if !strings.Contains(strings.Join(r.Notes, "\n"), want) {
 			t.Errorf("no %q in %q", want, r.Notes)
 		}

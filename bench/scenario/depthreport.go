@@ -15,8 +15,8 @@ import (
 // depthFloor is the share of the rate at the shortest queue below which a note says so. Rates are not judged.
 const depthFloor = 0.8
 
-// ErrHeld is returned when a queue is not what it was filled to: some of it was lost, or delivered where nobody is.
-var ErrHeld = errors.New("mail that waited is missing")
+// ErrHeld is returned when a queue is not what it was filled to: some of it was lost, or other mail is stuck in it.
+var ErrHeld = errors.New("the queue at the end is not what it was filled to")
 
 // DepthMeasure is one node in one round.
 type DepthMeasure struct {
@@ -65,7 +65,7 @@ func (r *DepthReport) summarize() {
 		r.noteRatio("accept", depth, r.AcceptRatio[i])
 		r.noteRatio("relay", depth, r.RelayRatio[i])
 		if f := r.Filled[i]; f.Left != f.Depth {
-			r.Notes = append(r.Notes, fmt.Sprintf("QUEUE: filled with %d messages, %d of them are left", f.Depth, f.Left))
+			r.Notes = append(r.Notes, fmt.Sprintf("QUEUE: filled with %d messages, and it has %d at the end", f.Depth, f.Left))
 		}
 	}
 	r.Notes = append(r.Notes, misfortunes(r.Account)...)
@@ -106,7 +106,7 @@ func (r *DepthReport) fault() error {
 	}
 	for _, f := range r.Filled {
 		if f.Left != f.Depth {
-			errs = append(errs, fmt.Errorf("%w: %d of %d are left", ErrHeld, f.Left, f.Depth))
+			errs = append(errs, fmt.Errorf("%w: %d in place of %d messages", ErrHeld, f.Left, f.Depth))
 		}
 	}
 	return errors.Join(errs...)

@@ -38,7 +38,7 @@ type Filled struct {
 	Written float64       `json:"mta_disk_bytes"` // that the MTA wrote to disks, per message, until it had come to rest
 	RSS     int64         `json:"rss_bytes"`      // when it had come to rest
 	Disk    int64         `json:"disk_bytes"`     // likewise
-	Left    int           `json:"left"`           // of those messages, that it held at the end
+	Left    int           `json:"left"`           // messages that it held at the end
 
 	written int64 // by the MTA before, octets
 }

@@ -90,11 +90,12 @@ func depthCommand() *cobra.Command {
 		Short: "Measure what a long queue takes away from mail that comes and goes",
 		Long: `Measure how fast nodes with queues of several depths accept and relay.
 
-There is a node for each depth, all at the same time. Each is filled, over SMTP, with messages for a domain whose host cannot be reached, and holds
-them. Then rounds are interleaved: each measures every node, accepting mail that is discarded once it is durable, and relaying it to a sink.
+There is a node for each depth, all at the same time. Each is filled, over SMTP, with messages for a domain whose host cannot be reached (with
+--slow: takes connections, and never answers to a message), and holds them. Then rounds are interleaved: each measures every node, accepting mail that is discarded once it is durable, and relaying it to a sink.
 Printed are how the queues were filled, with the memory and the disk that they take, the rates, and their ratio to those at the shortest queue in
-the same round. The exit status is 1 if mail was lost, doubled or altered, or some of what waits is missing at the end.`,
+the same round. The exit status is 1 if mail was lost, doubled or altered, or a queue is not what it was at the end.`,
 		Example: `  mailrace bench depth
+  mailrace bench depth --slow
   mailrace bench depth --depth 0,10000000 --rounds 3 --dir /var/tmp
   mailrace bench depth --depth 0,5000 --rounds 1 --duration 1s --json`,
 		Args: cobra.NoArgs,

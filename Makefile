@@ -14,6 +14,8 @@ FUZZTIME ?= 30s
 # For the fuzz targets that read nothing from strangers.
 RESTTIME ?= $(FUZZTIME)
 BENCHTIME ?= 1s
+# Kills of `make crash`.
+ROUNDS ?= 20
 DURATION ?= 4h
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
@@ -38,8 +40,8 @@ test: deps ## run go vet and every test
 soak: ## hold spools against a model of what is promised, through crashes, faults and reshardings, for DURATION (4h)
 	@.ci/soak $(DURATION)
 
-crash: deps ## kill a node under load 20 times and print what arrived, what twice, what never
-	go test -count 1 -v -run '^TestKill$$' ./cmd/mailrace
+crash: deps ## kill a node under load ROUNDS times (20) and print what arrived, what twice, what never, what was listed as in doubt
+	go test -count 1 -v -timeout 60m -run '^Test(Kill|Doubts)' ./cmd/mailrace -kill.rounds $(ROUNDS)
 
 queue: ## start a node on a spool with a million messages, and print when it listens, when it knows them all, and what memory it takes
 	go test -count 1 -v -timeout 30m -run '^TestLongQueue$$' ./engine -queue 1000000

@@ -20,6 +20,7 @@ import (
 	"mailrace/proto/message"
 	"mailrace/proto/smtp"
 	"mailrace/router"
+	"mailrace/spool"
 )
 
 // openLoops starts the event loops with their listeners.
@@ -171,8 +172,13 @@ func newOutbound(n *Node) (*egress.Options, error) {
 	if err != nil {
 		return nil, fmt.Errorf("certificate authorities: %w", err)
 	}
+	var markers []*spool.Marker
+	for range n.lanes {
+		markers = append(markers, n.store.Marker())
+	}
 	return &egress.Options{
-		SMTP: &smtp.ClientConfig{Hello: c.Hostname}, LMTP: &smtp.ClientConfig{Hello: c.Hostname, LMTP: true},
+		Markers: markers,
+		SMTP:    &smtp.ClientConfig{Hello: c.Hostname}, LMTP: &smtp.ClientConfig{Hello: c.Hostname, LMTP: true},
 		TLS: egress.NewTLS(roots), Stats: egress.NewStats(n.metrics), Timeouts: egress.Timeouts(c.Egress.Timeouts), Logins: credentials(c),
 		Load: n.load, Log: n.log,
 	}, nil
@@ -242,7 +248,7 @@ func (n *Node) openAdmin() (err error) {
 		return nil
 	}
 	n.admin, err = admin.Listen(admin.Options{
-		Address: n.cfg.Admin.Address, Scan: n.store.Scan, Log: n.log, Ready: n.serving, Inject: n.newInjection(), InjectPaths: inject.Paths,
+		Address: n.cfg.Admin.Address, Scan: n.store.Scan, Decide: n.doubts.decide, Log: n.log, Ready: n.serving, Inject: n.newInjection(), InjectPaths: inject.Paths,
 	})
 	return err
 }

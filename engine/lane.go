@@ -84,6 +84,9 @@ func (a *lane) settle(m *message.Message, i int, o *router.Outcome) {
 		Site: o.Site, Source: o.Source, Peer: o.Addr, TLSVersion: o.TLSVersion, TLSCipher: o.TLSCipher, Code: o.Code, Enhanced: o.Enhanced, Text: o.Text,
 		Attempt: o.Attempt, Size: m.Size, Latency: time.Duration(o.Ended - m.Arrived), Tenant: m.Tenant, Campaign: m.Campaign,
 	})
+	if rcpt.Doubt != nil {
+		a.node.doubts.settled(a, m, i, o)
+	}
 	switch {
 	case o.State == message.Deferred && !o.Late: // noted when it waits
 		if o.Notice {
@@ -110,6 +113,7 @@ func (a *lane) settle(m *message.Message, i int, o *router.Outcome) {
 // wait notes recipients that are deferred, and parks their message where nothing else of it is under way.
 func (a *lane) wait(m *message.Message, recipients []int, due int64) {
 	op := spool.NewOp()
+	landed(op, m, recipients)
 	for _, i := range recipients {
 		note(op, m, i)
 	}
@@ -123,6 +127,7 @@ func (a *lane) wait(m *message.Message, recipients []int, due int64) {
 // may be settling other recipients of m: a note must be on its way to the shard before this one counts as settled, or it could arrive behind the
 // removal.
 func (a *lane) resolve(m *message.Message, op *spool.Op, recipients ...int) {
+	landed(op, m, recipients)
 	left := m.EndLast(len(recipients), true)
 	if left != message.Finished {
 		for _, i := range recipients {
@@ -144,11 +149,21 @@ func (a *lane) resolve(m *message.Message, op *spool.Op, recipients ...int) {
 	a.enqueue(m, op)
 }
 
+// landed takes the marks of recipients along with what became of them.
+func landed(op *spool.Op, m *message.Message, recipients []int) {
+	for _, i := range recipients {
+		if r := &m.Recipients[i]; r.Mark != 0 {
+			op.Marks = append(op.Marks, spool.Mark(r.Mark))
+			r.Mark = 0
+		}
+	}
+}
+
 // note adds the state of a recipient to op.
 func note(op *spool.Op, m *message.Message, i int) {
 	r := &m.Recipients[i]
 	op.Updates = append(op.Updates, spool.Update{
-		ID: m.ID, Index: i, State: r.State, Attempts: r.Attempts, Due: r.Due, Reply: r.Reply, Late: r.Late, Noticed: r.Noticed, Parked: m.Parked != 0,
+		ID: m.ID, Index: i, State: r.State, Attempts: r.Attempts, Due: r.Due, Reply: r.Reply, Late: r.Late, Noticed: r.Noticed, Doubt: r.Doubt, Parked: m.Parked != 0,
 	})
 }
 
@@ -180,10 +195,10 @@ func (a *lane) enqueue(m *message.Message, op *spool.Op) {
 	a.node.store.Enqueue(m.ID.Shard(), op)
 }
 
-// removal names all records of a message. Notes exist of messages with several recipients, and of one that was deferred, late, or parked before.
+// removal names all records of a message. Notes exist of messages with several recipients, and of one that was deferred, late, in doubt, or parked before.
 func removal(m *message.Message) spool.Removal {
 	r := spool.Removal{ID: m.ID, Chunks: m.Chunks}
-	if len(m.Recipients) > 1 || m.Recipients[0].Due != 0 || m.Recipients[0].Late || m.Parked != 0 {
+	if len(m.Recipients) > 1 || m.Recipients[0].Due != 0 || m.Recipients[0].Late || m.Recipients[0].Doubt != nil || m.Parked != 0 {
 		r.Recipients = len(m.Recipients)
 	}
 	return r

@@ -57,6 +57,7 @@ type Node struct {
 	group      *loop.Group
 	lanes      []*lane
 	readers    *readers
+	doubts     *doubts
 	pager      *pager          // nil = everything stays in memory
 	auth       *auth.Authority // nil without users
 	admin      *admin.Server
@@ -102,6 +103,7 @@ func New(cfg *config.Config, log *slog.Logger) (_ *Node, err error) {
 	for _, s := range []message.State{message.Deferred, message.Delivered, message.Bounced, message.Expired} {
 		n.stats.outcomes[s] = set.NewCounter(fmt.Sprintf("mailrace_recipients_total{outcome=%q}", s))
 	}
+	n.doubts = newDoubts(n)
 	n.httpHead = headRules(cfg, &config.Listener{Mode: config.ModeSubmission, CheckFrom: true})
 	set.NewGauge("mailrace_memory_content_bytes", func() float64 { return float64(n.budget.Used()) })
 	set.NewGauge("mailrace_memory_content_limit_bytes", func() float64 { return float64(n.budget.Limit()) })
@@ -173,8 +175,8 @@ func (n *Node) openStore() error {
 		Failover: c.Failover, FailoverAfter: c.FailoverAfter,
 		MinFree: c.MinFree, MinInodes: int64(c.MinInodes), Reserve: c.Reserve,
 		Memory: min(n.cfg.Engine.Memory/4, spoolMemory), Path: c.Path, Shards: c.Shards, Sync: c.Sync, Log: n.log, Fatal: n.fatalSpool,
-		Indexed: n.pager.indexed,
-		Post:    func(origin int, done []*spool.Op) { n.lanes[origin].loop.PostTask(completions(done)) },
+		InFlight: c.InFlight, Indexed: n.pager.indexed,
+		Post: func(origin int, done []*spool.Op) { n.lanes[origin].loop.PostTask(completions(done)) },
 	})
 	if err != nil {
 		return fmt.Errorf("opening the spool: %w", err)
@@ -207,7 +209,7 @@ func (n *Node) openRouter() (err error) {
 		Notices: c.DSN.DelayAfter, NoticeAll: c.DSN.DelayToAll,
 		Connections: c.Engine.MaxConnections, SiteConnections: c.Egress.Connections,
 		IdleTimeout: max(c.Egress.Idle, 1), Messages: cmp.Or(c.Egress.Messages, math.MaxInt), Recipients: c.Egress.Recipients,
-		Tight: n.tight, Park: n.pager != nil,
+		Tight: n.tight, Park: n.pager != nil, InDoubt: n.doubts.action,
 	})
 	if err != nil {
 		return fmt.Errorf("router: %w", err)
@@ -329,6 +331,7 @@ func (n *Node) close() error {
 	if n.pager != nil {
 		n.pager.close()
 	}
+	n.doubts.close()
 	if n.readers != nil {
 		n.readers.close()
 	}

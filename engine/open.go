@@ -46,9 +46,14 @@ func (n *Node) takeUp() {
 		}
 		return
 	}
-	if n.pager != nil {
-		n.pager.start()
+	if n.pager == nil {
+		return
 	}
+	if err := n.doubts.resolve(); err != nil {
+		n.unreadable(err)
+		return
+	}
+	n.pager.start()
 }
 
 // serving says why the node should not be sent mail, though it might take it, or nil.

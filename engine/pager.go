@@ -67,6 +67,7 @@ func (p *pager) indexed(shard int, dropped, added spool.Due) {
 		p.parked.Inc()
 	}
 	p.windows[shard].indexed(dropped, added)
+	p.node.doubts.indexed(shard, added)
 }
 
 // start begins to bring what is due, and to look through the spool for what the index does not have. Nothing was written since the store was
@@ -217,6 +218,7 @@ func (p *pager) recover() {
 	parked := 0
 	err := p.walk.Run(func(m *message.Message, isParked bool) error {
 		n.stats.recovered.Inc()
+		n.doubts.found(m)
 		switch {
 		case isParked:
 			n.router.Waits(m.Unsettled())

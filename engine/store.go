@@ -25,6 +25,10 @@ type store interface {
 	Enqueue(shard int, op *spool.Op)
 	// NewRecovery begins to read back what is kept.
 	NewRecovery() recovery
+	// Marker returns a marker of deliveries in flight, for one loop; nil = nobody wants to know of them.
+	Marker() *spool.Marker
+	// Resolve tells what was in flight when the last process ended, see spool.Spool.
+	Resolve(fn func(m *message.Message, f spool.Flight), noted func()) error
 	// Due reads a page of the index of a shard, and Read messages that it has, see spool.Shard.
 	Due(shard int, after spool.Due, limit int) ([]spool.Due, error)
 	Read(shard int, ids []message.ID) ([]*message.Message, error)
@@ -88,7 +92,10 @@ func (s *nothing) NewIDBeside(message.ID) message.ID { return s.NewID(0) }
 // Enqueue completes the operation on the caller's loop, before it returns.
 func (s *nothing) Enqueue(_ int, op *spool.Op) { complete(op) }
 
+func (s *nothing) Resolve(func(*message.Message, spool.Flight), func()) error { return nil }
+
 func (s *nothing) Wait() error                                        { return nil }
+func (s *nothing) Marker() *spool.Marker                              { return nil }
 func (s *nothing) Claims(func(spool.Claim) error) error               { return nil }
 func (s *nothing) Expire(int64)                                       {}
 func (s *nothing) NewRecovery() recovery                              { return s }

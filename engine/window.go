@@ -129,6 +129,20 @@ func (w *window) take(now int64, limit int) (due, stale []spool.Due, next int64)
 	return due, stale, next
 }
 
+// claim takes one entry out, whenever it is due, unless somebody has its message.
+func (w *window) claim(d spool.Due) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, out := w.out[d.ID]; out {
+		return false
+	}
+	w.out[d.ID] = d.At
+	if i, there := slices.BinarySearchFunc(w.entries, d, spool.Due.Compare); there {
+		w.entries = slices.Delete(w.entries, i, i+1)
+	}
+	return true
+}
+
 // putBack undoes take.
 func (w *window) putBack(due []spool.Due) {
 	w.mu.Lock()

@@ -64,7 +64,10 @@ func (s *Scheduler) route(m *message.Message, i int, held bool) {
 	}
 	name, err := mx.Normal(domain)
 	answer := noDomain
-	if err == nil {
+	switch {
+	case m.Recipients[i].GivenUp():
+		answer = giveUp(&m.Recipients[i])
+	case err == nil:
 		switch d.route = s.opts.Table.Match(name); {
 		case d.route == nil:
 			answer = noRoute

@@ -55,6 +55,9 @@ type Options struct {
 	// the settled ones then, with message.Message.End. Otherwise they wait in memory.
 	Park bool
 
+	// InDoubt is what is done about deliveries whose connection is lost between the end of the message and the reply.
+	InDoubt message.DoubtAction
+
 	// Tight says that content must give up its memory: entries behind others in a queue take no hold then. nil = never.
 	Tight func() bool
 }

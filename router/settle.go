@@ -33,7 +33,7 @@ type deferral struct {
 func (s *Scheduler) settle(t *Transaction, i int, o *Outcome, c counting) {
 	m, now := t.Message, s.now()
 	r := &m.Recipients[i]
-	if c == attempted && r.Attempts < math.MaxUint16 {
+	if c == attempted && !r.GivenUp() && r.Attempts < math.MaxUint16 {
 		r.Attempts++
 	}
 	o.Route, o.Site = "", ""
@@ -42,6 +42,9 @@ func (s *Scheduler) settle(t *Transaction, i int, o *Outcome, c counting) {
 	}
 	if t.site != nil {
 		o.Site = t.site.name
+	}
+	if o.InDoubt {
+		s.doubt(t, r, o)
 	}
 	o.Attempt, o.Queued, o.Started, o.Ended, o.Due, o.Notice = int(r.Attempts), t.queued, t.started, now, 0, false
 	switch o.Class {
@@ -52,7 +55,7 @@ func (s *Scheduler) settle(t *Transaction, i int, o *Outcome, c counting) {
 		r.State, r.Reply = message.Bounced, o.Reply()
 		s.stats.bounced.Add(1)
 	default:
-		if returned(m, now) {
+		if returned(m, now) && !r.Waits() {
 			s.missed = missed(r, o)
 			o = &s.missed
 			r.State, r.Reply = message.Bounced, o.Reply()
@@ -74,6 +77,12 @@ func (s *Scheduler) deferRecipient(t *Transaction, i int, o *Outcome, c counting
 	r := &t.Message.Recipients[i]
 	r.Reply = o.Reply()
 	expire := s.expiry(t.Message)
+	if r.Waits() { // for an operator: it neither expires nor has a time of its own
+		o.Due = r.Due
+		t.deferred = append(t.deferred, i)
+		s.stats.deferrals.Add(1)
+		return
+	}
 	if now >= expire {
 		r.State = message.Expired
 		s.stats.expired.Add(1)

@@ -153,6 +153,9 @@ func (a *audit) checkStates(sh *Shard, it *pebble.Iterator, id message.ID, m *me
 			a.fault("recipient: key", sh.index, id, fmt.Sprintf("it names recipient %d of %d", u.Index, len(m.Recipients)))
 		default:
 			m.Recipients[u.Index].State = u.State
+			if u.Doubt != nil && !u.State.Settled() {
+				a.InDoubt++
+			}
 			parked = parked || u.Parked
 		}
 	}
@@ -246,6 +249,30 @@ func (a *audit) checkDue(sh *Shard, meter *Meter) (err error) {
 	return it.Error()
 }
 
+// checkFlights checks what was in flight when batches were written.
+func (a *audit) checkFlights(sh *Shard, meter *Meter) (err error) {
+	it, err := iterate(sh.db, kindFlights)
+	if err != nil {
+		return err
+	}
+	defer closeAfter(it.Close, &err)
+	for it.First(); it.Valid(); it.Next() {
+		value, err := valueOf(it)
+		if err != nil {
+			return err
+		}
+		list, err := decodeFlights(value)
+		if err != nil {
+			a.fault(unreadable("in flight", err), sh.index, 0, err.Error())
+		}
+		a.InFlight += int64(len(list))
+		if err := meter.Add(1); err != nil {
+			return err
+		}
+	}
+	return it.Error()
+}
+
 // checkMark checks what keeps ids of a shard from coming twice.
 func (a *audit) checkMark(sh *Shard, meter *Meter) (err error) {
 	it, err := iterate(sh.db, kindMark)
@@ -335,6 +362,8 @@ func whyAside(key, value []byte) (kind string, err error) {
 		_, err = decodeUpdate(value)
 	case kindClaim:
 		_, err = decodeClaim(value)
+	case kindFlights:
+		_, err = decodeFlights(value)
 	}
 	return kinds[k].name, err
 }

@@ -50,6 +50,13 @@ func Begin(o Options) (*Spool, error) {
 	}
 	s.lock = lock
 	s.layShards()
+	if !o.ReadOnly {
+		if s.flights, err = openFlights(o, s.metrics); err != nil {
+			err = fmt.Errorf("spool %s: a table of what is in flight: %w", o.Path, err)
+			s.begin(err)
+			return nil, errors.Join(err, s.Close())
+		}
+	}
 	if !o.Sync && !o.ReadOnly {
 		o.Log.Warn("spool is not synced: acknowledged mail is lost when the machine goes down")
 	}

@@ -45,7 +45,16 @@ func (sh *Shard) syncLoose() {
 	}
 	sh.syncs.Inc()
 	sh.lateSyncs.Inc()
+	sh.durable()
+}
+
+// durable notes that all that was written is durable.
+func (sh *Shard) durable() {
 	sh.loose = false
+	if len(sh.landed) > 0 {
+		sh.spool.flights.free(sh.landed)
+		sh.landed = sh.landed[:0]
+	}
 }
 
 // commit writes as much of list as one batch takes, syncs it if any of it must be durable or late is set, and completes it. It returns the rest of
@@ -90,6 +99,12 @@ func (sh *Shard) commit(list *Op, late bool) (rest *Op) {
 	if err := sh.setMark(sh.batch, removed); err != nil {
 		sh.spool.fail(fmt.Errorf("shard %d: encoding a batch: %w", sh.index, err))
 	}
+	for op := list; op != nil; op = op.next {
+		sh.landed = append(sh.landed, op.Marks...)
+	}
+	if err := sh.noteFlights(sh.batch); err != nil {
+		sh.spool.fail(fmt.Errorf("shard %d: encoding a batch: %w", sh.index, err))
+	}
 	began := time.Now()
 	sh.apply(durable || late)
 	if late && !durable {
@@ -124,9 +139,9 @@ func (sh *Shard) apply(sync bool) {
 	}
 	sh.batch.Reset()
 	switch {
-	case sync:
-		sh.loose = false
-	case !sh.loose && sh.spool.options.Sync:
+	case sync || !sh.spool.options.Sync: // or as durable as it gets
+		sh.durable()
+	case !sh.loose:
 		sh.loose = true
 		sh.syncTimer.Reset(sh.spool.options.syncDelay)
 	}

@@ -19,6 +19,11 @@
 //   - A record that cannot be read is kept aside, with its content, and counted.
 //   - A full disk is no failure: writes wait for room, and so do those who wait for them. See keeper.
 //
+// What is in flight, whose end may be lost in a crash, is marked in a table in shared memory (Marker) before the last octet leaves, and unmarked when
+// the Op that notes its end is durable (Op.Marks). So what a kill leaves in the table is all that may have been delivered and is not noted: Resolve
+// makes doubts of it, in the records of the recipients. A crash of the machine takes the table; what stands of it in the shards (flightrecord.go) is
+// as old as the last batch that was synced and had room for it.
+//
 // A message that is delivered within seconds costs one sequential write: it is removed from the memtable that holds it, and the flush
 // of that memtable writes neither. Its WAL file is written over by a later one, so that a sync changes no metadata of the file system.
 //

@@ -155,14 +155,20 @@ func (sh *Shard) Read(dst []*message.Message, ids []message.ID) (_ []*message.Me
 // read reads one message, its states by an iterator over all recipients. The envelope comes first: if it is removed meanwhile, the states
 // that are missing do no harm, for then somebody had the message.
 func (sh *Shard) read(id message.ID, states *pebble.Iterator) (*message.Message, error) {
+	m, _, err := sh.readParked(id, states)
+	return m, err
+}
+
+// readParked is read that says, too, whether a state says that the message is parked.
+func (sh *Shard) readParked(id message.ID, states *pebble.Iterator) (_ *message.Message, parked bool, err error) {
 	var key [idKeyLen]byte
 	putKey(key[:], kindEnvelope, id)
 	value, closer, err := sh.db.Get(key[:])
 	if errors.Is(err, pebble.ErrNotFound) {
-		return nil, nil
+		return nil, false, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	m := new(message.Message)
 	err = errors.Join(decodeEnvelope(value, m, false), closer.Close())
@@ -171,15 +177,15 @@ func (sh *Shard) read(id message.ID, states *pebble.Iterator) (*message.Message,
 	}
 	if errors.Is(err, errRecord) {
 		sh.log.Error("spool: record cannot be read", "id", id, "error", err)
-		return nil, nil
+		return nil, false, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	putKey(key[:], kindRecipient, id)
 	states.SeekGE(key[:])
-	_, err = readStates(states, m, sh.logUnreadable)
-	return m, errors.Join(err, states.Error())
+	parked, err = readStates(states, m, sh.logUnreadable)
+	return m, parked, errors.Join(err, states.Error())
 }
 
 // countDue counts the readable entries of the index, and moves the others aside.

@@ -13,6 +13,7 @@ import (
 //	c <id:8> <index:4>   chunk of content, 1 and up: its octets, nothing else
 //	d <due:8> <id:8>     entry of the due index: the message is parked until then, see due.go
 //	e <id:8>             envelope record: the message exists
+//	f <shard:1>          what was in flight of a shard when a batch was written, see flightrecord.go
 //	i <expires:8> <key:16>   claim record: an idempotency key belongs to a message
 //	n                    mark: ids up to it have been used, see mark.go
 //	r <id:8> <index:4>   recipient record: the state of a recipient that is no longer what it was at arrival
@@ -25,6 +26,7 @@ const (
 	kindChunk     = 'c'
 	kindDue       = 'd'
 	kindEnvelope  = 'e'
+	kindFlights   = 'f'
 	kindClaim     = 'i'
 	kindMark      = 'n'
 	kindRecipient = 'r'
@@ -50,6 +52,7 @@ var kinds = [...]kind{
 	{prefix: kindChunk, name: "chunk", owner: ownerInKey},
 	{prefix: kindDue, name: "due", owner: ownerInDue},
 	{prefix: kindEnvelope, name: "envelope", owner: ownerInKey},
+	{prefix: kindFlights, name: "in flight", owner: ownerInFlights},
 	{prefix: kindClaim, name: "claim", owner: ownerInClaim, valued: true},
 	{prefix: kindMark, name: "mark", wide: true},
 	{prefix: kindRecipient, name: "recipient", owner: ownerInKey},

@@ -44,6 +44,9 @@ type Op struct {
 	// Updates note how far recipients are. Latest wins.
 	Updates []Update
 
+	// Marks are those of deliveries of which this Op notes what became of them. They are taken away when that is durable.
+	Marks []Mark
+
 	// Origin is the number of the event loop to post the completion to, or negative when nobody waits for it.
 	Origin int
 
@@ -95,6 +98,7 @@ type Update struct {
 	Late     bool   // its deadline passed and was reported
 	Parked   bool   // the message has an entry in the due index, by this Op or an earlier one
 	Noticed  uint8  // delays that were reported
+	Doubt    *message.Doubt
 }
 
 var opPool = sync.Pool{New: func() any { return new(Op) }}
@@ -105,7 +109,7 @@ func NewOp() *Op { return opPool.Get().(*Op) }
 // Free gives a completed Op back. Any goroutine; the caller must not touch it again.
 func (op *Op) Free() {
 	clear(op.Updates)
-	*op = Op{Updates: op.Updates[:0]}
+	*op = Op{Updates: op.Updates[:0], Marks: op.Marks[:0]}
 	opPool.Put(op)
 }
 

@@ -21,12 +21,14 @@ import (
 // Recipient, version 2: the same, then late:1
 // Recipient, version 3: the same, then parked:1
 // Recipient, version 4: the same, then noticed:1
+// Recipient, version 5: the same, then doubted:1, and where doubted is 1: began:8 attempt times cause:1 action:1 peer
+// In flight, version 1: (id:8 index attempt began:8 peer)*, where a peer is family:1 (0, 4 or 6), octets:family, port:2
 // Claim, version 1: id:8 expires:8 key:16
 // Due, version 1: nothing; the checksum is that of the key
 // Mark, version 1: id:8
 const (
 	envelopeVersion  = 3
-	recipientVersion = 4
+	recipientVersion = 5
 
 	recordHeader = 1 + 4
 
@@ -235,7 +237,47 @@ func envelopeTrace(b []byte) ([]byte, error) {
 
 // updateSize is the exact length of u's recipient record.
 func updateSize(u *Update) int {
-	return recordHeader + 8 + uvarintLen(uint64(u.Index)) + 1 + uvarintLen(uint64(u.Attempts)) + 8 + stringLen(min(len(u.Reply), maxReply)) + 1 + 1 + 1
+	return recordHeader + 8 + uvarintLen(uint64(u.Index)) + 1 + uvarintLen(uint64(u.Attempts)) + 8 + stringLen(min(len(u.Reply), maxReply)) + 1 + 1 + 1 +
+		doubtSize(u.Doubt)
+}
+
+// doubtSize is the length of a doubt in a recipient record.
+func doubtSize(d *message.Doubt) int {
+	if d == nil {
+		return 1
+	}
+	return 1 + 8 + uvarintLen(uint64(d.Attempt)) + uvarintLen(uint64(d.Times)) + 1 + 1 + peerLen(d.Peer)
+}
+
+func appendDoubt(dst []byte, d *message.Doubt) []byte {
+	if d == nil {
+		return append(dst, 0)
+	}
+	dst = binary.LittleEndian.AppendUint64(append(dst, 1), uint64(d.Began))
+	dst = binary.AppendUvarint(dst, uint64(d.Attempt))
+	dst = binary.AppendUvarint(dst, uint64(d.Times))
+	return appendPeer(append(dst, byte(d.Cause), byte(d.Action)), d.Peer)
+}
+
+// doubt reads the doubt about a recipient; nil where there is none.
+func (r *fields) doubt() *message.Doubt {
+	switch doubted := r.byte(); {
+	case doubted > 1:
+		r.bad = true
+		return nil
+	case doubted == 0:
+		return nil
+	}
+	d := message.Doubt{Began: int64(r.uint64())}
+	attempt, times := r.uvarint(), r.uvarint()
+	d.Attempt, d.Times = uint16(attempt), uint16(times)
+	d.Cause, d.Action = message.DoubtCause(r.byte()), message.DoubtAction(r.byte())
+	d.Peer = r.peer()
+	if attempt > 1<<16-1 || times > 1<<16-1 || !d.Valid() {
+		r.bad = true
+		return nil
+	}
+	return &d
 }
 
 // appendUpdate appends u's recipient record to dst.
@@ -249,6 +291,7 @@ func appendUpdate(dst []byte, u *Update) []byte {
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(u.Due))
 	dst = appendString(dst, u.Reply[:min(len(u.Reply), maxReply)])
 	dst = append(dst, bit(u.Late), bit(u.Parked), u.Noticed)
+	dst = appendDoubt(dst, u.Doubt)
 	seal(dst[start:])
 	return dst
 }
@@ -281,6 +324,9 @@ func decodeUpdate(b []byte) (u Update, err error) {
 		u.Noticed = r.byte()
 	}
 	u.Late, u.Parked = late == 1, parked == 1
+	if version >= 5 {
+		u.Doubt = r.doubt()
+	}
 	if err := r.end(); err != nil {
 		return u, fmt.Errorf("recipient: %w", err)
 	}

@@ -209,7 +209,7 @@ func readStates(states *pebble.Iterator, m *message.Message, unreadable func(*pe
 			continue
 		}
 		rcpt := &m.Recipients[u.Index]
-		rcpt.State, rcpt.Attempts, rcpt.Due, rcpt.Reply, rcpt.Late, rcpt.Noticed = u.State, u.Attempts, u.Due, u.Reply, u.Late, u.Noticed
+		rcpt.State, rcpt.Attempts, rcpt.Due, rcpt.Reply, rcpt.Late, rcpt.Noticed, rcpt.Doubt = u.State, u.Attempts, u.Due, u.Reply, u.Late, u.Noticed, u.Doubt
 		parked = parked || u.Parked
 	}
 	return parked, nil

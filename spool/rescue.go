@@ -222,7 +222,7 @@ func (r *rescue) rest() error {
 	aside := map[string]bool{}
 	for i := range readers {
 		r.readers = readers[:i+1]
-		if err := errors.Join(r.claims(now), r.aside(aside), r.envelopesAside(aside), r.due(), r.mark()); err != nil {
+		if err := errors.Join(r.claims(now), r.aside(aside), r.envelopesAside(aside), r.due(), r.flights(), r.mark()); err != nil {
 			return err
 		}
 		if len(r.wreck.damage) > 0 {
@@ -247,6 +247,17 @@ func (r *rescue) claims(now int64) error {
 		}
 		r.done.Claims++
 		return r.fillers[shardOf(c.ID, len(r.fillers))].set(r.ctx, key, value)
+	})
+}
+
+// flights takes over what was in flight.
+func (r *rescue) flights() error {
+	return r.walk(kindFlights, func(key, value []byte, broken error) error {
+		if _, err := decodeFlights(value); err != nil || broken != nil {
+			r.wreck.wrong("what was in flight: %v", errors.Join(err, broken))
+			return nil
+		}
+		return r.fillers[shardOf(ownerInFlights(key, nil), len(r.fillers))].set(r.ctx, key, value)
 	})
 }
 

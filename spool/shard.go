@@ -62,6 +62,8 @@ type Shard struct {
 	taken  time.Time     // when the first of what was taken last was enqueued
 	posts  [][]*Op       // by origin
 	loose  bool          // something was written that no sync covers yet; syncTimer runs
+	landed []Mark        // of deliveries whose end is written, and not durable yet
+	aloft  aloft
 	done   chan struct{} // closed when it has ended
 
 	reclaimed int // ops when room was reclaimed last

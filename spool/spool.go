@@ -41,6 +41,10 @@ type Options struct {
 	// own, in bytes, for the moment when the disk is full all the same; 0 = nothing.
 	MinFree, MinInodes, Reserve int64
 
+	// InFlight is a directory, on a file system in memory (/dev/shm), for the table of what is in flight, which outlives the process: see Marker.
+	// "" = it does not outlive it, and only a crash of the machine finds something of it, in the shards.
+	InFlight string
+
 	// Failover is a directory on another disk. A WAL goes there while the disk of Path does not answer. It must exist, and whatever WALs are in it
 	// are read at Open, also when another one is given by then, or none. "" = none. FailoverAfter is how long an operation may take until then; 0 =
 	// 100 ms.
@@ -113,6 +117,7 @@ type Spool struct {
 	layout  layout
 	shards  []*Shard
 	cache   *pebble.Cache
+	flights *flights     // nil where the spool is only read
 	lock    *pebble.Lock // nil where the caller of openShards holds it
 	keeper  *keeper
 
@@ -184,10 +189,14 @@ func (s *Spool) finish() error {
 	s.unregisterMetrics()
 	var errs []error
 	for _, sh := range s.shards {
-		errs = append(errs, sh.close())
+		err := sh.close()
+		if err == nil { // which syncs
+			sh.durable()
+		}
+		errs = append(errs, err)
 	}
 	s.cache.Unref()
-	errs = append(errs, s.failover.close())
+	errs = append(errs, s.failover.close(), s.flights.close())
 	if s.lock != nil {
 		errs = append(errs, s.lock.Close())
 	}

@@ -29,6 +29,9 @@ type Verified struct {
 
 	Parked int64 `json:"parked"` // messages that wait in the due index
 
+	InFlight int64 `json:"in_flight"` // deliveries, when batches were written; the next start of a node finds out what became of them
+	InDoubt  int64 `json:"in_doubt"`  // recipients that a delivery may have reached
+
 	Faults   map[string]int64 `json:"faults"`   // by reason
 	Examples []Fault          `json:"examples"` // of each reason some
 
@@ -159,7 +162,7 @@ func (a *audit) run(ctx context.Context, s *Spool, tell func(Progress)) error {
 	m := NewMeter(ctx, tell, "verifying", "records", total)
 	defer m.End()
 	for _, sh := range s.shards {
-		for _, check := range []func(*Shard, *Meter) error{a.checkMessages, a.checkDue, a.checkClaims, a.checkMark, a.checkAside} {
+		for _, check := range []func(*Shard, *Meter) error{a.checkMessages, a.checkDue, a.checkFlights, a.checkClaims, a.checkMark, a.checkAside} {
 			err := check(sh, m)
 			if ctx.Err() != nil {
 				return ctx.Err()

@@ -175,6 +175,7 @@ mode = "mx"
 relay_from = ["127.0.0.0/8"]
 [spool]
 path = %q
+in_flight = %q
 [[route]]
 domains = ["*"]
 to = %q
@@ -182,7 +183,7 @@ to = %q
 address = "127.0.0.1:0"
 [events]
 path = %q
-%s`, listen, filepath.Join(dir, "spool"), route, filepath.Join(dir, "events.jsonl"), more)
+%s`, listen, filepath.Join(dir, "spool"), dir, route, filepath.Join(dir, "events.jsonl"), more)
 }
 
 // queue asks the node for its queue.

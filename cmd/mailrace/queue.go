@@ -22,12 +22,36 @@ func queueCommand() *cobra.Command {
 		Use:   "queue",
 		Short: "Look into the queue of a running node",
 	}
-	c.AddCommand(queueLsCommand())
+	c.AddCommand(queueLsCommand(), queueInDoubtCommand())
 	return c
 }
 
+// nodeFlags say which node is asked.
+type nodeFlags struct{ path, address string }
+
+func (f *nodeFlags) bind(c *cobra.Command) {
+	c.Flags().StringVarP(&f.path, "config", "c", "mailrace.toml", configUsage+", for the address of the node")
+	c.Flags().StringVar(&f.address, "admin", "", "`host:port` of the node's HTTP service, instead of a configuration")
+}
+
+// find is the address of the node.
+func (f *nodeFlags) find() (string, error) {
+	if f.address != "" {
+		return f.address, nil
+	}
+	cfg, err := config.Load(f.path)
+	if err != nil {
+		return "", err
+	}
+	if cfg.Admin.Address == "" {
+		return "", fmt.Errorf("%s has no [admin] address, by which a running node is asked", f.path)
+	}
+	return cfg.Admin.Address, nil
+}
+
 func queueLsCommand() *cobra.Command {
-	var path, address, domain string
+	var node nodeFlags
+	var domain string
 	var limit int
 	var asJSON bool
 	c := &cobra.Command{
@@ -38,14 +62,9 @@ func queueLsCommand() *cobra.Command {
   mailrace queue ls --json | jq '.messages[].recipients[]'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if address == "" {
-				cfg, err := config.Load(path)
-				if err != nil {
-					return err
-				}
-				if address = cfg.Admin.Address; address == "" {
-					return fmt.Errorf("%s has no [admin] address, by which a running node is asked", path)
-				}
+			address, err := node.find()
+			if err != nil {
+				return err
 			}
 			q := url.Values{"limit": {strconv.Itoa(limit)}}
 			if domain != "" {
@@ -66,8 +85,7 @@ func queueLsCommand() *cobra.Command {
 			return writeQueue(cmd.OutOrStdout(), &list)
 		},
 	}
-	c.Flags().StringVarP(&path, "config", "c", "mailrace.toml", configUsage+", for the address of the node")
-	c.Flags().StringVar(&address, "admin", "", "`host:port` of the node's HTTP service, instead of a configuration")
+	node.bind(c)
 	c.Flags().StringVar(&domain, "domain", "", "only messages with a recipient of this `domain`")
 	c.Flags().IntVar(&limit, "limit", 100, "most messages to list")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -80,6 +98,11 @@ func get(cmd *cobra.Command, url string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return fetch(req)
+}
+
+// fetch asks the node, and returns the body of an answer that is none of trouble.
+func fetch(req *http.Request) ([]byte, error) {
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("is the node running? %w", err)
@@ -106,7 +129,7 @@ func writeQueue(w io.Writer, list *admin.Queue) error {
 			}
 			rows = append(rows, []string{
 				m.ID, time.Since(m.Arrived).Round(time.Second).String(), strconv.FormatInt(m.Size, 10), "<" + m.Sender + ">", r.Address,
-				r.State, strconv.Itoa(r.Attempts), due, r.Reply,
+				stateOf(&r), strconv.Itoa(r.Attempts), due, r.Reply,
 			})
 		}
 	}
@@ -118,4 +141,15 @@ func writeQueue(w io.Writer, list *admin.Queue) error {
 		return err
 	}
 	return nil
+}
+
+// stateOf is the state of a recipient, with what is known of a delivery that may have happened.
+func stateOf(r *admin.Recipient) string {
+	switch {
+	case r.Doubt == nil:
+		return r.State
+	case r.Doubt.Action == "wait":
+		return "in doubt, waits"
+	}
+	return r.State + ", in doubt"
 }

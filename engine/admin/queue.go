@@ -23,6 +23,8 @@ type Filter struct {
 	Limit  int             // most messages, 1..10000
 	Domain string          // only recipients of this domain, in any case; "" = all
 	States []message.State // only recipients in one of these; none = all
+
+	InDoubt bool // only recipients that a delivery may have reached, and that are not settled
 }
 
 // Queue is a list of queued messages, as GET /v1/queue answers.
@@ -53,6 +55,7 @@ type Recipient struct {
 	Attempts int       `json:"attempts"`
 	Due      time.Time `json:"due,omitzero"`    // of the next attempt
 	Reply    string    `json:"reply,omitempty"` // last reply or error
+	Doubt    *Doubt    `json:"in_doubt,omitempty"`
 }
 
 // List gathers what f picks from a scan. A message is listed with the recipients that f picks, if there are any.
@@ -97,8 +100,11 @@ func (f *Filter) pick(m *message.Message) []Recipient {
 		if f.Domain != "" && !strings.EqualFold(r.Domain(), f.Domain) || len(f.States) > 0 && !slices.Contains(f.States, r.State) {
 			continue
 		}
-		out := Recipient{Address: r.Address, State: r.State.String(), Attempts: int(r.Attempts), Reply: r.Reply}
-		if !r.State.Settled() {
+		if f.InDoubt && (r.Doubt == nil || r.State.Settled()) {
+			continue
+		}
+		out := Recipient{Address: r.Address, State: r.State.String(), Attempts: int(r.Attempts), Reply: r.Reply, Doubt: doubtOf(r)}
+		if !r.State.Settled() && !r.Waits() {
 			out.Due = moment(r.Due)
 		}
 		rs = append(rs, out)

@@ -35,6 +35,9 @@ type Options struct {
 	Ready func() error
 	// Scan calls fn with each message of a consistent snapshot of the queue until fn returns false. Any goroutine; may block.
 	Scan func(fn func(*message.Message) bool) error
+	// Decide carries out what an operator decides about messages with recipients that wait for it; ids nil = all. Any goroutine; may block.
+	// nil = nobody decides here.
+	Decide func(ctx context.Context, ids []message.ID, action message.DoubtAction) (Decision, error)
 	// Inject serves InjectPaths, within limits of its own.
 	Inject      http.Handler
 	InjectPaths []string
@@ -45,6 +48,7 @@ type Options struct {
 type Server struct {
 	ready    func() error
 	scan     func(fn func(*message.Message) bool) error
+	decider  func(context.Context, []message.ID, message.DoubtAction) (Decision, error)
 	scanning chan struct{}
 	listener net.Listener
 	http     *http.Server
@@ -55,7 +59,7 @@ type Server struct {
 
 // Listen starts the service and returns when it listens.
 func Listen(o Options) (*Server, error) {
-	s := &Server{ready: o.Ready, scan: o.Scan, log: o.Log, scanning: make(chan struct{}, scans), ended: make(chan error, 1)}
+	s := &Server{ready: o.Ready, scan: o.Scan, decider: o.Decide, log: o.Log, scanning: make(chan struct{}, scans), ended: make(chan error, 1)}
 	var err error
 	if s.listener, err = net.Listen("tcp", o.Address); err != nil {
 		return nil, fmt.Errorf("admin: %w", err)
@@ -100,7 +104,11 @@ func (s *Server) handler(o *Options) http.Handler {
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /v1/queue", s.queue)
+	mux.HandleFunc("GET /v1/queue/in-doubt", s.inDoubt)
 	all := http.NewServeMux()
+	if o.Decide != nil {
+		all.HandleFunc("POST /v1/queue/in-doubt", s.decide)
+	}
 	all.Handle("/", http.MaxBytesHandler(mux, headerBytes))
 	for _, path := range o.InjectPaths {
 		all.Handle(path, o.Inject)
@@ -141,7 +149,7 @@ func localName(hostport string) bool {
 }
 
 func (s *Server) index(w http.ResponseWriter, _ *http.Request) {
-	io.WriteString(w, "/metrics\n/healthz\n/readyz\nPOST /v1/messages\nPOST /api/inject/v1\n/v1/queue?limit=100&domain=example.com&state=deferred\n")
+	io.WriteString(w, "/metrics\n/healthz\n/readyz\nPOST /v1/messages\nPOST /api/inject/v1\n/v1/queue?limit=100&domain=example.com&state=deferred\n/v1/queue/in-doubt\n")
 }
 
 // metrics answers with the figures of the node and of its process, as Prometheus text.
@@ -169,12 +177,14 @@ func (s *Server) queue(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, http.StatusBadRequest, err)
 		return
 	}
-	select {
-	case s.scanning <- struct{}{}:
-		defer func() { <-s.scanning }()
-	case <-r.Context().Done():
+	s.list(w, r, f)
+}
+
+func (s *Server) list(w http.ResponseWriter, r *http.Request, f Filter) {
+	if !s.enter(r.Context()) {
 		return
 	}
+	defer s.leave()
 	list, err := List(f, func(fn func(*message.Message) bool) error {
 		return s.scan(func(m *message.Message) bool { return r.Context().Err() == nil && fn(m) })
 	})

@@ -143,6 +143,8 @@ type Spool struct {
 	MinInodes int   // likewise inodes; 0 = 10,000
 	Reserve   int64 // bytes that it holds for the moment when the disk is full all the same; 0 = none
 
+	InFlight string // directory on a file system in memory, for what is in flight; "" = noted in the shards only
+
 	Reshard string // ReshardRefuse or ReshardAuto: what a start does when the spool has another number of shards
 }
 
@@ -154,6 +156,16 @@ const (
 	ReshardAuto = "auto"
 )
 
+// What is done about a delivery that may have happened.
+const (
+	// InDoubtRetry: it is tried again, and the recipient may get the message twice.
+	InDoubtRetry = "retry"
+	// InDoubtWait: it waits until an operator decides.
+	InDoubtWait = "wait"
+	// InDoubtGiveUp: it is not tried again, and its sender is told that it may have happened.
+	InDoubtGiveUp = "give-up"
+)
+
 // Queue says when deferred mail is tried again.
 type Queue struct {
 	RetryMin time.Duration // first delay; doubles, with jitter, up to RetryMax
@@ -162,6 +174,8 @@ type Queue struct {
 
 	HoldMax      time.Duration // for how long a message may be held before its delivery (FUTURERELEASE); 0 = not at all
 	DeliverByMin time.Duration // shortest time that a delivery may be given before the message is returned (DELIVERBY)
+
+	InDoubt string // InDoubtRetry, InDoubtWait or InDoubtGiveUp: what is done about deliveries that may have happened
 
 	InMemory int // recipients that are queued in memory; the others wait on the disk
 }
@@ -348,8 +362,8 @@ func Default() *Config {
 			Queue: 256, Cache: 5 * time.Minute, Failures: 20, FailureWindow: 10 * time.Minute, FailureDelay: time.Second,
 			OAuth: OAuth{Claim: "email", Timeout: 10 * time.Second},
 		},
-		Spool: Spool{Path: "spool", Sync: true, Reserve: 64 << 20, FailoverAfter: 100 * time.Millisecond, Reshard: ReshardRefuse},
-		Queue: Queue{RetryMin: 5 * time.Minute, RetryMax: 4 * time.Hour, Expire: 5 * 24 * time.Hour, HoldMax: 7 * 24 * time.Hour, DeliverByMin: time.Minute, InMemory: 200_000},
+		Spool: Spool{Path: "spool", Sync: true, Reserve: 64 << 20, FailoverAfter: 100 * time.Millisecond, InFlight: "/dev/shm", Reshard: ReshardRefuse},
+		Queue: Queue{RetryMin: 5 * time.Minute, RetryMax: 4 * time.Hour, Expire: 5 * 24 * time.Hour, HoldMax: 7 * 24 * time.Hour, DeliverByMin: time.Minute, InDoubt: InDoubtRetry, InMemory: 200_000},
 		Egress: Egress{
 			Connections: 20, Recipients: 100, Messages: 1000, Port: 25, TLS: TLSOpportunistic, Idle: 10 * time.Second,
 			Timeouts: Timeouts{

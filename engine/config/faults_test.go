@@ -21,8 +21,8 @@ var faults = []struct{ toml, want string }{
 	{"+[engine]\nlops = 1\n", `m.toml:6:1: engine.lops: unknown key: did you mean "loops"?`},
 	{"+[engin]\n", `m.toml:5:2: engin: unknown key: did you mean "engine"?`},
 	{"+somewhere = []\n", `m.toml:5:1: listener.somewhere: unknown key: [listener] has address, mode, relay_from, relay_domains, greet_delay, proxy_from, xclient_from, relay_certificates, starttls, check_from, binarymime, newlines, auth, auth_in_clear`},
-	{"+[queue]\nsomething = 1\n", `m.toml:6:1: queue.something: unknown key: [queue] has retry_min, retry_max, expire, hold_max, deliver_by_min, in_memory`},
-	{"+[queue]\n\"\\n\" = 1\n", `m.toml:6:1: queue."\n": unknown key: [queue] has retry_min, retry_max, expire, hold_max, deliver_by_min, in_memory`},
+	{"+[queue]\nsomething = 1\n", `m.toml:6:1: queue.something: unknown key: [queue] has retry_min, retry_max, expire, hold_max, deliver_by_min, in_memory, in_doubt`},
+	{"+[queue]\n\"\\n\" = 1\n", `m.toml:6:1: queue."\n": unknown key: [queue] has retry_min, retry_max, expire, hold_max, deliver_by_min, in_memory, in_doubt`},
 
 	// what must be there
 	{"", "" +
@@ -178,6 +178,8 @@ var faults = []struct{ toml, want string }{
 		`m.toml:7:19: engine.max_connections: 0 is out of range: want 1 to 1000000` + "\n" +
 		`m.toml:8:17: engine.drain_timeout: 2h is out of range: want 0ms to 1h`},
 	{"+[spool]\nreshard = 'automatic'\n", `m.toml:6:11: spool.reshard: "automatic" is not known: want refuse, auto`},
+	{"+[queue]\nin_doubt = 'giveup'\n", `m.toml:6:12: queue.in_doubt: "giveup" is not known: did you mean "give-up"?`},
+	{"+[queue]\nin_doubt = 'never'\n", `m.toml:6:12: queue.in_doubt: "never" is not known: want retry, wait, give-up`},
 	{"+[spool]\nreshard = 'Auto'\n", `m.toml:6:11: spool.reshard: "Auto" is not known: did you mean "auto"?`},
 	{"+[spool]\npath = ''\nshards = 257\n", "" +
 		`m.toml:6:8: spool.path: empty: want a directory` + "\n" +

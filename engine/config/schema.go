@@ -76,6 +76,7 @@ func schema(c *Config) []field {
 			{"min_free", size(&c.Spool.MinFree)},
 			{"min_inodes", integer(&c.Spool.MinInodes)},
 			{"reserve", size(&c.Spool.Reserve)},
+			{"in_flight", text(&c.Spool.InFlight)},
 			{"reshard", text(&c.Spool.Reshard)},
 		})},
 		{"queue", table([]field{
@@ -85,6 +86,7 @@ func schema(c *Config) []field {
 			{"hold_max", duration(&c.Queue.HoldMax)},
 			{"deliver_by_min", duration(&c.Queue.DeliverByMin)},
 			{"in_memory", integer(&c.Queue.InMemory)},
+			{"in_doubt", text(&c.Queue.InDoubt)},
 		})},
 		{"route", tables(func() []field {
 			c.Routes = append(c.Routes, Route{})

@@ -195,6 +195,7 @@ func (k *checker) queue(q *Queue) {
 	k.lasts("queue.hold_max", q.HoldMax, 0, 365*24*time.Hour)
 	k.lasts("queue.deliver_by_min", q.DeliverByMin, 0, 24*time.Hour)
 	k.within("queue.in_memory", q.InMemory, 100, 100_000_000)
+	k.oneOf("queue.in_doubt", cmp.Or(q.InDoubt, InDoubtRetry), InDoubtRetry, InDoubtWait, InDoubtGiveUp)
 	if !ok {
 		return
 	}

@@ -18,6 +18,7 @@ import (
 	"mailrace/proto/message"
 	"mailrace/proto/smtp"
 	"mailrace/router"
+	"mailrace/spool"
 )
 
 // Options are what all outbound sessions share. They are immutable once the first session is dialled.
@@ -34,6 +35,9 @@ type Options struct {
 	// Load reads n chunks of a message from the spool, from chunk first on (0 is the trace header), and calls done with them on l. The chunks
 	// are then the session's. It does not block.
 	Load func(l *loop.Loop, m *message.Message, first, n int, done func([]*message.Chunk, error))
+
+	// Markers mark what is in flight, one for each loop; none, or nil = it is not marked.
+	Markers []*spool.Marker
 
 	Log *slog.Logger
 }

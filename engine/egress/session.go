@@ -313,10 +313,29 @@ func (s *session) send() {
 			continue
 		}
 		// The end of data, and behind it the next envelope, share the write with the last of the content.
+		s.mark(d)
 		s.smtp.EndContent()
 		d.tx.Sent()
 		s.sending = nil
 		return
+	}
+}
+
+// mark notes that d is in flight for the recipients that were not refused: from the next write on, the peer may have it.
+func (s *session) mark(d *delivery) {
+	if len(s.opts.Markers) == 0 || s.opts.Markers[s.loop.Index()] == nil || d.refused {
+		return
+	}
+	m, refused := d.tx.Message, d.rejected
+	f := spool.Flight{ID: m.ID, Began: s.loop.Now().UnixNano(), Peer: s.link.Target().Addr}
+	for place, i := range d.tx.Recipients {
+		if len(refused) > 0 && refused[0].place == place {
+			refused = refused[1:]
+			continue
+		}
+		r := &m.Recipients[i]
+		f.Index, f.Attempt = i, r.Attempts+1
+		r.Mark = uint32(s.opts.Markers[s.loop.Index()].Set(&f))
 	}
 }
 

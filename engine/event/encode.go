@@ -13,7 +13,8 @@ const (
 	textMax    = 1024 // two reply lines at their longest
 	labelMax   = 255  // user, tenant, campaign
 	tlsMax     = 64   // name of a version or a cipher suite
-	lineMax    = 6*(2*addressMax+2*nameMax+2*tlsMax+3*labelMax+16+textMax) + 512
+	wordMax    = 16   // cause, action
+	lineMax    = 6*(2*addressMax+2*nameMax+2*tlsMax+3*labelMax+16+textMax+2*wordMax) + 600
 )
 
 // Append appends the record as one line of JSON with its newline to dst. It does not allocate when dst has room. The line is 7-bit:
@@ -56,6 +57,9 @@ func (r *Record) Append(dst []byte) []byte {
 	dst = appendWish(dst, `,"release":"`, r.Release)
 	dst = appendWish(dst, `,"deadline":"`, r.Deadline)
 	dst = appendInt(dst, `,"priority":`, int64(r.Priority))
+	dst = appendText(dst, `,"cause":`, r.Cause, wordMax)
+	dst = appendText(dst, `,"action":`, r.Action, wordMax)
+	dst = appendWish(dst, `,"began":"`, r.Began)
 	if r.Latency != 0 {
 		dst = append(dst, `,"latency":`...)
 		dst = appendSeconds(dst, r.Latency)

@@ -27,11 +27,13 @@ const (
 	Hold
 	// Delay: the deadline that its sender set passed, and attempts go on. DELIVERBY
 	Delay
+	// InDoubt: the message went out to the recipient, and nobody knows whether it was taken; or an operator decided about that.
+	InDoubt
 
 	types
 )
 
-var typeNames = [types]string{"reception", "delivery", "deferral", "bounce", "expiry", "hold", "delay"}
+var typeNames = [types]string{"reception", "delivery", "deferral", "bounce", "expiry", "hold", "delay", "in-doubt"}
 
 func (t Type) String() string { return typeNames[t] }
 
@@ -61,5 +63,8 @@ type Record struct {
 	Release    int64         // Reception: not to be delivered before, Unix nanoseconds
 	Deadline   int64         // Reception: to be delivered until, Unix nanoseconds
 	Priority   int           // Reception: -9 to 9
+	Cause      string        // InDoubt: "crash" or "connection"
+	Action     string        // InDoubt: "retry", "wait" or "give-up"
+	Began      int64         // InDoubt: when the message went out, Unix nanoseconds
 	Latency    time.Duration // since arrival; of a Reception: from MAIL to the commit
 }

@@ -55,6 +55,8 @@ type Recipient struct {
 	Address  string // forward-path without angle brackets
 	Due      int64  // next attempt, Unix nanoseconds; 0 = now
 	Reply    string // last reply or error, sanitized to one printable line
+	Doubt    *Doubt // a delivery that may have happened, the last of them; nil = none
+	Mark     uint32 // of a delivery in flight, in the table of the spool; 0 = none
 	Attempts uint16 // attempts that ended
 	State    State
 	Notify   Notify

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -58,7 +59,8 @@ func fill(t *testing.T, o spool.Options, shards int) map[message.ID]*stored {
 		{From: "raw\xff@sender.example", Flags: message.Binary | message.Body8Bit | message.RequireTLS, User: "u", Tenant: "acme", Campaign: "spring",
 			Recipients: []message.Recipient{
 				{Address: "a@one.example", Notify: message.NotifyNever},
-				{Address: "b@Three.example", Notify: message.NotifySuccess | message.NotifyDelay, State: message.Deferred, Attempts: 7, Due: later, Reply: `451 4.7.1 "later"`, Late: true, Noticed: 2},
+				{Address: "b@Three.example", Notify: message.NotifySuccess | message.NotifyDelay, State: message.Deferred, Attempts: 7, Due: later, Reply: `451 4.7.1 "later"`, Late: true, Noticed: 2,
+					Doubt: &message.Doubt{Began: later, Attempt: 6, Times: 2, Peer: netip.MustParseAddrPort("[2001:db8::1]:25"), Cause: message.DoubtConnection, Action: message.DoubtWait}},
 				{Address: "c@three.example", State: message.Delivered, Attempts: 1, Reply: "250 ok"},
 			},
 			DSN:    &message.DSN{Return: message.ReturnFull, EnvelopeID: "x+y", Originals: []string{"", "rfc822;b@o.example", ""}},
@@ -85,7 +87,7 @@ func fill(t *testing.T, o spool.Options, shards int) map[message.ID]*stored {
 		op := &spool.Op{Append: m}
 		for j, r := range m.Recipients {
 			if r.State != message.Pending {
-				op.Updates = append(op.Updates, spool.Update{ID: m.ID, Index: j, State: r.State, Attempts: r.Attempts, Due: r.Due, Reply: r.Reply, Late: r.Late, Noticed: r.Noticed})
+				op.Updates = append(op.Updates, spool.Update{ID: m.ID, Index: j, State: r.State, Attempts: r.Attempts, Due: r.Due, Reply: r.Reply, Late: r.Late, Noticed: r.Noticed, Doubt: r.Doubt})
 			}
 		}
 		s.ShardOf(m.ID).Enqueue(op)
@@ -242,7 +244,7 @@ func TestFields(t *testing.T) {
 	for _, c := range []struct {
 		of   any
 		want int
-	}{{message.Message{}, 24}, {message.Recipient{}, 8}, {message.DSN{}, 3}, {message.Wishes{}, 5}, {spool.Update{}, 9}} {
+	}{{message.Message{}, 24}, {message.Recipient{}, 10}, {message.DSN{}, 3}, {message.Wishes{}, 5}, {message.Doubt{}, 6}, {spool.Update{}, 10}} {
 		if got := reflect.TypeOf(c.of).NumField(); got != c.want {
 			t.Errorf("%T has %d fields and not %d: carry the new one in envelope, and count it here", c.of, got, c.want)
 		}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -55,6 +56,44 @@ type recipient struct {
 	Original octets    `json:"original,omitempty"` // ORCPT, RFC 3461 §4.2
 	Late     bool      `json:"late,omitempty"`     // its deadline passed and was reported
 	Noticed  uint8     `json:"noticed,omitempty"`  // delays that were reported
+	Doubt    *doubt    `json:"in_doubt,omitempty"` // a delivery may have happened
+}
+
+// doubt is a delivery that may have happened.
+type doubt struct {
+	Began   time.Time      `json:"began"`
+	Attempt uint16         `json:"attempt"`
+	Times   uint16         `json:"times"`
+	Peer    netip.AddrPort `json:"peer,omitzero"`
+	Cause   string         `json:"cause"`  // "crash" or "connection"
+	Action  string         `json:"action"` // "retry", "wait" or "give-up"
+}
+
+func describeDoubt(d *message.Doubt) *doubt {
+	if d == nil {
+		return nil
+	}
+	return &doubt{Began: moment(d.Began), Attempt: d.Attempt, Times: d.Times, Peer: d.Peer, Cause: d.Cause.String(), Action: d.Action.String()}
+}
+
+// read is the doubt that d describes; none for a nil one.
+func (d *doubt) read() (*message.Doubt, error) {
+	if d == nil {
+		return nil, nil
+	}
+	began, err := nanoseconds(d.Began)
+	if err != nil {
+		return nil, fmt.Errorf("began: %w", err)
+	}
+	m := message.Doubt{Began: began, Attempt: d.Attempt, Times: d.Times, Peer: d.Peer}
+	if d.Cause == message.DoubtConnection.String() {
+		m.Cause = message.DoubtConnection
+	}
+	var known bool
+	if m.Action, known = message.ParseDoubtAction(d.Action); !known || m.Cause.String() != d.Cause || !m.Valid() || d.Peer.Addr().Zone() != "" {
+		return nil, fmt.Errorf("%+v cannot be", *d)
+	}
+	return &m, nil
 }
 
 type dsn struct {
@@ -171,7 +210,7 @@ func describe(m *message.Message, trace int) *envelope {
 		r := &m.Recipients[i]
 		e.Recipients = append(e.Recipients, recipient{
 			Address: octets(r.Address), State: r.State.String(), Attempts: r.Attempts, Due: moment(r.Due), Reply: octets(r.Reply),
-			Notify: bits(uint8(r.Notify), notifyNames), Original: octets(m.DSN.Original(i)), Late: r.Late, Noticed: r.Noticed,
+			Notify: bits(uint8(r.Notify), notifyNames), Original: octets(m.DSN.Original(i)), Late: r.Late, Noticed: r.Noticed, Doubt: describeDoubt(r.Doubt),
 		})
 	}
 	if d := m.DSN; d != nil {
@@ -262,6 +301,9 @@ func (e *envelope) recipients(m *message.Message) error {
 		}
 		if to.Due, err = nanoseconds(r.Due); err != nil {
 			return fmt.Errorf("recipient %d: due: %w", i, err)
+		}
+		if to.Doubt, err = r.Doubt.read(); err != nil {
+			return fmt.Errorf("recipient %d: in_doubt: %w", i, err)
 		}
 		if r.Address == "" {
 			return fmt.Errorf("recipient %d: no address", i)

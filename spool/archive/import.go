@@ -322,7 +322,7 @@ func park(op *spool.Op, m *message.Message) {
 			}
 		}
 		op.Updates = append(op.Updates, spool.Update{
-			ID: m.ID, Index: i, State: r.State, Attempts: r.Attempts, Due: r.Due, Reply: r.Reply, Late: r.Late, Noticed: r.Noticed,
+			ID: m.ID, Index: i, State: r.State, Attempts: r.Attempts, Due: r.Due, Reply: r.Reply, Late: r.Late, Noticed: r.Noticed, Doubt: r.Doubt,
 			Parked: true,
 		})
 	}

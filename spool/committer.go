@@ -64,13 +64,14 @@ func (sh *Shard) durable() {
 // sync; complete. Nothing of a batch completes unless all of it was written.
 func (sh *Shard) commit(list *Op, late bool) (rest *Op) {
 	durable := false
-	n, stored, size := 0, 0, 0
+	n, stored, size, mail := 0, 0, 0, 0
 	last := list
 	for op := list; op != nil && size < batchBytes; op = op.next {
 		durable = durable || op.durable()
 		size += op.size()
-		if op.Append != nil {
+		if m := op.Append; m != nil {
 			stored++
+			mail += int(m.Size) + envelopeSize(m)
 		}
 		last = op
 		n++
@@ -120,6 +121,7 @@ func (sh *Shard) commit(list *Op, late bool) (rest *Op) {
 	sh.batches.Inc()
 	sh.ops.Add(n)
 	sh.stored.Add(stored)
+	sh.mail.Add(mail)
 	sh.announce(list)
 	sh.complete(list, &sh.posts)
 	return rest

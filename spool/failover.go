@@ -186,5 +186,5 @@ func (sh *Shard) tolerates(home int, failure error) bool {
 
 // guard is the disk as the shard's store sees it.
 func (sh *Shard) guard(fs vfs.FS, home int) vfs.FS {
-	return guardedFS{patientFS{fs, sh.spool.keeper}, sh, home}
+	return guardedFS{patientFS{fs, sh.spool.keeper, &sh.written}, sh, home}
 }

@@ -3,6 +3,7 @@ package spool
 import (
 	"os"
 
+	"github.com/VictoriaMetrics/metrics"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -11,6 +12,7 @@ import (
 type patientFS struct {
 	vfs.FS
 	keeper *keeper
+	count  *written
 }
 
 // retry does an operation until it ends with something else than a full disk.
@@ -31,7 +33,7 @@ func (fs patientFS) open(what, name string, do func() (vfs.File, error)) (f vfs.
 	if err != nil {
 		return nil, err
 	}
-	return patientFile{f, fs.keeper, name}, nil
+	return patientFile{f, fs.keeper, name, fs.count.of(name)}, nil
 }
 
 func (fs patientFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
@@ -64,6 +66,13 @@ type patientFile struct {
 	vfs.File
 	keeper *keeper
 	name   string
+	count  *metrics.Counter
+}
+
+// wrote counts what the disk took.
+func (f patientFile) wrote(n int) {
+	f.count.Add(n)
+	f.keeper.wrote(n)
 }
 
 // Write goes on behind what was written when there was no more room.
@@ -71,7 +80,7 @@ func (f patientFile) Write(p []byte) (n int, err error) {
 	for {
 		m, err := f.File.Write(p[n:])
 		n += m
-		f.keeper.wrote(m)
+		f.wrote(m)
 		if err == nil || !f.keeper.await("writing", f.name, err) {
 			return n, err
 		}
@@ -82,7 +91,7 @@ func (f patientFile) WriteAt(p []byte, at int64) (n int, err error) {
 	for {
 		m, err := f.File.WriteAt(p[n:], at+int64(n))
 		n += m
-		f.keeper.wrote(m)
+		f.wrote(m)
 		if err == nil || !f.keeper.await("writing", f.name, err) {
 			return n, err
 		}

@@ -70,11 +70,12 @@ type Options struct {
 
 	Now func() time.Time // nil = time.Now
 
-	bulk      bool          // filled by Reshard or Salvage, which write without a WAL and flush
-	trouble   func(error)   // of such a store: work in the background failed
-	syncDelay time.Duration // 0 = the constant of that name
-	wreck     bool          // read by Salvage: the directories of wal_failover may be gone
-	lenient   bool          // read by Salvage: files may be missing or damaged
+	bulk       bool          // filled by Reshard or Salvage, which write without a WAL and flush
+	trouble    func(error)   // of such a store: work in the background failed
+	syncDelay  time.Duration // 0 = the constant of that name
+	rewriteAge time.Duration // 0 = the constant of that name
+	wreck      bool          // read by Salvage: the directories of wal_failover may be gone
+	lenient    bool          // read by Salvage: files may be missing or damaged
 }
 
 // withDefaults fills in what was left zero.
@@ -104,6 +105,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.rewriteAge == 0 {
+		o.rewriteAge = rewriteAge
 	}
 	if o.syncDelay == 0 {
 		o.syncDelay = syncDelay

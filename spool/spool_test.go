@@ -538,7 +538,7 @@ func TestShortLivedMailIsWrittenOnce(t *testing.T) {
 	if flushed := flushedBytes(m); m.Flush.Count < 5 || flushed > 0.1*float64(m.WAL.BytesIn) {
 		t.Errorf("%.0f bytes flushed in %d flushes, of %d accepted", flushed, m.Flush.Count, m.WAL.BytesIn)
 	}
-	if amplification := writeAmplification(m); amplification > 1.2 {
+	if amplification := sh.writeAmplification(); amplification > 1.2 {
 		t.Errorf("write amplification %.2f", amplification)
 	}
 	if reused.Load() == 0 {

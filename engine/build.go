@@ -5,7 +5,9 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"net"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
@@ -20,6 +22,7 @@ import (
 	"mailrace/proto/message"
 	"mailrace/proto/smtp"
 	"mailrace/router"
+	"mailrace/router/mx"
 	"mailrace/spool"
 )
 
@@ -164,6 +167,50 @@ func (a *lane) env() router.Env {
 		Settle: a.settle,
 		Wait:   a.wait,
 	}
+}
+
+// newResolver is whom the router asks.
+func newResolver(c *config.Config) (*mx.Resolver, error) {
+	o := mx.Options{
+		Servers: c.DNS.Servers, Trusted: c.DNS.TrustAD, Timeout: c.DNS.Timeout, Workers: c.DNS.Lookups, Entries: c.DNS.Cache,
+		TTLMin: c.DNS.TTLMin, TTLMax: c.DNS.TTLMax, NegativeMax: c.DNS.NegativeMax, StaleMax: c.DNS.Stale, Own: []string{c.Hostname}, Allow: c.Egress.Allow,
+	}
+	for _, own := range c.Egress.Own {
+		if addr, err := netip.ParseAddr(own); err == nil {
+			o.OwnAddrs = append(o.OwnAddrs, addr)
+		} else {
+			o.Own = append(o.Own, own)
+		}
+	}
+	interfaces, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("addresses of this machine: %w", err)
+	}
+	for _, l := range c.Listeners {
+		o.OwnAddrs = append(o.OwnAddrs, ownAddresses(l.Address, c.Egress.Port, interfaces)...)
+	}
+	return mx.New(o)
+}
+
+// ownAddresses are those under which MX hosts would lead back to a listener: none, unless it listens where mail to MX hosts goes.
+func ownAddresses(listener string, port uint16, interfaces []net.Addr) (own []netip.Addr) {
+	host, text, err := net.SplitHostPort(listener)
+	if err != nil || text != strconv.Itoa(int(port)) {
+		return nil
+	}
+	addr, err := netip.ParseAddr(host)
+	if err == nil && !addr.IsUnspecified() {
+		return []netip.Addr{addr.Unmap()}
+	}
+	if err != nil && host != "" {
+		return nil // a name, which is known as Hostname or in Own
+	}
+	for _, i := range interfaces {
+		if p, err := netip.ParsePrefix(i.String()); err == nil {
+			own = append(own, p.Addr().Unmap())
+		}
+	}
+	return own
 }
 
 func newOutbound(n *Node) (*egress.Options, error) {

@@ -191,9 +191,7 @@ func (n *Node) openStore() error {
 // openRouter builds the resolver, the router and what egress shares.
 func (n *Node) openRouter() (err error) {
 	c := n.cfg
-	if n.resolver, err = mx.New(mx.Options{
-		Servers: c.DNS.Servers, Timeout: c.DNS.Timeout, Own: []string{c.Hostname}, Allow: c.Egress.Allow,
-	}); err != nil {
+	if n.resolver, err = newResolver(c); err != nil {
 		return fmt.Errorf("dns: %w", err)
 	}
 	if n.routes, err = router.NewTable(routes(c)); err != nil {

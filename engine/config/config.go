@@ -228,6 +228,7 @@ type Egress struct {
 	Messages    int            // transactions over one connection, 0 = no limit
 	Port        uint16         // port of MX hosts
 	Allow       []netip.Prefix // addresses that MX routes may reach although they are private, loopback or otherwise not public
+	Own         []string       // names and addresses of this node besides Hostname and those of its listeners: an MX host that has one leads back here
 	TLS         Security       // of routes that say nothing: TLSOpportunistic or TLSOff
 	CA          string         // PEM file: who issues the certificates of hosts that are to be verified; "" = those whom the system trusts. Read at start
 	Idle        time.Duration  // how long a connection without work is kept
@@ -258,6 +259,14 @@ func (e *Egress) CAs() (*x509.CertPool, error) {
 type DNS struct {
 	Servers []netip.AddrPort // empty = those of /etc/resolv.conf
 	Timeout time.Duration    // of one query to one server
+	TrustAD []netip.Prefix   // servers whose AD bit is believed: all of Servers, or empty
+
+	Lookups     int           // under way at a time
+	Cache       int           // answers that are kept
+	TTLMin      time.Duration // for which an answer is believed at least
+	TTLMax      time.Duration // at most
+	NegativeMax time.Duration // for which it is believed at most that there is nothing
+	Stale       time.Duration // for which answers are used beyond their time, while no server gives a verdict; 0 = not at all
 }
 
 // Limits bound what a client may do.
@@ -371,7 +380,10 @@ func Default() *Config {
 				Data: 2 * time.Minute, Block: 3 * time.Minute, Final: 10 * time.Minute,
 			},
 		},
-		DNS: DNS{Timeout: 5 * time.Second},
+		DNS: DNS{
+			Timeout: 5 * time.Second, Lookups: 256, Cache: 500_000,
+			TTLMin: 30 * time.Second, TTLMax: 24 * time.Hour, NegativeMax: 15 * time.Minute, Stale: 24 * time.Hour,
+		},
 		Limits: Limits{
 			MessageSize: 10_240_000, Recipients: 1000, LineLength: 2048, Errors: 20, Commands: 100,
 			CommandTimeout: 5 * time.Minute, DataTimeout: 5 * time.Minute,

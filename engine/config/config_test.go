@@ -110,6 +110,8 @@ domains = ["f.example"]
 to = "smtps://smart.example.net"
 [dns]
 servers = ["192.0.2.53", "2001:db8::53", "[2001:db8::53]:5353"]
+trust_ad = ["192.0.2.53", "2001:db8::/32"]
+stale = "0s"
 [egress]
 allow = ["127.0.0.0/8"]
 port = 2_525
@@ -142,6 +144,9 @@ max_size = 0
 		{c.DNS.Servers[0].String(), "192.0.2.53:53"},
 		{c.DNS.Servers[1].String(), "[2001:db8::53]:53"},
 		{c.DNS.Servers[2].String(), "[2001:db8::53]:5353"},
+		{c.DNS.TrustAD[1].String(), "2001:db8::/32"},
+		{c.DNS.Stale, time.Duration(0)},
+		{c.DNS.TTLMax, 24 * time.Hour},
 		{c.Egress.Port, uint16(2525)},
 		{c.Limits.MessageSize, int64(1 << 20)},
 		{c.Events.MaxSize, int64(0)},

@@ -28,6 +28,11 @@ func (c *Config) Dangers() (dangers []string) {
 			say("%s: newlines = \"fix\" where strangers may send: it is for programs of your own that cannot do better", name)
 		}
 	}
+	for _, s := range c.DNS.Servers {
+		if len(c.DNS.TrustAD) > 0 && !s.Addr().IsLoopback() {
+			say("dns: trust_ad: who sits on the way to %s can claim what DNSSEC should prove: want a validating name server on this machine", s)
+		}
+	}
 	if c.Admin.Address == "" || local(c.Admin.Address) {
 		return dangers
 	}

@@ -149,6 +149,17 @@ var faults = []struct{ toml, want string }{
 		`m.toml:6:12: dns.servers: "ns1.example.com" is not the address of a server: want an IP address, with a port if it is not 53: "192.0.2.1" or "[2001:db8::1]:5353"` + "\n" +
 		`m.toml:6:31: dns.servers: "192.0.2.1:0" is not the address of a server: want an IP address, with a port if it is not 53: "192.0.2.1" or "[2001:db8::1]:5353"`},
 	{"+[dns]\nservers = ['::1','::2','::3','::4','::5','::6','::7','::8','::9']\n", `m.toml:6:1: dns.servers: 9 servers: want 8 or less`},
+	{"+[dns]\nservers = ['127.0.0.1','192.0.2.53']\ntrust_ad = ['127.0.0.0/8']\n",
+		`m.toml:7:1: dns.trust_ad: 192.0.2.53:53 of servers is not among them: mail that it finds the way for would lose its protection: want all of servers, or none`},
+	{"+[dns]\nlookups = 0\ncache = 10\nttl_min = '2h'\nttl_max = '1m'\nnegative_max = '20s'\nstale = '8d'\n", "" +
+		`m.toml:6:11: dns.lookups: 0 is out of range: want 1 to 10000` + "\n" +
+		`m.toml:7:9: dns.cache: 10 is out of range: want 1000 to 100000000` + "\n" +
+		`m.toml:8:11: dns.ttl_min: 2h is out of range: want 1s to 1h` + "\n" +
+		`m.toml:9:11: dns.ttl_max: 1m is out of range: want 2h to 1w` + "\n" +
+		`m.toml:10:16: dns.negative_max: 20s is out of range: want 2h to 1d` + "\n" +
+		`m.toml:11:9: dns.stale: 8d is out of range: want 0ms to 1w`},
+	{"+[egress]\nown = ['192.0.2.1', 'mx1.example.com', '2001:db8::1', 'not a name']\n",
+		`m.toml:6:55: egress.own: "not a name" is not a domain name: want a name or an IP address, as in "mx1.example.com" or "192.0.2.1"`},
 
 	// sizes and durations
 	{"+[engine]\nmemory = '1 G'\n", `m.toml:6:10: engine.memory: "1 G" is ambiguous: want "1GB" (decimal) or "1GiB" (binary)`},

@@ -123,6 +123,7 @@ func schema(c *Config) []field {
 			{"messages", integer(&c.Egress.Messages)},
 			{"port", port(&c.Egress.Port)},
 			{"allow", list(&c.Egress.Allow, parsePrefix)},
+			{"own", list(&c.Egress.Own, lower)},
 			{"tls", text((*string)(&c.Egress.TLS))},
 			{"ca", text(&c.Egress.CA)},
 			{"idle", duration(&c.Egress.Idle)},
@@ -138,6 +139,13 @@ func schema(c *Config) []field {
 		{"dns", table([]field{
 			{"servers", list(&c.DNS.Servers, parseServer)},
 			{"timeout", duration(&c.DNS.Timeout)},
+			{"trust_ad", list(&c.DNS.TrustAD, parsePrefix)},
+			{"lookups", integer(&c.DNS.Lookups)},
+			{"cache", integer(&c.DNS.Cache)},
+			{"ttl_min", duration(&c.DNS.TTLMin)},
+			{"ttl_max", duration(&c.DNS.TTLMax)},
+			{"negative_max", duration(&c.DNS.NegativeMax)},
+			{"stale", duration(&c.DNS.Stale)},
 		})},
 		{"limits", table([]field{
 			{"message_size", size(&c.Limits.MessageSize)},

@@ -42,10 +42,7 @@ func (c *Config) problems() Errors {
 	k.routes(c.Routes)
 	k.recipients(c.Recipients)
 	k.egress(&c.Egress)
-	k.lasts("dns.timeout", c.DNS.Timeout, 100*time.Millisecond, time.Minute)
-	if n := len(c.DNS.Servers); n > 8 {
-		k.complain("dns.servers", "%d servers: want 8 or less", n)
-	}
+	k.dns(&c.DNS)
 	k.limits(&c.Limits)
 	k.labels(c)
 	k.dsn(&c.DSN)
@@ -288,6 +285,7 @@ func (k *checker) egress(e *Egress) {
 	k.within("egress.recipients", e.Recipients, 1, 10_000)
 	k.within("egress.messages", e.Messages, 0, 1_000_000_000)
 	k.within("egress.port", int(e.Port), 1, 65535)
+	k.own(e.Own)
 	k.oneOf("egress.tls", string(e.TLS), string(TLSOpportunistic), string(TLSOff))
 	if _, err := e.CAs(); err != nil {
 		k.complain("egress.ca", "%v", err)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -31,6 +32,16 @@ type hook func(w dns.ResponseWriter, question, reply *dns.Msg) bool
 type seen struct {
 	from string
 	id   uint16
+}
+
+// garble is a hook that answers what cannot be read: like silence, but there is no need to wait for it.
+func garble(w dns.ResponseWriter, question, _ *dns.Msg) bool {
+	question.Extra = nil
+	p, _ := question.Pack()
+	p[2] |= flagQR
+	p[7] = 1 // one answer
+	w.Write(append(p, 0xc0, 12, 0, 15, 0, 1, 0, 0, 1, 0, 0, 1, 5))
+	return true
 }
 
 // drop is a hook that answers nothing.
@@ -106,6 +117,20 @@ func (z *zone) hook(key string, f hook) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	z.hooks[key] = f
+}
+
+// sign has DNSSEC vouch for these zones.
+func (z *zone) sign(zones ...string) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.signed = zones
+}
+
+// sightings are the questions that came so far.
+func (z *zone) sightings() []seen {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return slices.Clone(z.seen)
 }
 
 func (z *zone) count(key string) int {
@@ -211,7 +236,7 @@ func (c *clock) advance(d time.Duration) {
 func newResolver(t testing.TB, z *zone, change func(*Options)) *Resolver {
 	t.Helper()
 	o := Options{
-		Servers: []netip.AddrPort{z.addr}, Timeout: 300 * time.Millisecond, Rounds: 1, Workers: 8,
+		Servers: []netip.AddrPort{z.addr}, Timeout: 20 * time.Second, Rounds: 1, Workers: 8,
 		StaleMax: 24 * time.Hour, Entries: 1000,
 		Own:   []string{"self.example"},
 		Allow: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")},

@@ -18,6 +18,7 @@ import (
 	"mailrace/engine/ingress"
 	"mailrace/engine/inject"
 	"mailrace/engine/loop"
+	"mailrace/engine/maildir"
 	"mailrace/engine/recipients"
 	"mailrace/proto/message"
 	"mailrace/proto/smtp"
@@ -227,7 +228,7 @@ func newOutbound(n *Node) (*egress.Options, error) {
 		Markers: markers,
 		SMTP:    &smtp.ClientConfig{Hello: c.Hostname}, LMTP: &smtp.ClientConfig{Hello: c.Hostname, LMTP: true},
 		TLS: egress.NewTLS(roots), Stats: egress.NewStats(n.metrics), Timeouts: egress.Timeouts(c.Egress.Timeouts), Logins: credentials(c),
-		Load: n.load, Log: n.log,
+		Hostname: c.Hostname, Files: maildir.Disk{}, Load: n.load, Log: n.log,
 	}, nil
 }
 
@@ -259,6 +260,8 @@ func route(c *config.Config, r *config.Route) router.Route {
 		to.Kind = router.Host
 	case config.ToSocket:
 		to.Kind = router.Local
+	case config.ToMaildir:
+		to.Kind, to.Manner.Protocol = router.Local, router.Maildir
 	}
 	if r.To.Kind == config.ToLMTP || r.To.Kind == config.ToSocket {
 		to.Manner.Protocol = router.LMTP

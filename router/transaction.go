@@ -88,7 +88,7 @@ func (t *Transaction) Settle(i int, o *Outcome) {
 	}
 	t.settled[i] = true
 	t.open--
-	if o.Remote && o.Code != 0 {
+	if o.Remote && o.Code != 0 || o.Class == Delivered {
 		t.answered = true
 	}
 	o.Host, o.Addr, o.InDoubt = t.link.target.Host, t.link.target.Addr, false

@@ -3,7 +3,7 @@ package config
 // routeLogin judges the credentials of a route.
 func (k *checker) routeLogin(key string, r *Route) {
 	switch {
-	case r.User == "" && r.Password == "" && r.Token == "" && r.Mechanism == "" && !r.AuthInClear:
+	case r.User == "" && r.Password == "" && r.Token == "" && r.Mechanism == "" && !r.AuthInClear, r.To.Kind == 0:
 		return
 	case r.User == "":
 		k.complain(key+".user", "missing: want the name that password or token is for")

@@ -7,6 +7,8 @@ import (
 	"path"
 	"strconv"
 	"strings"
+
+	"mailrace/proto/maildir"
 )
 
 // TargetKind is the way a route leads.
@@ -23,6 +25,8 @@ const (
 	ToLMTP
 	// ToSocket does so at a Unix socket.
 	ToSocket
+	// ToMaildir writes it into mailboxes on this machine.
+	ToMaildir
 	// ToDiscard settles the mail as delivered and forgets it.
 	ToDiscard
 )
@@ -32,18 +36,18 @@ type Target struct {
 	Kind TargetKind
 	Host string // where there is one: lower-case name or IP address without brackets
 	Port uint16 // of Host; in files 25 for smtp, 465 for smtps and 24 for lmtp unless given
-	Path string // ToSocket: absolute
+	Path string // ToSocket: absolute; ToMaildir: template of proto/maildir
 }
 
 // targetForms says what a target can be.
-const targetForms = `"mx", "smtp://host:port", "smtps://host:port", "lmtp://host:port", "lmtp+unix:///path" or "discard"`
+const targetForms = `"mx", "smtp://host:port", "smtps://host:port", "lmtp://host:port", "lmtp+unix:///path", "maildir:///path" or "discard"`
 
 // schemes are the targets that are URLs, those to a host with the port that stands for none.
 var schemes = []struct {
 	name string
 	kind TargetKind
 	port uint16
-}{{"smtp", ToHost, 25}, {"smtps", ToHostTLS, 465}, {"lmtp", ToLMTP, 24}, {"lmtp+unix", ToSocket, 0}}
+}{{"smtp", ToHost, 25}, {"smtps", ToHostTLS, 465}, {"lmtp", ToLMTP, 24}, {"lmtp+unix", ToSocket, 0}, {"maildir", ToMaildir, 0}}
 
 func (t Target) String() string {
 	switch t.Kind {
@@ -65,7 +69,7 @@ func (t Target) String() string {
 }
 
 // local says whether the mail stays on this machine, or goes nowhere: nothing of a connection is to be configured.
-func (t Target) local() bool { return t.Kind == ToSocket || t.Kind == ToDiscard }
+func (t Target) local() bool { return t.Kind == ToSocket || t.Kind == ToMaildir || t.Kind == ToDiscard }
 
 func parseTarget(s string) (Target, error) {
 	switch s {
@@ -121,12 +125,18 @@ const socketMax = 107
 func parsePath(s, p string, kind TargetKind) (Target, error) {
 	switch {
 	case !strings.HasPrefix(p, "/"):
-		return Target{}, fmt.Errorf(`%s: %s is not an absolute path: want three slashes, as in "lmtp+unix:///run/dovecot/lmtp"`, quote(s), quote(p))
+		return Target{}, fmt.Errorf("%s: %s is not an absolute path: want three slashes, as in %q", quote(s), quote(p), strings.TrimSuffix(s, p)+"/"+p)
 	case strings.ContainsRune(p, 0):
 		return Target{}, fmt.Errorf("%s: the path holds NUL", quote(s))
 	case path.Clean(p) == "/":
 		return Target{}, fmt.Errorf("%s: want a path behind the root", quote(s))
-	case kind == ToSocket && len(p) > socketMax:
+	case kind == ToMaildir:
+		template, err := maildir.Parse(p)
+		if err != nil {
+			return Target{}, fmt.Errorf("%s: %w", quote(s), err)
+		}
+		return Target{Kind: kind, Path: template.String()}, nil
+	case len(p) > socketMax:
 		return Target{}, fmt.Errorf("%s: the path of a socket has %d octets at most", quote(s), socketMax)
 	}
 	return Target{Kind: kind, Path: path.Clean(p)}, nil

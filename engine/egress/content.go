@@ -52,6 +52,34 @@ func (d *delivery) needsLoad() bool {
 	return d.next <= d.tx.Message.Chunks && d.next >= d.first+len(d.loaded)
 }
 
+// missing says what must be read before the next piece can be sent: n chunks from first on, with the trace header as the first of them, or not. n is 0 when
+// all is at hand.
+func (d *delivery) missing() (first, n int, withTrace bool) {
+	m := d.tx.Message
+	first = d.next
+	if d.needsLoad() {
+		n = min(window, m.Chunks-d.next+1)
+	}
+	if withTrace = m.Trace == nil && d.trace == nil; withTrace {
+		first, n = first-1, n+1
+	}
+	return first, n, withTrace
+}
+
+// take takes what was missing.
+func (d *delivery) take(cs []*message.Chunk, withTrace bool) {
+	if withTrace {
+		d.trace, cs = cs[0], cs[1:]
+	}
+	d.loaded, d.first = cs, d.next
+}
+
+// drop frees what was read and sent.
+func (d *delivery) drop() {
+	message.FreeAll(d.loaded)
+	d.loaded = nil
+}
+
 // chunk returns the octets of chunk i, which must be at hand.
 func (d *delivery) chunk(i int) []byte {
 	if d.tx.Held {
@@ -66,6 +94,11 @@ func (d *delivery) traceHeader() []byte {
 		return d.trace.B
 	}
 	return d.tx.Message.Trace
+}
+
+// damaged is the outcome of a message whose content is lost.
+func damaged() *router.Outcome {
+	return &router.Outcome{Class: router.Bounced, Enhanced: "5.3.0", Text: "the message was damaged in the queue of this host, and cannot be delivered"}
 }
 
 // free gives back what was read from the spool.

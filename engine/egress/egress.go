@@ -15,6 +15,7 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 
 	"mailrace/engine/loop"
+	"mailrace/engine/maildir"
 	"mailrace/proto/message"
 	"mailrace/proto/smtp"
 	"mailrace/router"
@@ -31,6 +32,10 @@ type Options struct {
 
 	Timeouts Timeouts
 	Logins   map[string]*Login // by router.Manner.Login
+
+	Hostname string     // in the names of files in maildirs, and the domain of recipients without one
+	Files    maildir.FS // of maildirs
+	desks    desks
 
 	// Load reads n chunks of a message from the spool, from chunk first on (0 is the trace header), and calls done with them on l. The chunks
 	// are then the session's. It does not block.
@@ -89,6 +94,10 @@ func (o *Options) Dial(l *loop.Loop, link *router.Link) {
 // dial begins a session, in clear although the host may offer TLS if inClear.
 func (o *Options) dial(l *loop.Loop, link *router.Link, inClear bool) {
 	target := link.Target()
+	if target.Manner.Protocol == router.Maildir {
+		o.appoint(l, link)
+		return
+	}
 	l.Dial(o.way(&target), &session{opts: o, link: link, loop: l, inClear: inClear})
 }
 

@@ -238,22 +238,13 @@ func (s *session) load(d *delivery) bool {
 	if s.loading {
 		return true
 	}
-	m := d.tx.Message
-	first, n := d.next, min(window, m.Chunks-d.next+1)
-	if !d.needsLoad() {
-		if m.Trace != nil || d.trace != nil {
-			return false
-		}
-		n = 0
+	first, n, withTrace := d.missing()
+	if n == 0 {
+		return false
 	}
-	withTrace := m.Trace == nil && d.trace == nil
-	if withTrace {
-		first, n = first-1, n+1
-	}
-	message.FreeAll(d.loaded)
-	d.loaded = nil
+	d.drop()
 	s.loading = true
-	s.opts.Load(s.loop, m, first, n, func(cs []*message.Chunk, err error) { s.loaded(d, withTrace, cs, err) })
+	s.opts.Load(s.loop, d.tx.Message, first, n, func(cs []*message.Chunk, err error) { s.loaded(d, withTrace, cs, err) })
 	return true
 }
 
@@ -273,10 +264,7 @@ func (s *session) loaded(d *delivery, withTrace bool, cs []*message.Chunk, err e
 		s.close(router.GoneBroken, &router.Outcome{Class: router.Deferred, Text: fmt.Sprintf("reading the spool: %v", err)})
 		return
 	}
-	if withTrace {
-		d.trace, cs = cs[0], cs[1:]
-	}
-	d.loaded, d.first = cs, d.next
+	d.take(cs, withTrace)
 	s.pump()
 	s.flush()
 }
@@ -284,7 +272,7 @@ func (s *session) loaded(d *delivery, withTrace bool, cs []*message.Chunk, err e
 // giveUp bounces a message whose content is damaged: its sender should know. Where a part of it is out, the connection ends, lest the peer
 // takes that for the whole.
 func (s *session) giveUp(d *delivery) {
-	o := &router.Outcome{Class: router.Bounced, Enhanced: "5.3.0", Text: "the message was damaged in the queue of this host, and cannot be delivered"}
+	o := damaged()
 	if d == s.upcoming {
 		s.upcoming = nil
 		s.end(d, o)

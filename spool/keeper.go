@@ -33,7 +33,7 @@ type keeper struct {
 	waiting  atomic.Int32  // writes that wait for space
 	written  atomic.Int64  // bytes since the room was measured last
 	often    int64         // bytes after which it is measured
-	patient  atomic.Bool   // writes wait; while the spool is opened or closed they fail
+	patient  atomic.Bool   // writes wait; while the spool is closed they fail
 	measure  chan struct{} // wakes the goroutine
 	stopped  context.Context
 	stop     func()                // by hurry
@@ -76,6 +76,7 @@ func newKeeper(o Options, set *metrics.Set, shards int, reclaim func(context.Con
 		set.NewGauge(fmt.Sprintf("mailrace_spool_disk_free_inodes{disk=%q}", d.name), func() float64 { return float64(d.inodes.Load()) })
 	}
 	k.often = max(k.disks[0].marks.bytes/8, 1)
+	k.patient.Store(true)
 	set.NewGauge("mailrace_spool_full", func() float64 {
 		if k.full.Load() {
 			return 1
@@ -86,16 +87,12 @@ func newKeeper(o Options, set *metrics.Set, shards int, reclaim func(context.Con
 	return k, k.reserve.open()
 }
 
-// start begins to watch, and makes writes wait for room.
+// start begins to watch.
 func (k *keeper) start() {
 	if k.disks == nil {
 		return
 	}
 	k.look()
-	k.patient.Store(true)
-	if k.stopped.Err() != nil { // the spool is being closed already
-		k.patient.Store(false)
-	}
 	k.running.Go(k.run)
 }
 
@@ -126,14 +123,23 @@ func (k *keeper) run() {
 // a tenth of the time at most.
 func (k *keeper) collect() {
 	defer k.busy.Store(false)
-	began := time.Now()
+	began, waits := time.Now(), k.waits.Get()
 	k.reclaim(k.stopped)
-	rest := time.NewTimer(9 * time.Since(began))
+	rest := time.NewTimer(restAfter(time.Since(began), k.waits.Get() > waits))
 	defer rest.Stop()
 	select {
 	case <-rest.C:
 	case <-k.stopped.Done():
 	}
+}
+
+// restAfter is for how long no room is reclaimed after that took some time. Where writes waited for room meanwhile, it stood still, perhaps for hours,
+// and what was removed since is wanted at once.
+func restAfter(took time.Duration, waited bool) time.Duration {
+	if waited {
+		return min(9*took, lookEvery)
+	}
+	return 9 * took
 }
 
 // look measures the room, and makes the reserve whole when there is enough.

@@ -184,6 +184,23 @@ func TestFullDiskIsWaitedOut(t *testing.T) {
 	checkAcked(t, disk, acked)
 }
 
+// TestReclaimRests: for long after long work, and not after it stood still for long.
+func TestReclaimRests(t *testing.T) {
+	for _, c := range []struct {
+		took   time.Duration
+		waited bool
+		rest   time.Duration
+	}{
+		{2 * time.Second, false, 18 * time.Second},
+		{time.Hour, true, time.Second},
+		{time.Millisecond, true, 9 * time.Millisecond},
+	} {
+		if rest := restAfter(c.took, c.waited); rest != c.rest {
+			t.Errorf("after %v, waited %v: %v, want %v", c.took, c.waited, rest, c.rest)
+		}
+	}
+}
+
 // TestFullDiskEndsNoWait shows that a spool that waits for room can be closed, and says why what it was told to do is not done.
 func TestFullDiskEndsNoWait(t *testing.T) {
 	r := newRoom()
@@ -206,7 +223,7 @@ func TestFullDiskEndsNoWait(t *testing.T) {
 	}
 }
 
-// TestFullDiskAtOpen gives the reserve for the opening, and then an error.
+// TestFullDiskAtOpen gives the reserve for the opening, and then waits for room, also where there is no reserve left from the beginning.
 func TestFullDiskAtOpen(t *testing.T) {
 	disk, r := vfs.NewMem(), newRoom()
 	o := testOptions(t, disk)
@@ -215,14 +232,39 @@ func TestFullDiskAtOpen(t *testing.T) {
 	m := newMessage(s.Shard(0), 1000, 1)
 	do(t, s, &Op{Append: m})
 	mustClose(t, s)
-	fs := cramp(disk)
-	o.FS = fs
-	fs.full.Store(true)
-	if _, err := Open(o); !errors.Is(err, syscall.ENOSPC) {
-		t.Errorf("opened with %v", err)
-	}
-	if names, err := disk.List(disk.PathJoin(o.Path, reserveDir)); err != nil || len(names) != 0 {
-		t.Errorf("left of the reserve: %v, %v", names, err)
+	for range 2 {
+		fs := cramp(disk)
+		o.FS = fs
+		fs.full.Store(true)
+		opened := make(chan *Spool)
+		go func() {
+			s, err := Open(o)
+			if err != nil {
+				t.Error(err)
+			}
+			opened <- s
+		}()
+		for files := 1; files > 0; {
+			<-fs.met
+			names, err := disk.List(disk.PathJoin(o.Path, reserveDir))
+			if err != nil {
+				t.Fatal(err)
+			}
+			files = len(names)
+		}
+		select {
+		case <-fs.met: // it is tried again
+		case <-opened:
+			t.Fatal("a full disk was not waited for")
+		}
+		fs.full.Store(false)
+		s := <-opened
+		if !s.keeper.reserve.whole() {
+			t.Error("the reserve is not whole")
+		}
+		mustClose(t, s)
+		for s.keeper.reserve.release() { // all of it, for the next round
+		}
 	}
 	o.FS = disk
 	checkAcked(t, disk, []message.ID{m.ID})

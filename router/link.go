@@ -53,6 +53,9 @@ func (site *Site) dial(a *pool.Address) {
 	s.env.Dial(l)
 }
 
+// Best says whether no other host of the site is preferred to that of the link.
+func (l *Link) Best() bool { return l.site.hosts.Best(l.address) }
+
 // Target is where the link leads.
 func (l *Link) Target() Target { return l.target }
 

@@ -87,6 +87,11 @@ var faults = []struct{ toml, want string }{
 	{"+[[dsn.template]]\ndomains = ['a.example']\ntext = 'testdata/broken.txt'\n", `m.toml:7:8: dsn.template.text: testdata/broken.txt:2: bad character U+007D '}'`},
 	{"+[[dsn.template]]\ndomains = ['a.example']\nfrom = \"a\\nBcc: x@y.example\"\n", `m.toml:7:8: dsn.template.from: not an address: want one in ASCII, as in "Post office <postmaster@example.com>"`},
 	{"+[[dsn.template]]\ndomains = ['a.example']\nfrom = 'x@y.example'\nlanguage = 'German '\n", `m.toml:8:12: dsn.template.language: not the code of a language: want one as in "de" or "pt-BR"`},
+	// loops
+	{"+[[route]]\ndomains = ['*']\nto = 'smtp://127.0.0.1:2525'\n", `m.toml:7:6: route.to: "smtp://127.0.0.1:2525" is a listener of this node: mail would go round`},
+	{"hostname = 'a.b'\n[[listener]]\naddress=':25'\nmode='mx'\n[[listener]]\naddress='[::]:2525'\nmode='mx'\n[[route]]\ndomains=['a.example']\nto='smtp://[::1]:2525'\n[[route]]\ndomains=['b.example']\nto='smtp://127.0.0.2'\n[[route]]\ndomains=['c.example']\nto='smtp://127.0.0.1:26'\n", "" +
+		`m.toml:10:4: route.to: "smtp://[::1]:2525" is a listener of this node: mail would go round` + "\n" +
+		`m.toml:13:4: route.to: "smtp://127.0.0.2:25" is a listener of this node: mail would go round`},
 
 	// ACME
 	{"+[tls.acme]\ndomains = ['Mail.example.com']\n", "" +

@@ -71,6 +71,7 @@ func (t *Timeouts) of(w smtp.ClientWait) time.Duration {
 type Stats struct {
 	Handshakes, Failed, Refused *metrics.Counter
 	LoggedIn, LoginRefused      *metrics.Counter
+	Own                         *metrics.Counter // sessions that turned out to lead to ourselves
 }
 
 // NewStats registers the figures in a set.
@@ -79,6 +80,8 @@ func NewStats(set *metrics.Set) *Stats {
 		Handshakes: set.NewCounter(`mailrace_egress_tls_handshakes_total{result="ok"}`),
 		Failed:     set.NewCounter(`mailrace_egress_tls_handshakes_total{result="failed"}`),
 		Refused:    set.NewCounter(`mailrace_egress_tls_handshakes_total{result="refused"}`),
+
+		Own: set.NewCounter("mailrace_egress_loops_total"),
 
 		LoggedIn:     set.NewCounter(`mailrace_egress_auth_total{result="ok"}`),
 		LoginRefused: set.NewCounter(`mailrace_egress_auth_total{result="refused"}`),

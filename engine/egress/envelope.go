@@ -64,6 +64,8 @@ func badEnvelope(err error) *router.Outcome {
 func (s *session) unfit(d *delivery) *router.Outcome {
 	m, ext := d.tx.Message, s.smtp.Extensions()
 	switch {
+	case s.own:
+		return s.loops()
 	case m.Flags&message.SMTPUTF8 != 0 && !ext.Has(smtp.ExtSMTPUTF8):
 		return &router.Outcome{Class: router.Bounced, Code: 553, Enhanced: "5.6.7", Text: "The next host does not offer SMTPUTF8, which this message needs"}
 	case m.Flags&message.Binary != 0:

@@ -83,6 +83,9 @@ type judgement struct{ fault error }
 
 // greeted goes on when EHLO is answered: under TLS where the route wants that and the host can.
 func (s *session) greeted() {
+	if s.ourselves() {
+		return
+	}
 	policy := s.link.Target().TLS
 	switch {
 	case s.tls.version != "" || policy == router.TLSOff || s.inClear:

@@ -38,6 +38,7 @@ type session struct {
 	iov      [][]byte
 	scratch  []byte // dot-stuffed content
 
+	own      bool // the host is ourselves
 	inClear  bool // TLS failed with this host, and is not tried
 	shaking  bool // the TLS handshake is under way
 	ready    bool // greeting, EHLO and TLS are done

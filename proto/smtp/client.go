@@ -1,10 +1,15 @@
 package smtp
 
-import "errors"
+import (
+	"bytes"
+	"errors"
+	"strings"
+)
 
 // ClientConfig is what all sessions of a source share. It must not change once a Client was given it.
 type ClientConfig struct {
 	Hello string // our name in EHLO or LHLO: a domain or an address literal
+	Own   string // our name as a server: who greets with it is ourselves; "" = nobody is
 	LMTP  bool   // LMTP is spoken: see lmtp.go. RFC 2033
 }
 
@@ -129,6 +134,7 @@ type Client struct {
 	behind    bool // octets were presented behind the reply at hand
 	resetting bool // waits for the answer to a RSET of the caller
 	quitting  bool // QUIT is queued
+	own       bool // the server has our own name
 	resetDue  bool // the server may hold an envelope open that was given up
 	first     int  // index of the oldest transaction in tx
 	count     int  // transactions under way
@@ -216,9 +222,21 @@ func (c *Client) takeBanner(r *ReplyView) ClientEvent {
 	case !validWord(c.cfg.Hello):
 		return c.fail(ErrHelloName)
 	}
+	c.own = c.own || c.named(r.Text)
 	c.queueHello()
 	return ClientNeedInput
 }
+
+// named says whether a server gives our own name in its greeting, or in its answer to EHLO. RFC 5321 §4.2
+func (c *Client) named(text []byte) bool {
+	text, _, _ = bytes.Cut(text, lfByte)
+	name, _, _ := bytes.Cut(trimSpaces(text), spaceByte)
+	name = bytes.TrimSuffix(name, []byte("."))
+	return c.cfg.Own != "" && len(name) == len(c.cfg.Own) && strings.EqualFold(string(name), c.cfg.Own)
+}
+
+// Own says whether the server is known by ClientConfig.Own: we talk to ourselves. It is known from ClientReady on.
+func (c *Client) Own() bool { return c.own }
 
 // queueHello queues the command that asks what the server offers.
 func (c *Client) queueHello() {
@@ -233,6 +251,7 @@ func (c *Client) queueHello() {
 func (c *Client) takeHello(r *ReplyView) ClientEvent {
 	switch {
 	case r.Code == 250:
+		c.own = c.own || c.named(r.Text)
 		if c.phase == clientEHLO {
 			c.offer = parseOffer(r.Text)
 		}

@@ -104,6 +104,32 @@ func upClient(t testing.TB, offers string) *Client {
 	}
 }
 
+// TestOwnName: a server with the name of our own is known by its greeting, or by its answer to EHLO.
+func TestOwnName(t *testing.T) {
+	for greetings, want := range map[string]bool{
+		"220 out.example.com ESMTP\r\n250 x\r\n":                                  true,
+		"220 x\r\n250-OUT.example.com. hello\r\n250 PIPELINING\r\n":               true,
+		"220-out.example.com\r\n220 x\r\n250 x\r\n":                               true,
+		"220 x\r\n500 no\r\n250 out.example.com\r\n":                              true,
+		"220 x out.example.com\r\n250-x\r\n250 out.example.com\r\n":               false,
+		"220 out.example.community\r\n250 mx.out.example.com\r\n":                 false,
+		"220-\r\n220 out.example.com\r\n250-\r\n250-out.example.com\r\n250 x\r\n": false,
+	} {
+		c := new(Client)
+		c.Init(&ClientConfig{Hello: "out.example.com", Own: "out.example.com"})
+		for p, ev := []byte(greetings), ClientNeedInput; ev != ClientReady; {
+			var n int
+			if n, ev = c.Feed(p); n == 0 && ev != ClientReady {
+				t.Fatalf("%q: %v", greetings, ev)
+			}
+			p = p[n:]
+		}
+		if c.Own() != want {
+			t.Errorf("%q: %v", greetings, !want)
+		}
+	}
+}
+
 // TestI2CommandWriter: no argument can become more than an argument.
 func TestI2CommandWriter(t *testing.T) {
 	c := upClient(t, greetings)

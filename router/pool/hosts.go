@@ -78,6 +78,11 @@ func (h *Hosts) Pick(now int64, bound uint16, r *rand.Rand) *Address {
 	return best
 }
 
+// Best says whether no address has a lower preference than a.
+func (h *Hosts) Best(a *Address) bool {
+	return len(h.addresses) == 0 || a.Preference <= h.addresses[0].Preference
+}
+
 // Failed notes that a did not work: it is passed over for the given time, longer with each failure in a row. It reports whether that is news:
 // several connections to one address that fail together count once.
 func (h *Hosts) Failed(a *Address, now int64, retry time.Duration) bool {

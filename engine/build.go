@@ -167,6 +167,7 @@ func (a *lane) env() router.Env {
 		Dial:   func(l *router.Link) { a.node.outbound.Dial(a.loop, l) },
 		Settle: a.settle,
 		Wait:   a.wait,
+		Fetch:  a.fetch,
 	}
 }
 

@@ -221,6 +221,10 @@ func (d *doubts) release(shard int, due spool.Due) error {
 	}
 	m, now := ms[0], time.Now().UnixNano()
 	m.Parked = due.At
+	if !d.node.pager.awaitRoom(m.Unsettled()) {
+		w.putBack([]spool.Due{due})
+		return nil
+	}
 	op := spool.NewOp()
 	op.Origin = -1
 	for i := range m.Recipients {
@@ -231,7 +235,7 @@ func (d *doubts) release(shard int, due spool.Due) error {
 		}
 	}
 	d.node.store.Enqueue(m.ID.Shard(), op)
-	d.node.pager.hand(ms)
+	d.node.pager.hand(ms, nil)
 	return nil
 }
 

@@ -24,16 +24,13 @@ type lane struct {
 	waiting   int  // verdicts in gathered
 	looking   bool // look is armed
 	look      loop.Timer
-
-	arrivals int  // since it was asked last whether there is room for more
-	full     bool // there was none
 }
 
-// accepted takes over a message that is durable, and passes it to the router.
+// accepted takes over a message that is durable, and passes it to the router, unless it was parked: see pager.place.
 func (a *lane) accepted(m *message.Message) {
 	a.recordReception(m)
-	if a.crowded() {
-		a.node.setAside(m)
+	if m.Parked != 0 {
+		a.node.router.Waits(len(m.Recipients))
 		m.Release()
 		return
 	}

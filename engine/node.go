@@ -184,7 +184,7 @@ func (n *Node) openStore() error {
 	for range s.Shards() {
 		n.pager.windows = append(n.pager.windows, newWindow())
 	}
-	n.store = shards{s}
+	n.store = shards{s, n.pager}
 	return nil
 }
 
@@ -197,6 +197,10 @@ func (n *Node) openRouter() (err error) {
 	if n.routes, err = router.NewTable(routes(c)); err != nil {
 		return fmt.Errorf("routes: %w", err)
 	}
+	inMemory := 0
+	if n.pager != nil {
+		inMemory = n.pager.limit
+	}
 	envs := make([]router.Env, len(n.lanes))
 	for i, a := range n.lanes {
 		envs[i] = a.env()
@@ -207,7 +211,7 @@ func (n *Node) openRouter() (err error) {
 		Notices: c.DSN.DelayAfter, NoticeAll: c.DSN.DelayToAll,
 		Connections: c.Engine.MaxConnections, SiteConnections: c.Egress.Connections,
 		IdleTimeout: max(c.Egress.Idle, 1), Messages: cmp.Or(c.Egress.Messages, math.MaxInt), Recipients: c.Egress.Recipients,
-		Tight: n.tight, Park: n.pager != nil, InDoubt: n.doubts.action,
+		Tight: n.tight, Park: n.pager != nil, InMemory: inMemory, InDoubt: n.doubts.action,
 	})
 	if err != nil {
 		return fmt.Errorf("router: %w", err)

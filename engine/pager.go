@@ -10,6 +10,7 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 
 	"mailrace/proto/message"
+	"mailrace/router"
 	"mailrace/spool"
 )
 
@@ -23,35 +24,37 @@ const (
 	roomPause = 20 * time.Millisecond
 	// readPause is how long a shard is left alone that could not be read.
 	readPause = time.Second
-	// arrivalsMax is how many messages a lane takes between two looks at the room that is left.
-	arrivalsMax = 16
 )
 
 // pager brings parked messages back when they are due, and at the start those that were never parked. It has a goroutine for each shard, which
 // reads the due index and the messages, and hands them to the router on the loops, in the order in which they are due, never more than fit into
-// memory: what is beyond stays on the disk, and comes when there is room.
+// memory: what is beyond stays on the disk, and comes when there is room. Another goroutine brings what sites ask for of the mail that was put back
+// for them. New mail goes to the disk with its acceptance, in one write, where its site or the memory has no room: see place.
 type pager struct {
 	node    *Node
 	windows []*window
-	limit   int64
-	handing atomic.Int64 // recipients on their way to a loop
+	limit   int          // recipients
+	wanted  wanted       // by sites
 	behind  atomic.Int32 // windows that have something due and no room for it
 	turn    atomic.Uint32
 	walk    recovery
 	closing chan struct{}
 	running sync.WaitGroup
 
-	paged, parked, aside *metrics.Counter
-	walking              atomic.Bool
+	paged, parked, aside, putOffs *metrics.Counter
+	walking                       atomic.Bool
 }
 
 func newPager(n *Node) *pager {
 	p := &pager{
-		node: n, limit: int64(cmp.Or(n.cfg.Queue.InMemory, defaultInMemory)), closing: make(chan struct{}),
-		parked: n.metrics.NewCounter("mailrace_queue_parked_messages_total"),
-		paged:  n.metrics.NewCounter("mailrace_queue_read_messages_total"),
-		aside:  n.metrics.NewCounter("mailrace_queue_overflow_messages_total"),
+		node: n, limit: cmp.Or(n.cfg.Queue.InMemory, defaultInMemory), closing: make(chan struct{}),
+		wanted:  wanted{bell: make(chan struct{}, 1)},
+		parked:  n.metrics.NewCounter("mailrace_queue_parked_messages_total"),
+		paged:   n.metrics.NewCounter("mailrace_queue_read_messages_total"),
+		aside:   n.metrics.NewCounter("mailrace_queue_overflow_messages_total"),
+		putOffs: n.metrics.NewCounter("mailrace_queue_put_off_messages_total"),
 	}
+	p.walking.Store(true) // until the end of recover
 	n.metrics.NewGauge("mailrace_recovery_running", func() float64 {
 		if p.walking.Load() {
 			return 1
@@ -68,14 +71,17 @@ func (p *pager) indexed(shard int, dropped, added spool.Due) {
 	}
 	p.windows[shard].indexed(dropped, added)
 	p.node.doubts.indexed(shard, added)
+	if added.ID != 0 {
+		p.node.router.Indexed(added.At)
+	}
 }
 
 // start begins to bring what is due, and to look through the spool for what the index does not have. Nothing was written since the store was
 // opened.
 func (p *pager) start() {
 	p.walk = p.node.store.NewRecovery()
-	p.walking.Store(true)
 	p.running.Go(p.recover)
+	p.running.Go(p.fetchWanted)
 	for i, w := range p.windows {
 		p.running.Go(func() { p.run(i, w) })
 	}
@@ -89,9 +95,6 @@ func (p *pager) close() {
 	}
 	p.running.Wait()
 }
-
-// room is how many more recipients fit into memory.
-func (p *pager) room() int { return int(p.limit - p.node.router.Active() - p.handing.Load()) }
 
 // run brings what is due of one shard.
 func (p *pager) run(shard int, w *window) {
@@ -128,7 +131,7 @@ func (p *pager) bring(shard int, w *window) time.Duration {
 		return readPause
 	}
 	now := time.Now().UnixNano()
-	due, stale, next := w.take(now, max(min(p.room(), pageMax), 0))
+	due, stale, next := w.take(now, min(p.node.router.Free(), pageMax))
 	for _, d := range stale {
 		p.drop(d)
 	}
@@ -138,6 +141,40 @@ func (p *pager) bring(shard int, w *window) time.Duration {
 		}
 		return sleep(next, now)
 	}
+	ms, err := p.read(shard, p.putOff(due, now))
+	if err != nil {
+		return readPause
+	}
+	found := p.reserve(w, ms)
+	p.hand(found, nil)
+	if len(found) < len(ms) {
+		return -1
+	}
+	return sleep(next, now)
+}
+
+// putOff changes the time of entries whose site still has no room, and returns the others.
+func (p *pager) putOff(due []spool.Due, now int64) []spool.Due {
+	rest := due[:0]
+	for _, d := range due {
+		later := p.node.router.PutOff(d.At, d.ID.Time().UnixNano(), now)
+		if later == 0 {
+			rest = append(rest, d)
+			continue
+		}
+		op := spool.NewOp()
+		op.Unpark, op.Park, op.Origin = d, spool.Due{At: later, ID: d.ID}, -1
+		p.putOffs.Inc()
+		p.node.store.Enqueue(d.ID.Shard(), op)
+	}
+	return rest
+}
+
+// read reads messages that were taken out of a window.
+func (p *pager) read(shard int, due []spool.Due) ([]*message.Message, error) {
+	if len(due) == 0 {
+		return nil, nil
+	}
 	ids := make([]message.ID, len(due))
 	for i, d := range due {
 		ids[i] = d.ID
@@ -145,8 +182,8 @@ func (p *pager) bring(shard int, w *window) time.Duration {
 	read, err := p.node.store.Read(shard, ids)
 	if err != nil {
 		p.node.log.Error("messages that are due cannot be read, will be tried again", "shard", shard, "error", err)
-		w.putBack(due)
-		return readPause
+		p.windows[shard].putBack(due)
+		return nil, err
 	}
 	ms := read[:0]
 	for i, m := range read {
@@ -157,9 +194,32 @@ func (p *pager) bring(shard int, w *window) time.Duration {
 		m.Parked = due[i].At
 		ms = append(ms, m)
 	}
-	p.paged.Add(len(ms))
-	p.hand(ms)
-	return sleep(next, now)
+	return ms, nil
+}
+
+// reserve takes room for messages of a shard, and puts back those that find none.
+func (p *pager) reserve(w *window, ms []*message.Message) []*message.Message {
+	for i, m := range ms {
+		if !p.node.router.Reserve(m.Unsettled(), 0) {
+			for _, m := range ms[i:] {
+				w.putBack([]spool.Due{entry(m)})
+			}
+			return ms[:i]
+		}
+	}
+	return ms
+}
+
+// awaitRoom reserves room for n recipients, and waits for it where there is none. It returns false when the node is closing.
+func (p *pager) awaitRoom(n int) bool {
+	for !p.node.router.Reserve(n, 0) {
+		select {
+		case <-p.closing:
+			return false
+		case <-time.After(roomPause):
+		}
+	}
+	return true
 }
 
 // drop takes an entry out of the index that leads to nothing.
@@ -169,30 +229,29 @@ func (p *pager) drop(d spool.Due) {
 	p.node.store.Enqueue(d.ID.Shard(), op)
 }
 
-// hand brings messages to the loops in turn, and waits until the router has them.
-func (p *pager) hand(ms []*message.Message) {
-	for _, m := range ms {
-		m.SetPending(m.Unsettled())
-	}
-	done := make(chan int, len(ms)/handMax+1)
+// hand brings messages, for which room was reserved, to a loop, or to all in turn, and waits until the router has them. It returns false when the
+// node is closing.
+func (p *pager) hand(ms []*message.Message, to *lane) bool {
+	p.paged.Add(len(ms))
+	done := make(chan struct{}, len(ms)/handMax+1)
 	posted := 0
 	for len(ms) > 0 {
 		part := ms[:min(len(ms), handMax)]
 		ms = ms[len(part):]
-		n := int64(0)
 		for _, m := range part {
-			n += int64(m.Pending())
+			m.SetPending(m.Unsettled())
 		}
-		a := p.node.lanes[int(p.turn.Add(1))%len(p.node.lanes)]
-		p.handing.Add(n)
+		a := to
+		if a == nil {
+			a = p.node.lanes[int(p.turn.Add(1))%len(p.node.lanes)]
+		}
 		if !a.loop.Post(func() {
 			for _, m := range part {
 				p.node.router.Dispatch(a.index, m)
 			}
-			p.handing.Add(-n)
-			done <- 1
+			done <- struct{}{}
 		}) {
-			return // the node is closing
+			return false
 		}
 		posted++
 	}
@@ -200,9 +259,10 @@ func (p *pager) hand(ms []*message.Message) {
 		select {
 		case <-done:
 		case <-p.closing:
-			return
+			return false
 		}
 	}
+	return true
 }
 
 // recover looks through the spool behind the back of the loops. What is parked comes by the index; the rest is brought to the router, or
@@ -212,24 +272,27 @@ func (p *pager) recover() {
 	n := p.node
 	var held []*message.Message
 	flush := func() {
-		p.hand(held)
+		p.hand(held, nil)
 		held = nil
 	}
 	parked := 0
+	pace := pacer{node: n}
 	err := p.walk.Run(func(m *message.Message, isParked bool) error {
 		n.stats.recovered.Inc()
 		n.doubts.found(m)
 		switch {
 		case isParked:
 			n.router.Waits(m.Unsettled())
+			n.router.Found(m)
 			parked++
-		case p.room() <= len(held):
+		case !n.router.Reserve(m.Unsettled(), 0):
 			n.setAside(m)
 		default:
 			if held = append(held, m); len(held) >= pageMax {
 				flush()
 			}
 		}
+		pace.wait()
 		return nil
 	})
 	flush()
@@ -249,23 +312,27 @@ func (n *Node) setAside(m *message.Message) {
 	n.router.Waits(m.Unsettled())
 	op := spool.NewOp()
 	op.Origin = -1
-	park(op, m, max(m.Arrived, 1))
+	park(op, m, router.Plain(m.Arrived))
 	n.store.Enqueue(m.ID.Shard(), op)
 }
 
-// crowded says that a message that was accepted must wait on the disk. Mail that waits there already has the last part of the room for itself.
-func (a *lane) crowded() bool {
-	p := a.node.pager
-	if p == nil {
-		return false
-	}
-	if a.arrivals++; a.arrivals >= arrivalsMax {
-		a.arrivals = 0
-		free := int64(p.room())
+// place finds room for the message that op appends, or has it parked with its acceptance: until its site comes to it, if that has more mail than its
+// share of the memory, or until there is room for anything. Mail that waits on the disk already has the last part of the room for itself. Any
+// goroutine.
+func (p *pager) place(op *spool.Op) {
+	m, r := op.Append, p.node.router
+	at := r.Place(m, m.Arrived)
+	if at == 0 {
+		spare := 0
 		if p.behind.Load() > 0 {
-			free -= p.limit / 8
+			spare = p.limit / 8
 		}
-		a.full = free <= 0
+		if r.Reserve(len(m.Recipients), spare) {
+			return
+		}
+		p.aside.Inc()
+		at = router.Plain(m.Arrived)
 	}
-	return a.full
+	park(op, m, at)
+	m.Parked = at
 }

@@ -52,13 +52,23 @@ type recovery interface {
 }
 
 // shards is the spool as a store.
-type shards struct{ *spool.Spool }
+type shards struct {
+	*spool.Spool
+	pager *pager
+}
 
 func (s shards) NewID(loop int) message.ID            { return s.Shard(loop % s.Shards()).NewID() }
 func (s shards) NewIDBeside(id message.ID) message.ID { return s.ShardOf(id).NewID() }
-func (s shards) Enqueue(shard int, op *spool.Op)      { s.Shard(shard % s.Shards()).Enqueue(op) }
 func (s shards) Keeps() bool                          { return true }
 func (s shards) NewRecovery() recovery                { return s.Spool.NewRecovery() }
+
+// Enqueue finds room for new mail first. That of our own may come with notes of another message: it is seen to when it is there.
+func (s shards) Enqueue(shard int, op *spool.Op) {
+	if _, own := op.Done.(composed); op.Append != nil && !own {
+		s.pager.place(op)
+	}
+	s.Shard(shard % s.Shards()).Enqueue(op)
+}
 
 func (s shards) Due(shard int, after spool.Due, limit int) ([]spool.Due, error) {
 	return s.Shard(shard).Due(nil, after, math.MaxInt64, limit)

@@ -41,6 +41,12 @@ func (c composed) Completed(op *spool.Op) {
 		m.Release()
 		return
 	}
+	if p := c.lane.node.pager; p != nil && !p.node.router.Reserve(len(m.Recipients), 0) {
+		c.lane.recordReception(m)
+		p.node.setAside(m)
+		m.Release()
+		return
+	}
 	c.lane.accepted(m)
 }
 

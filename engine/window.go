@@ -129,11 +129,19 @@ func (w *window) take(now int64, limit int) (due, stale []spool.Due, next int64)
 	return due, stale, next
 }
 
-// claim takes one entry out, whenever it is due, unless somebody has its message.
+// taken says that somebody has the message of an entry, or of another one of the same message.
+func (w *window) taken(d spool.Due) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, ok := w.out[d.ID]
+	return ok
+}
+
+// claim takes out an entry that was found in the index, due or not, unless somebody has it.
 func (w *window) claim(d spool.Due) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if _, out := w.out[d.ID]; out {
+	if _, ok := w.out[d.ID]; ok {
 		return false
 	}
 	w.out[d.ID] = d.At
@@ -143,13 +151,15 @@ func (w *window) claim(d spool.Due) bool {
 	return true
 }
 
-// putBack undoes take.
+// putBack undoes take and claim.
 func (w *window) putBack(due []spool.Due) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, d := range due {
 		delete(w.out, d.ID)
-		w.insert(d)
+		if w.whole || d.Compare(w.until) <= 0 {
+			w.insert(d)
+		}
 	}
 }
 

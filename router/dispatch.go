@@ -24,7 +24,7 @@ type destination struct {
 // Dispatch takes a message that is in the spool and sees to every recipient that is not settled. It is called on the given loop, with a hold
 // of the caller on m (none is needed for a message without a Body); the router takes its own where it keeps the content. It calls nothing
 // of Env but Now, Post and After, Wait, and Settle for recipients that have to wait for the release of m or whose deadline has passed.
-// Recipients that are Deferred with a Due in the future wait without content until then. All recipients that are not settled are under way
+// With Options.InMemory, Reserve took room for all of them before. Recipients that are Deferred with a Due in the future wait without content until then. All recipients that are not settled are under way
 // when it is called (message.Message.SetPending); those of a message that was parked (Parked) waited until now.
 func (r *Router) Dispatch(loop int, m *message.Message) {
 	s := r.schedulers[loop]
@@ -174,4 +174,25 @@ func (s *Scheduler) accept(t *Transaction) {
 	default:
 		s.siteOf(t).enqueue(t)
 	}
+}
+
+// siteKey finds the site of a domain of m, as far as that is known without asking. Any goroutine.
+func (r *Router) siteKey(m *message.Message, domain string) (key siteKey, hash uint64, ok bool) {
+	s := r.schedulers[0]
+	if domain == "" {
+		domain = s.opts.LocalDomain
+	}
+	name, err := mx.Normal(domain)
+	if err != nil {
+		return key, 0, false
+	}
+	route := s.opts.Table.Match(name)
+	if route == nil || route.Kind == Discard || route.Kind == MX && m.Flags&message.RequireTLS != 0 {
+		return key, 0, false
+	}
+	answer, _, asking := s.find(route, name)
+	if asking || answer.Class != mx.OK {
+		return key, 0, false
+	}
+	return siteKey{answer.Query.Kind, answer.Key, route.Port, route.TLS, route.Manner}, answer.Hash, true
 }

@@ -20,5 +20,7 @@
 // A message of which nothing is under way any more and something is deferred, or held for its release, leaves the router (Options.Park): Env.Wait
 // says when it is to be dispatched again. As long as others of its recipients are under way, deferred ones wait on a wheel.
 //
+// A site that is slow has a share of the memory (Options.InMemory), and puts what is beyond back to the disk: see backlog.go.
+//
 // A site that fails as a whole is backed off as a whole: its queue is deferred, and what comes meanwhile waits until it may be tried again.
 package router

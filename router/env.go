@@ -9,7 +9,7 @@ import (
 	"mailrace/router/mx"
 )
 
-// Env is the world as the scheduler of one loop sees it. Every function but Post is called on that loop only. All are required but Rand.
+// Env is the world as the scheduler of one loop sees it. Every function but Post is called on that loop only. All are required but Fetch and Rand.
 type Env struct {
 	// Now is the loop's clock.
 	Now func() time.Time
@@ -24,7 +24,8 @@ type Env struct {
 	// Wait is told of recipients of m that Settle said are deferred or held, when no connection holds their transaction any more: they are to be
 	// noted, for they wait now. If park is not 0 (Options.Park), nothing of m is under way, and the router has forgotten it: m, as it was
 	// noted, is to be dispatched again at that time, Unix nanoseconds, or soon after. recipients may be empty then, and are valid
-	// during the call. Wait must not call the router.
+	// during the call. Wait must not call the router. Recipients that were put back (Options.InMemory) wait without being noted until their message
+	// is parked.
 	Wait func(m *message.Message, recipients []int, park int64)
 	// Settle tells what became of recipient i of m, which stands in m.Recipients[i] already: State, Attempts, and Reply and Due of
 	// one that was deferred. It is called once for each recipient that is Delivered, Bounced or Expired, and for each deferral. Two more
@@ -32,6 +33,10 @@ type Env struct {
 	// delivery goes on (o.Late; State is as before, and m.Recipients[i].Late is set now). o is valid during the call. Settle must not call the router,
 	// but for Leave.
 	Settle func(m *message.Message, i int, o *Outcome)
+	// Fetch finds messages that are parked at times with a tag, the first ones first, however long it is until they are due: they are dispatched on
+	// this loop, and then Router.Fetched is called there, once. It must not block, nor call the router before it returned. nil = all come when
+	// they are due.
+	Fetch func(q Query)
 	// Rand spreads retries and picks among equal mail exchangers; nil = one seeded by the runtime.
 	Rand *rand.Rand
 }

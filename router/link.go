@@ -94,6 +94,9 @@ func (l *Link) Next() *Transaction {
 		l.waiting = true
 		site.waiting = append(site.waiting, l)
 		l.becomeIdle()
+		if site.backlog != nil {
+			site.watchBacklog(0)
+		}
 		return nil
 	}
 	t.link, t.started = l, s.now()
@@ -104,6 +107,9 @@ func (l *Link) Next() *Transaction {
 	s.stats.inFlight.Add(int64(t.open))
 	s.stats.transactions.Add(1)
 	s.stats.handedOut.Add(1)
+	if site.backlog != nil {
+		site.watchBacklog(t.open)
+	}
 	site.grow()
 	return t
 }
@@ -160,7 +166,11 @@ func (l *Link) done(t *Transaction) {
 func (l *Link) works() {
 	site := l.site
 	site.hosts.Works(l.address)
-	site.tried, site.broken, site.failures = 0, 0, 0
+	if site.failures > 0 {
+		site.failures = 0
+		site.recover()
+	}
+	site.tried, site.broken = 0, 0
 	if site.lastError.Class != 0 {
 		site.lastError = Outcome{}
 	}

@@ -9,6 +9,9 @@ import (
 // lookupPause is how long a scheduler waits before it asks a resolver again that had no room and owes it no answer.
 const lookupPause = 100 * time.Millisecond
 
+// lookupAhead is for how long, at least, mail for a name is put back to the disk when what waits for the answer has its share of the memory.
+const lookupAhead = time.Second
+
 // lookup is a question with the transactions that wait for its answer.
 type lookup struct {
 	query   mx.Query
@@ -21,8 +24,13 @@ func (s *Scheduler) ask(t *Transaction) {
 	if t.route.Kind == MX {
 		q = mx.Query{Kind: mx.Exchangers, Name: t.Domain}
 	}
-	s.stats.resolving.Add(int64(t.open))
 	l := s.lookups[q]
+	if l != nil && l.waiting.recipients+t.open > shareMin && int64(l.waiting.recipients+t.open) > s.router.room.share(classOf(t.Message)) {
+		now := s.now()
+		s.putOff(t, plain(max(now+int64(lookupAhead), now+(now-t.Message.Arrived)/2)), now)
+		return
+	}
+	s.stats.resolving.Add(int64(t.open))
 	if l != nil {
 		if l.waiting.merge(t, s.opts.Recipients) {
 			t.free()

@@ -30,6 +30,7 @@ var counters = []figure{
 	{`mailrace_router_outcomes_total{outcome="deferred"}`, func(s *stats) *atomic.Int64 { return &s.deferrals }},
 	{`mailrace_router_outcomes_total{outcome="bounced"}`, func(s *stats) *atomic.Int64 { return &s.bounced }},
 	{`mailrace_router_outcomes_total{outcome="expired"}`, func(s *stats) *atomic.Int64 { return &s.expired }},
+	{`mailrace_router_recipients_put_back_total`, func(s *stats) *atomic.Int64 { return &s.putBack }},
 	{`mailrace_router_transactions_total`, func(s *stats) *atomic.Int64 { return &s.handedOut }},
 	{`mailrace_router_transactions_requeued_total`, func(s *stats) *atomic.Int64 { return &s.requeued }},
 	{`mailrace_router_transactions_in_doubt_total`, func(s *stats) *atomic.Int64 { return &s.inDoubt }},
@@ -49,6 +50,8 @@ func (r *Router) register() {
 		for _, f := range gauges {
 			metrics.WriteGaugeFloat64(w, f.name, float64(r.sum(f.of)))
 		}
+		metrics.WriteGaugeFloat64(w, "mailrace_router_recipients_in_memory", float64(r.room.held.Load()))
+		metrics.WriteGaugeFloat64(w, "mailrace_router_sites_backlogged", float64(r.room.crowded.Load()))
 		for _, f := range counters {
 			metrics.WriteCounterUint64(w, f.name, uint64(r.sum(f.of)))
 		}

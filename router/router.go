@@ -58,6 +58,10 @@ type Options struct {
 	// InDoubt is what is done about deliveries whose connection is lost between the end of the message and the reply.
 	InDoubt message.DoubtAction
 
+	// InMemory bounds the recipients in memory: those of all messages that Dispatch got, for as long as it has them. A site that has more than its
+	// share puts what is beyond back to the disk; see backlog. It needs Park, and Reserve before Dispatch; 0 = there is no bound.
+	InMemory int
+
 	// Tight says that content must give up its memory: entries behind others in a queue take no hold then. nil = never.
 	Tight func() bool
 }
@@ -66,6 +70,7 @@ type Options struct {
 type Router struct {
 	opts       Options
 	schedulers []*Scheduler
+	room       room
 	metrics    *metrics.Set
 }
 
@@ -78,6 +83,9 @@ func New(o Options) (*Router, error) {
 		return nil, fmt.Errorf("router: %w", err)
 	}
 	r := &Router{opts: o}
+	if o.Park {
+		r.room.limit = int64(o.InMemory)
+	}
 	for loop := range o.Envs {
 		r.schedulers = append(r.schedulers, newScheduler(r, loop))
 	}
@@ -127,6 +135,7 @@ func (o *Options) complete() error {
 		{"Recipients", &o.Recipients, 100},
 		{"Requeues", &o.Requeues, 3},
 		{"Lookups", &o.Lookups, 256},
+		{"InMemory", &o.InMemory, 0},
 	} {
 		if *n.value == 0 {
 			*n.value = n.zero
@@ -171,7 +180,12 @@ func (r *Router) Expiry(m *message.Message) time.Time { return time.Unix(0, r.sc
 // in Env.Wait. Any loop.
 func (r *Router) Leave(m *message.Message) (park int64) {
 	m.LetGo()
-	return wakeMessage(m)
+	park = wakeMessage(m)
+	if r.room.limit > 0 {
+		r.Unreserve(m.Pending())
+		r.goes(park, m.Pending(), classOf(m))
+	}
+	return park
 }
 
 // Waits notes that n more recipients wait that the router never saw; they are parked, and come by Dispatch with their message. Any goroutine.

@@ -65,6 +65,9 @@ func (s *Scheduler) settle(t *Transaction, i int, o *Outcome, c counting) {
 		s.deferRecipient(t, i, o, c, now)
 	}
 	o.State = r.State
+	if r.State != message.Deferred && s.router.room.limit > 0 {
+		s.router.Unreserve(1)
+	}
 	s.env.Settle(m, i, o)
 	if r.State == message.Deferred {
 		s.remind(m, i, now)
@@ -120,16 +123,24 @@ func (s *Scheduler) park(t *Transaction) {
 	}
 }
 
-// rest lets recipients of m wait, which are under way no more. If none is, the message leaves the memory; otherwise they wait on the wheel, those
-// that are due together as one.
-func (s *Scheduler) rest(m *message.Message, recipients []int) {
+// rest lets recipients of m wait, which are under way no more, as they were settled.
+func (s *Scheduler) rest(m *message.Message, recipients []int) { s.lay(m, recipients, true) }
+
+// lay lets recipients of m wait, which are under way no more. If none is, the message leaves the memory; otherwise they wait on the wheel, those
+// that are due together as one. noted says that there is something to note of them.
+func (s *Scheduler) lay(m *message.Message, recipients []int, noted bool) {
 	s.stats.waiting.Add(int64(len(recipients)))
+	changed := recipients
+	if !noted {
+		changed = nil
+	}
 	if s.opts.Park && m.EndLast(len(recipients), false) == message.Waiting {
-		m.LetGo()
-		s.env.Wait(m, recipients, wakeMessage(m))
+		s.env.Wait(m, changed, s.router.Leave(m))
 		return
 	}
-	s.env.Wait(m, recipients, 0)
+	if noted {
+		s.env.Wait(m, changed, 0)
+	}
 	for rest := recipients; len(rest) > 0; {
 		n, due := 1, m.Recipients[rest[0]].Due
 		for n < len(rest) && m.Recipients[rest[n]].Due == due {
@@ -139,8 +150,7 @@ func (s *Scheduler) rest(m *message.Message, recipients []int) {
 		rest = rest[n:]
 	}
 	if s.opts.Park && m.End(len(recipients), false) == message.Waiting { // the others ended meanwhile
-		m.LetGo()
-		s.env.Wait(m, nil, wakeMessage(m))
+		s.env.Wait(m, nil, s.router.Leave(m))
 	}
 }
 

@@ -38,6 +38,7 @@ type sim struct {
 
 	settled   map[key]message.State
 	lateness  map[key]bool // whose deadline was reported
+	disk      *disk        // of those that left; nil = they come back by themselves
 	parked    int          // messages that left, ever
 	away      int          // messages that are parked now
 	log       []event      // of Env.Settle
@@ -465,6 +466,10 @@ func (s *sim) park(m *message.Message, at int64) {
 	read.SetPending(read.Unsettled())
 	m.Recipients = nil
 	s.parked++
+	if s.disk != nil {
+		s.disk.park(read)
+		return
+	}
 	s.away++
 	s.after(time.Duration(at-s.now.UnixNano()), func() {
 		s.away--

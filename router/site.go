@@ -35,7 +35,9 @@ type Site struct {
 	hosts    pool.Hosts
 	answer   *mx.Answer
 	queue    lanes
-	links    []*Link // open and opening
+	tag      uint32   // of what was put back to the disk
+	backlog  *backlog // that, if there may be some
+	links    []*Link  // open and opening
 	opening  int
 	closing  int     // take nothing more
 	proved   int     // on which the peer replied for a recipient
@@ -75,6 +77,7 @@ func (s *Scheduler) siteOf(t *Transaction) *Site {
 		default:
 			site.name = net.JoinHostPort(k.key, port)
 		}
+		site.tag = k.tag(t.answer.Hash)
 		s.sites[k] = site
 		s.stats.sites.Add(1)
 	}
@@ -97,6 +100,10 @@ func (site *Site) enqueue(t *Transaction) {
 		}
 		site.backoff = 0
 		s.stats.backoff.Add(-1)
+	}
+	if site.full(t) {
+		site.putBack(t, s.now())
+		return
 	}
 	s.stats.queued.Add(int64(t.open))
 	if site.queue.merge(t, s.opts.Recipients) {
@@ -126,6 +133,9 @@ func (site *Site) kick() {
 		l.conn.Wake()
 	}
 	site.grow()
+	if site.backlog != nil {
+		site.watchBacklog(0)
+	}
 	if site.queue.length > 0 && !site.watched {
 		site.watched = true
 		at := s.now() + int64(s.opts.GrowAfter)
@@ -216,6 +226,7 @@ func (site *Site) fail(now int64) {
 	site.backoff, site.remember = now+delay, now+2*delay+int64(vacancy)
 	s.stats.backoff.Add(1)
 	s.stats.failures.Add(1)
+	site.disown()
 	if site.lastError.Class == 0 {
 		site.lastError = Outcome{Class: Deferred, Enhanced: "4.4.1", Text: "no host of the site can be tried now"}
 	}
@@ -253,6 +264,7 @@ func (site *Site) forget(now int64) {
 	if site.backoff != 0 {
 		s.stats.backoff.Add(-1)
 	}
+	site.disown()
 	delete(s.sites, site.key)
 	s.stats.sites.Add(-1)
 }

@@ -123,16 +123,25 @@ func wakeAt(m *message.Message, recipients []int, due int64) int64 {
 	return due
 }
 
-// wakeMessage is when a parked message is to be dispatched: when the first of its recipients is due, or late.
+// wakeMessage is when a parked message is to be dispatched: when the first of its recipients is due, or late. The time has a tag if all of them were
+// put back for the same site.
 func wakeMessage(m *message.Message) (at int64) {
+	tag, tagged := uint32(0), true
 	for i := range m.Recipients {
-		if r := &m.Recipients[i]; !r.State.Settled() {
-			if due := wakeAt(m, []int{i}, r.Due); at == 0 || due < at {
-				at = due
-			}
+		r := &m.Recipients[i]
+		if r.State.Settled() {
+			continue
+		}
+		due := wakeAt(m, []int{i}, r.Due)
+		tagged = tagged && r.State == message.Pending && due == r.Due && (at == 0 || Tag(due) == tag)
+		if tag = Tag(due); at == 0 || due < at {
+			at = due
 		}
 	}
-	return max(at, 1)
+	if tagged && tag != 0 {
+		return at
+	}
+	return plain(at)
 }
 
 // put puts t into the queue of the site.

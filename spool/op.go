@@ -35,7 +35,7 @@ type Op struct {
 	Remove Removal
 
 	// Park puts the message into the due index: until it is due, or a little later, nobody needs to have it in memory. At least one of
-	// the Updates of the same Op must say Parked. The entry can be read when Options.Indexed is told of it.
+	// the Updates of this Op, or of the one that parked it first, must say Parked. The entry can be read when Options.Indexed is told of it.
 	Park Due
 
 	// Unpark drops an entry of the index: with the Op that parks its message anew, or removes it. It is dropped before others are put in.

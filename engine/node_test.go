@@ -44,6 +44,7 @@ func settings(t *testing.T, routes ...config.Route) *config.Config {
 	c.Engine.Loops, c.Spool.Shards = 2, 2
 	c.Engine.DrainTimeout = patience
 	c.Listeners = []config.Listener{{Address: "127.0.0.1:0", Mode: config.ModeMX, RelayFrom: loopback}}
+	c.Spool.InFlight = dir
 	c.Spool.Path, c.Events.Path = filepath.Join(dir, "spool"), filepath.Join(dir, "events.jsonl")
 	c.Queue = config.Queue{RetryMin: 10 * time.Millisecond, RetryMax: 20 * time.Millisecond, Expire: time.Hour, InMemory: 200_000}
 	c.Routes = routes
@@ -123,6 +124,7 @@ type record struct {
 	TLSCipher                                                            string `json:"tls_cipher"`
 	Recipients, Code, Attempt                                            int
 	Release, Deadline                                                    string
+	Cause, Action, Began                                                 string
 	Priority                                                             int
 	Size                                                                 int64
 	Latency                                                              float64

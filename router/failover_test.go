@@ -158,6 +158,30 @@ func TestLostConnections(t *testing.T) {
 	}
 }
 
+// TestInDoubt: what is done about a delivery in doubt is what the options say.
+func TestInDoubt(t *testing.T) {
+	for action, want := range map[message.DoubtAction]string{
+		message.DoubtRetry: "deferred@0s delivered@5m0s", message.DoubtWait: "deferred@0s", message.DoubtGiveUp: "bounced@0s",
+	} {
+		s := newSim(t, 1, 1, func(o *Options) { o.InDoubt, o.SiteConnections = action, 1 })
+		s.mx("x.test", "10 a 192.0.2.1")
+		once := lostAfterDot
+		s.host("192.0.2.1").breaks = func(int, *Transaction) fate { f := once; once = fine; return f }
+		m := s.send(0, "0@x.test")
+		s.run(10 * 24 * time.Hour) // longer than any message lives
+		r := &m.Recipients[0]
+		if got := s.history("0@x.test"); got != want {
+			t.Errorf("%v: %s, want %s", action, got, want)
+		}
+		if d := r.Doubt; d == nil || d.Cause != message.DoubtConnection || d.Action != action || d.Times != 1 || d.Attempt != 1 || !d.Peer.IsValid() {
+			t.Errorf("%v: %+v", action, d)
+		}
+		if action == message.DoubtWait && (r.Due != message.Never || r.Attempts != 1 || !r.Waits()) {
+			t.Errorf("%v: %+v", action, r)
+		}
+	}
+}
+
 // TestPoison: a message on which every connection breaks is deferred after a few tries and does not hold up the others.
 func TestPoison(t *testing.T) {
 	s := newSim(t, 1, 1, func(o *Options) { o.Expire = 6 * time.Hour })

@@ -188,6 +188,9 @@ func writeVerified(w io.Writer, v *spool.Verified) error {
 		fmt.Fprintf(w, "recipients  %s %s\n", console.Count(uint64(v.Recipients[state])), state)
 	}
 	fmt.Fprintf(w, "parked      %s messages, in the due index\n", console.Count(uint64(v.Parked)))
+	if v.InDoubt > 0 || v.InFlight > 0 {
+		fmt.Fprintf(w, "in doubt    %s recipients; %s deliveries were in flight, which the next start looks into\n", console.Count(uint64(v.InDoubt)), console.Count(uint64(v.InFlight)))
+	}
 	fmt.Fprintf(w, "to be collected at the next start: %s messages with nothing left to do, %s records of no message; %s expired idempotency keys\n",
 		console.Count(uint64(v.Settled)), console.Count(uint64(v.Orphans.Records)), console.Count(uint64(v.ExpiredClaims)))
 	if v.OK() {

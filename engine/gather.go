@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -83,8 +84,9 @@ func (a *lane) gather(m *message.Message, vs []verdict) {
 	} else {
 		a.node.reporting.Add(-1)
 	}
-	g.verdicts = append(g.verdicts, vs...)
-	a.waiting += len(vs)
+	a.waiting -= len(g.verdicts)
+	g.add(vs)
+	a.waiting += len(g.verdicts)
 	if a.waiting > gatheredMax || len(g.verdicts) >= reportMax || anyDelivered(vs) || a.ripe(m, g) {
 		a.reportGathered(m, g)
 		return
@@ -93,6 +95,16 @@ func (a *lane) gather(m *message.Message, vs []verdict) {
 		a.looking = true
 		a.loop.After(gatherLook, &a.look)
 	}
+}
+
+// add adds verdicts. One that was delayed and has come to its end meanwhile is not told to be delayed any more.
+func (g *gathered) add(vs []verdict) {
+	if len(g.verdicts) > len(settled(g.verdicts)) {
+		g.verdicts = slices.DeleteFunc(g.verdicts, func(old verdict) bool {
+			return !old.outcome.State.Settled() && slices.ContainsFunc(vs, func(v verdict) bool { return v.recipient == old.recipient })
+		})
+	}
+	g.verdicts = append(g.verdicts, vs...)
 }
 
 // ripe says whether nothing more is to be waited for.

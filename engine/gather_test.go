@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"mailrace/engine/config"
+	"mailrace/proto/message"
+	"mailrace/router"
 )
 
 // hesitant refuses every recipient, once the gate is open.
@@ -104,6 +106,24 @@ func TestGatheredAtStop(t *testing.T) {
 	}
 	r.awaitEmpty()
 	home.none()
+}
+
+// TestGatheredOnce: a recipient stands in a notification once, with the latest of what is to be told.
+func TestGatheredOnce(t *testing.T) {
+	is := func(recipient int, s message.State) verdict {
+		return verdict{recipient: recipient, outcome: router.Outcome{State: s}}
+	}
+	var g gathered
+	g.add([]verdict{is(1, message.Deferred), is(2, message.Bounced), is(3, message.Deferred)})
+	g.add([]verdict{is(4, message.Bounced), is(3, message.Expired)})
+	g.add([]verdict{is(1, message.Deferred)})
+	got := ""
+	for _, v := range g.verdicts {
+		got += fmt.Sprintf("%d %v, ", v.recipient, v.outcome.State)
+	}
+	if want := "2 bounced, 4 bounced, 3 expired, 1 deferred, "; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
 }
 
 // TestDoubleBounce: what cannot be delivered from the null reverse-path is counted, and told to the postmaster where there is one, whose own

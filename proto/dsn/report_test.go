@@ -104,6 +104,8 @@ func TestGolden(t *testing.T) {
 	packed.SMTPUTF8, packed.Full = true, true
 	packed.Recipients = []Recipient{{Address: "用户@例子.example", Original: "utf-8;ü@x.example", Status: "5.2.2", RemoteMTA: "mx.example", Reply: "552 5.2.2 mailbox full"}}
 	packed.Content = []byte("From: news@sender.example\r\nSubject: übel\r\nMessage-ID: <2@sender.example>\r\n\r\nGrüße\r\n")
+	double := sample()
+	double.Double, double.Full, double.To, double.Recipients = true, true, "postmaster@example.com", double.Recipients[:1]
 	asked := *packed
 	asked.Full = false
 	mixed := sample()
@@ -113,7 +115,7 @@ func TestGolden(t *testing.T) {
 	for file, r := range map[string]*Report{
 		"testdata/report.eml": sample(), "testdata/report-utf8.eml": utf8, "testdata/report-full.eml": full, "testdata/report-mixed.eml": mixed,
 		"testdata/report-success.eml": success, "testdata/report-delayed.eml": delayed,
-		"testdata/report-global.eml": packed, "testdata/report-global-header.eml": &asked,
+		"testdata/report-double.eml": double, "testdata/report-global.eml": packed, "testdata/report-global-header.eml": &asked,
 	} {
 		got, _, err := r.Build()
 		if err != nil {

@@ -14,8 +14,10 @@ package mx
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -148,6 +150,27 @@ type entry struct {
 	listed      []Host
 	best        uint8
 	listedUntil uint32
+
+	// Of Addresses: how the last domain looked that prefers this host, so that the next one that looks the same can share its memory.
+	look atomic.Pointer[entry]
+}
+
+// shareWith takes the parts of e that are the same in other from there.
+func (e *entry) shareWith(other *entry) {
+	if e.Key != other.Key || !slices.EqualFunc(e.Hosts, other.Hosts, equalHosts) {
+		return
+	}
+	alike := len(e.listed) == len(e.Hosts)
+	e.Key, e.Hosts = other.Key, other.Hosts
+	if alike {
+		e.listed = e.Hosts
+	} else if slices.EqualFunc(e.listed, other.listed, equalHosts) {
+		e.listed = other.listed
+	}
+}
+
+func equalHosts(a, b Host) bool {
+	return a.Name == b.Name && a.Preference == b.Preference && a.Validated == b.Validated && slices.Equal(a.Addrs, b.Addrs)
 }
 
 // live says whether the answer may be used at now.

@@ -28,24 +28,24 @@ var (
 
 // exchange asks s one question over UDP, and again over TCP when the reply is truncated: a partial set is never used. RFC 7766 §5. A server that
 // cannot do EDNS0 is asked without. RFC 6891 §7
-func (r *Resolver) exchange(s *server, name string, qtype uint16) (*dns.Msg, error) {
+func (r *Resolver) exchange(s *server, name string, qtype uint16, timeout time.Duration) (*dns.Msg, error) {
 	m := new(dns.Msg)
 	m.SetQuestion(dns.Fqdn(name), qtype)
 	m.SetEdns0(udpSize, false)
 	m.AuthenticatedData = s.trusted // asks for the AD bit, without the signatures. RFC 6840 §5.7
-	reply, err := r.exchangeMessage(s, m)
+	reply, err := r.exchangeMessage(s, m, timeout)
 	if err == nil && reply.IsEdns0() == nil && (reply.Rcode == dns.RcodeFormatError || reply.Rcode == dns.RcodeNotImplemented) {
 		m.Extra = nil
-		return r.exchangeMessage(s, m)
+		return r.exchangeMessage(s, m, timeout)
 	}
 	return reply, err
 }
 
-func (r *Resolver) exchangeMessage(s *server, m *dns.Msg) (*dns.Msg, error) {
-	reply, truncated, err := r.exchangeOver("udp", s, m)
+func (r *Resolver) exchangeMessage(s *server, m *dns.Msg, timeout time.Duration) (*dns.Msg, error) {
+	reply, truncated, err := r.exchangeOver("udp", s, m, timeout)
 	if truncated {
 		r.figures.truncated.Inc()
-		if reply, truncated, err = r.exchangeOver("tcp", s, m); truncated {
+		if reply, truncated, err = r.exchangeOver("tcp", s, m, timeout); truncated {
 			return nil, fmt.Errorf("%w: truncated over TCP", errMalformed)
 		}
 	}
@@ -53,7 +53,7 @@ func (r *Resolver) exchangeMessage(s *server, m *dns.Msg) (*dns.Msg, error) {
 }
 
 // exchangeOver asks over a socket of its own, whose port the kernel picks at random. The id is random, too, and of this try alone.
-func (r *Resolver) exchangeOver(network string, s *server, m *dns.Msg) (reply *dns.Msg, truncated bool, err error) {
+func (r *Resolver) exchangeOver(network string, s *server, m *dns.Msg, timeout time.Duration) (reply *dns.Msg, truncated bool, err error) {
 	m.Id = dns.Id() // seeded by crypto/rand
 	question, err := m.Pack()
 	if err != nil {
@@ -65,7 +65,7 @@ func (r *Resolver) exchangeOver(network string, s *server, m *dns.Msg) (reply *d
 	case <-r.ending.Done():
 		return nil, false, errClosed
 	}
-	deadline := time.Now().Add(r.opts.Timeout)
+	deadline := time.Now().Add(timeout)
 	dialer := net.Dialer{Deadline: deadline}
 	conn, err := dialer.DialContext(r.ending, network, s.addr.String())
 	if err != nil {

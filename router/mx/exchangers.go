@@ -139,6 +139,10 @@ func (r *Resolver) reach(q Query, listed []Host, best int, validated bool, ttl t
 	if len(reached) == len(listed) {
 		e.listed = e.Hosts
 	}
+	if last := found[0].look.Load(); last != nil {
+		e.shareWith(last)
+	}
+	found[0].look.Store(e)
 	return e
 }
 

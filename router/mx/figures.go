@@ -37,7 +37,7 @@ func (r *Resolver) register() {
 	}
 	f.seconds = s.NewHistogram(`mailrace_dns_lookup_duration_seconds`)
 	s.NewGauge(`mailrace_dns_cache_entries`, func() float64 { return float64(r.cache.len()) })
-	s.NewGauge(`mailrace_dns_cache_room`, func() float64 { return float64(len(r.cache.sets) * cacheWays) })
+	s.NewGauge(`mailrace_dns_cache_room`, func() float64 { return float64(r.cache.room()) })
 	s.NewGauge(`mailrace_dns_lookups_pending`, func() float64 { return float64(len(r.work)) })
 }
 

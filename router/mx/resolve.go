@@ -41,11 +41,14 @@ func (r *Resolver) answer(q Query) *entry {
 		r.cache.put(e)
 		return e
 	}
-	stale := *known
-	stale.Stale, stale.Expires, stale.failed = true, now.Add(staleTTL), e.failed
+	stale := &entry{
+		Answer: known.Answer, until: known.until, refresh: known.refresh, failed: e.failed,
+		listed: known.listed, best: known.best, listedUntil: known.listedUntil,
+	}
+	stale.Stale, stale.Expires = true, now.Add(staleTTL)
 	r.figures.staled.Inc()
-	r.cache.put(&stale)
-	return &stale
+	r.cache.put(stale)
+	return stale
 }
 
 // resolve asks DNS. It always has an answer, whatever DNS says. known is the last one, or nil.

@@ -13,6 +13,7 @@ import (
 
 const (
 	suspectAfter = 3 // failures in a row of a server, after which it is put to the test
+	impatience   = 4 // a server that gets nowhere has so much less time to answer
 	backoffMin   = time.Second
 	backoffMax   = time.Minute
 )
@@ -26,7 +27,7 @@ var (
 
 // server is a name server with its health. One that fails several times in a row is put to the test: it is asked what every server knows, the name
 // servers of the root. If it does not tell, it is dead, and left alone until it does, for longer each time. If it does, perhaps the names are
-// broken, or its own way to the Internet: it is asked last for a while. So one that is dead, or does not get on, costs the lookups nothing.
+// broken, or its own way to the Internet: it is asked last for a while, and given less time. So one that is dead, or does not get on, costs the lookups nothing.
 type server struct {
 	addr    netip.AddrPort
 	trusted bool // its AD bit is believed
@@ -103,11 +104,16 @@ func (s *server) tested(alive bool, now time.Time) {
 func (r *Resolver) query(name string, qtype uint16) (*dns.Msg, error) {
 	var failed error
 	for range r.opts.Rounds {
-		for _, s := range r.inOrder() {
+		order, sound := r.inOrder()
+		for i, s := range order {
 			if r.ending.Err() != nil {
 				return nil, errClosed
 			}
-			reply, err := r.askServer(s, name, qtype)
+			timeout := r.opts.Timeout
+			if i >= sound {
+				timeout /= impatience
+			}
+			reply, err := r.askServer(s, name, qtype, timeout)
 			s.note(err != nil)
 			if err == nil {
 				return reply, nil
@@ -124,9 +130,9 @@ func (r *Resolver) query(name string, qtype uint16) (*dns.Msg, error) {
 	return nil, failed
 }
 
-// inOrder are the servers to be asked, in this order: those that do well, then those that do not.
-func (r *Resolver) inOrder() []*server {
-	order, later := make([]*server, 0, len(r.servers)), []*server(nil)
+// inOrder are the servers to be asked, in this order: those that do well, so many, then those that do not, for which there is less patience.
+func (r *Resolver) inOrder() (order []*server, sound int) {
+	var later []*server
 	for _, s := range r.servers {
 		switch r.judge(s) {
 		case inUse:
@@ -135,7 +141,7 @@ func (r *Resolver) inOrder() []*server {
 			later = append(later, s)
 		}
 	}
-	return append(order, later...)
+	return append(order, later...), len(order)
 }
 
 // judge is the state of s; one that is on trial is tried at once.
@@ -144,7 +150,7 @@ func (r *Resolver) judge(s *server) state {
 	if is != onTrial {
 		return is
 	}
-	m, err := r.exchange(s, ".", dns.TypeNS)
+	m, err := r.exchange(s, ".", dns.TypeNS, r.opts.Timeout)
 	alive := err == nil && m.Rcode != dns.RcodeRefused
 	s.tested(alive, r.opts.Now())
 	if !alive {
@@ -167,9 +173,9 @@ func (r *Resolver) allDead() error {
 }
 
 // askServer asks one server. What is no verdict is an error.
-func (r *Resolver) askServer(s *server, name string, qtype uint16) (*dns.Msg, error) {
+func (r *Resolver) askServer(s *server, name string, qtype uint16, timeout time.Duration) (*dns.Msg, error) {
 	start := time.Now()
-	reply, err := r.exchange(s, name, qtype)
+	reply, err := r.exchange(s, name, qtype, timeout)
 	s.figures.seconds.UpdateDuration(start)
 	s.figures.count(reply, err)
 	switch {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -232,5 +233,66 @@ func starting(verb, reply string) func(*peer, string) string {
 			return reply
 		}
 		return ""
+	}
+}
+
+// TestProbesByOtherDoors ask a store by LMTP, and a host that begins with TLS. Mailboxes on this machine are for everybody.
+func TestProbesByOtherDoors(t *testing.T) {
+	t.Parallel()
+	good, ca := certified(t, "127.0.0.1")
+	socket := filepath.Join(t.TempDir(), "lmtp")
+	unknown := func(p *peer) {
+		p.receive(manners{answer: func(_ *peer, line string) string {
+			switch {
+			case strings.HasPrefix(line, "RCPT TO:<unknown@"):
+				return "550 5.1.1 no such user"
+			case strings.HasPrefix(line, "LHLO"), strings.HasPrefix(line, "EHLO") && p.secured:
+				return "250 far.example"
+			case strings.HasPrefix(line, "EHLO"):
+				return "500 5.5.1 LMTP is spoken here"
+			}
+			return ""
+		}})
+	}
+	for name, target := range map[string]func(t *testing.T) config.Target{
+		"lmtp": func(t *testing.T) config.Target {
+			to := listen(t, unknown).route().To
+			to.Kind = config.ToLMTP
+			return to
+		},
+		"socket": func(t *testing.T) config.Target {
+			l, err := net.Listen("unix", socket)
+			if err != nil {
+				t.Fatal(err)
+			}
+			serveAt(t, l, unknown)
+			return config.Target{Kind: config.ToSocket, Path: socket}
+		},
+		"smtps": func(t *testing.T) config.Target {
+			to := listen(t, func(p *peer) {
+				if p.secure(good) {
+					unknown(p)
+				}
+			}).route().To
+			to.Kind = config.ToHostTLS
+			return to
+		},
+		"maildir": func(t *testing.T) config.Target {
+			_, route := maildirs(t, "{local}")
+			return route.To
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := asking(t, listen(t, polite))
+			s.Routes[0].To, s.Egress.CA, s.Recipients[0].Defer = target(t), ca, true
+			r := start(t, s)
+			code := 550
+			if name == "maildir" {
+				code = 250
+			}
+			r.rcpt("unknown@far.example", code)
+			r.rcpt("known@far.example", 250)
+		})
 	}
 }

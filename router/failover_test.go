@@ -66,6 +66,40 @@ func TestRefusedSessions(t *testing.T) {
 	}
 }
 
+// TestDenied: credentials that one address refuses are not tried at another. The site waits longer and longer between tries, however much mail
+// comes, and goes on when they are right again.
+func TestDenied(t *testing.T) {
+	wrong := Outcome{Class: Bounced, Code: 535, Enhanced: "5.7.8", Text: "wrong password"}
+	s := newSim(t, 1, 1, func(o *Options) { o.Jitter = -1 })
+	s.mx("x.test", "10 a 192.0.2.1 192.0.2.2", "20 b 192.0.2.3")
+	s.host("192.0.2.1").denied = &wrong
+	for _, other := range []string{"192.0.2.2", "192.0.2.3"} {
+		s.host(other).denied = &wrong
+	}
+	s.send(0, "u@x.test")
+	for range 100 {
+		s.send(0, "v@x.test")
+	}
+	s.run(time.Minute)
+	if len(s.dials) != 1 || s.history("u@x.test") != "deferred@0s" {
+		t.Fatalf("dialed %v, %s", s.dials, s.history("u@x.test"))
+	}
+	if o := s.log[0].out; o.Code != 535 || o.Enhanced != "4.7.8" || o.Class != Deferred || o.Text != "wrong password" {
+		t.Errorf("%+v", o)
+	}
+	s.run(time.Hour)
+	if n := len(s.dials); n < 2 || n > 5 {
+		t.Errorf("%d tries in an hour", n)
+	}
+	for _, h := range s.hosts {
+		h.denied = nil
+	}
+	s.run(4 * time.Hour)
+	if got := s.history("u@x.test"); !strings.Contains(got, "delivered@") || strings.Contains(got, "bounced") {
+		t.Error(got)
+	}
+}
+
 // TestSiteBackoff: a site that is down costs one round of dials for each period, however much mail waits, and comes back with one connection.
 func TestSiteBackoff(t *testing.T) {
 	s := newSim(t, 2, 1, nil)

@@ -193,7 +193,8 @@ type host struct {
 	closes   *Reason // ends it before anything is taken
 	latency  time.Duration
 	limits   Limits
-	window   int // transactions that a connection takes before the first is answered; 0 = 1
+	denied   *Outcome // what it says to our credentials; nil = it takes them
+	window   int      // transactions that a connection takes before the first is answered; 0 = 1
 	// reply answers for recipient i; nil = delivered.
 	reply func(t *Transaction, i int) Outcome
 	// breaks is asked before the n-th transaction (from 0) of a connection is answered.
@@ -267,6 +268,9 @@ func (s *sim) dial(l *Link) {
 			c.end(GoneUnreachable, &Outcome{Text: "connection refused"})
 		case h.insecure && target.TLS >= TLSRequired:
 			c.end(GoneInsecure, &Outcome{Enhanced: "4.7.5", Text: "bad certificate"})
+		case h.denied != nil:
+			o := *h.denied
+			c.end(GoneDenied, &o)
 		case h.banner != nil:
 			o := *h.banner
 			c.end(GoneRefused, &o)

@@ -8,7 +8,7 @@ import (
 // ownRoutes finds routes that lead to a listener of this node, so that their mail would go round until its hops are too many.
 func (k *checker) ownRoutes(c *Config) {
 	for i, r := range c.Routes {
-		if r.To.Kind != ToHost {
+		if r.To.Kind != ToHost && r.To.Kind != ToHostTLS {
 			continue
 		}
 		to, err := netip.ParseAddr(r.To.Host)

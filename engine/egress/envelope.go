@@ -66,7 +66,7 @@ func (s *session) unfit(d *delivery) *router.Outcome {
 	switch {
 	case s.own:
 		return s.loops()
-	case m.Flags&message.SMTPUTF8 != 0 && !ext.Has(smtp.ExtSMTPUTF8):
+	case m.Flags&message.SMTPUTF8 != 0 && !ext.Has(smtp.ExtSMTPUTF8) && d.international():
 		return &router.Outcome{Class: router.Bounced, Code: 553, Enhanced: "5.6.7", Text: "The next host does not offer SMTPUTF8, which this message needs"}
 	case m.Flags&message.Binary != 0:
 		if !ext.Has(smtp.ExtChunking | smtp.ExtBinaryMIME) {
@@ -83,6 +83,30 @@ func (s *session) unfit(d *delivery) *router.Outcome {
 		return s.trusted()
 	}
 	return nil
+}
+
+// international says whether anything of d may be what SMTPUTF8 is for. A message that was declared so and is of ASCII throughout goes on without;
+// of one with 8-bit content nobody knows whether it is the header section. RFC 6531 §3.2
+func (d *delivery) international() bool {
+	m := d.tx.Message
+	if m.Flags&(message.Body8Bit|message.Binary) != 0 || !isASCII(m.From) {
+		return true
+	}
+	for _, i := range d.tx.Recipients {
+		if !isASCII(m.Recipients[i].Address) || m.DSN != nil && !isASCII(m.DSN.Original(i)) {
+			return true
+		}
+	}
+	return false
+}
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= 0x80 {
+			return false
+		}
+	}
+	return true
 }
 
 // tooLate says why the peer cannot be trusted to deliver a message in time that is to be returned otherwise, or nil. RFC 2852 §4.1.4
@@ -115,7 +139,7 @@ func (s *session) timeLeft(m *message.Message) int64 {
 // params are the parameters of MAIL for a delivery; those of RCPT are in d.params then.
 func (s *session) params(d *delivery) smtp.MailParams {
 	m, ext := d.tx.Message, s.smtp.Extensions()
-	p := smtp.MailParams{Size: m.Size + int64(len(d.traceHeader())), SMTPUTF8: m.Flags&message.SMTPUTF8 != 0}
+	p := smtp.MailParams{Size: m.Size + int64(len(d.traceHeader())), SMTPUTF8: m.Flags&message.SMTPUTF8 != 0 && ext.Has(smtp.ExtSMTPUTF8)}
 	switch {
 	case m.Flags&message.Binary != 0:
 		p.Body = smtp.BodyBinary

@@ -20,6 +20,7 @@ type trouble struct {
 	kinds   []errorfs.OpKind
 	faultAt int64 // of these kinds the so many-th
 	times   int64 // a full disk stays so for so many operations
+	follow  int64 // the machine goes down so many changes after the first that failed; 0 = not for that
 }
 
 func (t trouble) String() string {
@@ -28,7 +29,7 @@ func (t trouble) String() string {
 		text += fmt.Sprintf(" crash at change %d, %d%% of what is not synced stays", t.crashAt, t.loss.UnsyncedDataPercent)
 	}
 	if t.fault != nil {
-		text += fmt.Sprintf(" %v at %d of %v, %d times", t.fault, t.faultAt, t.kinds, t.times)
+		text += fmt.Sprintf(" %v at %d of %v, %d times, crash %d later", t.fault, t.faultAt, t.kinds, t.times, t.follow)
 	}
 	return text
 }
@@ -54,12 +55,15 @@ func makeTrouble(rng *rand.Rand, changes int64, crash, fault, full bool) (t trou
 	if crash {
 		t.crashAt = 1 + rng.Int64N(1+rng.Int64N(changes))
 	}
+	if rng.IntN(2) == 0 {
+		t.follow = 1 + rng.Int64N(10)
+	}
 	switch {
 	case full:
 		t.fault, t.kinds, t.faultAt, t.times = syscall.ENOSPC, roomKinds, 1+rng.Int64N(changes), 1+rng.Int64N(1+rng.Int64N(20))
 	case fault:
 		t.fault, t.kinds, t.times = syscall.EIO, faultKinds[rng.IntN(len(faultKinds))], 1
-		t.faultAt = 1 + rng.Int64N(1+changes/int64(1+rng.IntN(20)))
+		t.faultAt = 1 + rng.Int64N(1+changes/int64(2+rng.IntN(60)))
 	}
 	return t
 }
@@ -72,6 +76,7 @@ type wreckable struct {
 	limits  func() bounds
 
 	armed   atomic.Bool // operations may fail
+	crashAt atomic.Int64
 	changes atomic.Int64
 	matches atomic.Int64 // operations that could have failed
 	met     atomic.Bool  // something has failed
@@ -83,13 +88,14 @@ type wreckable struct {
 
 func newWreckable(mem *vfs.MemFS, t trouble, limits func() bounds) *wreckable {
 	d := &wreckable{mem: mem, trouble: t, limits: limits}
+	d.crashAt.Store(t.crashAt)
 	d.FS = errorfs.Wrap(shortWrites{mem, d}, errorfs.InjectorFunc(d.operate))
 	return d
 }
 
 // operate is told of each operation before it is done.
 func (d *wreckable) operate(op errorfs.Op) error {
-	if op.Kind.ReadOrWrite() == errorfs.OpIsWrite && d.changes.Add(1) == d.trouble.crashAt {
+	if op.Kind.ReadOrWrite() == errorfs.OpIsWrite && d.changes.Add(1) == d.crashAt.Load() {
 		d.crash()
 	}
 	if d.trouble.fault == syscall.ENOSPC && (op.Kind == errorfs.OpFileWrite || op.Kind == errorfs.OpFileWriteAt) {
@@ -107,7 +113,9 @@ func (d *wreckable) fail(kind errorfs.OpKind) error {
 	for _, k := range t.kinds {
 		if k == kind {
 			if n := d.matches.Add(1); n >= t.faultAt && n < t.faultAt+t.times {
-				d.met.Store(true)
+				if !d.met.Swap(true) && t.follow > 0 {
+					d.crashAt.CompareAndSwap(0, d.changes.Load()+t.follow)
+				}
 				return t.fault
 			}
 			return nil

@@ -149,6 +149,7 @@ func (w *world) recover() {
 	default:
 		w.note("recovered %d messages", len(r.want))
 		w.recoveredAll(r)
+		w.collected = true
 		w.countRecords()
 	}
 }
@@ -228,6 +229,9 @@ func (w *world) countRecords() {
 				w.t.Fatal(err)
 			}
 		}
+	}
+	for _, n := range w.loose {
+		want[kindChunk] += n
 	}
 	if !maps.Equal(got, want) {
 		w.t.Errorf("life %d: records by kind: %v, should be %v", w.life, got, want)

@@ -191,13 +191,10 @@ func (s *shelf) entry(id message.ID) (d Due) {
 	return d
 }
 
-// records counts those that a shard holds, by kind, after settled messages and content without an envelope were collected.
+// records counts those that a shard holds, by kind, but for content without an envelope, and messages that were settled in an earlier life.
 func (s *shelf) records() map[byte]int {
 	n := map[byte]int{kindDue: len(s.due), kindClaim: len(s.claims)}
 	for _, l := range s.letters {
-		if l.settled() {
-			continue
-		}
 		n[kindEnvelope]++
 		n[kindChunk] += l.envelope.Chunks
 		for _, noted := range l.noted {

@@ -16,6 +16,9 @@ import (
 // mostLetters is how many messages a world has, about.
 const mostLetters = 150
 
+// claimsFrom is before all claims expire, and after all that the clock will tell, Unix nanoseconds.
+const claimsFrom = 1 << 61
+
 // step does one random thing.
 func (w *world) step() {
 	w.moves++
@@ -149,7 +152,7 @@ func (w *world) arrival(i, size int) (*Op, *event) {
 	e := &event{append: newSample(w.rng, w.spool.Shard(i).NewID(), size, w.recipients())}
 	id := e.append.envelope.ID
 	if w.rng.IntN(2) == 0 {
-		e.claim = Claim{Key: NewClaimKey("", fmt.Sprint(id, e.append.salt)), ID: id, Expires: int64(1 + w.moves + w.rng.IntN(300))}
+		e.claim = Claim{Key: NewClaimKey("", fmt.Sprint(id, e.append.salt)), ID: id, Expires: claimsFrom + int64(1+w.moves+w.rng.IntN(300))}
 	}
 	if w.rng.IntN(10) == 0 { // held from the beginning
 		e.park = Due{At: 1 + w.rng.Int64N(1<<50), ID: id}
@@ -188,6 +191,7 @@ func (w *world) stream() {
 		chunk.Chunk = Chunk{ID: m.ID, Index: c + 1, Data: m.Body[c], Keep: keep}
 		w.submit(i, chunk, nil)
 	}
+	w.loose[m.ID] = ahead
 	m.Stored = ahead
 	if !keep {
 		m.Body = m.Body[ahead:]
@@ -198,9 +202,11 @@ func (w *world) stream() {
 		abort := NewOp()
 		abort.Abort = Removal{ID: m.ID, Chunks: ahead}
 		w.submit(i, abort, nil)
+		delete(w.loose, m.ID)
 	case 1:
 		w.note("they are forgotten")
 	default:
+		delete(w.loose, m.ID)
 		w.send(i, op, e)
 	}
 }
@@ -310,7 +316,7 @@ func (w *world) expire() {
 	one := w.rng.IntN(2 * len(w.histories))
 	for i := range w.histories {
 		if one >= len(w.histories) || one == i {
-			w.submit(i, NewOp(), &event{expire: int64(w.moves)})
+			w.submit(i, NewOp(), &event{expire: claimsFrom + int64(w.moves)})
 		}
 	}
 }
@@ -437,6 +443,9 @@ func (w *world) lookAgain() {
 			w.t.Errorf("life %d: shard %d of %d, looked at again: %s", w.life, i, len(w.histories), fault)
 		}
 	}
+	if w.collected {
+		w.countRecords()
+	}
 	for _, h := range w.histories {
 		for _, l := range h.now.letters {
 			if l.settled() || w.rng.IntN(4) > 0 {
@@ -454,7 +463,7 @@ func (w *world) clear() {
 	w.life++
 	w.begin(trouble{})
 	w.spool = mustOpen(w.t, w.options(0))
-	w.flights = map[message.ID]*flight{}
+	w.flights, w.loose = map[message.ID]*flight{}, map[message.ID]int{}
 	w.shards = w.spool.Shards()
 	w.look()
 	if err := w.spool.Recover(func(*message.Message, bool) error { return nil }); err != nil {
@@ -487,10 +496,19 @@ func (w *world) run() {
 			w.t.Logf("the operations of seed %d (%+v):\n%s", w.seed, w.setup, strings.Join(w.trace, "\n"))
 		}
 	}()
+	for range w.rng.IntN(8) { // crashes while the stores are made, and opened for the first times
+		w.live(makeTrouble(w.rng, int64(60*w.setup.shards), true, false, false), endByCrash)
+		if w.t.Failed() {
+			return
+		}
+	}
 	for range w.lives {
 		changes := int64(30+w.steps) * int64(2+w.rng.IntN(20))
+		if w.rng.IntN(4) == 0 {
+			changes = int64(20 * len(w.histories)) // while it is opened
+		}
 		kind := w.rng.IntN(10)
-		t := makeTrouble(w.rng, changes, kind < 3, kind == 3 || kind == 4, kind == 5 && w.space)
+		t := makeTrouble(w.rng, changes, kind < 3, kind >= 3 && kind < 6, kind == 6 && w.space)
 		w.live(t, ending(w.rng.IntN(3)))
 		if w.t.Failed() {
 			return
@@ -503,6 +521,9 @@ func (w *world) run() {
 		}
 		if w.rng.IntN(4) == 0 {
 			w.verify()
+		}
+		if w.rng.IntN(8) == 0 {
+			w.salvage()
 		}
 		if w.t.Failed() {
 			return

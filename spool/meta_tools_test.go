@@ -2,11 +2,14 @@ package spool
 
 import (
 	"context"
+	"fmt"
+	"maps"
 )
 
 // reshard gives the spool, which is closed, another number of shards, with crashes and faults on the way; and perhaps it is given up.
 func (w *world) reshard() {
 	to := []int{1, 2, 4, 16}[w.rng.IntN(4)]
+	w.sound = false
 	for try := 0; ; try++ {
 		t := makeTrouble(w.rng, int64(30*(to+w.shards))<<try, try < 6, try < 6 && w.rng.IntN(4) == 0, false)
 		w.begin(t)
@@ -52,4 +55,37 @@ func (w *world) verify() {
 		w.t.Errorf("life %d: verify: %v, %+v", w.life, v.Faults, v.Examples)
 	}
 	w.note("verified: %d messages, %d settled", v.Messages, v.Settled)
+}
+
+// salvage makes a new spool of this one, which was closed and is sound, and compares that.
+func (w *world) salvage() {
+	if !w.sound {
+		return // a WAL that was cut short is damage, as far as Salvage can tell
+	}
+	w.begin(trouble{})
+	to := fmt.Sprint("rescue/", w.life)
+	o := w.options(0)
+	done, err := Salvage(context.Background(), o, to, nil)
+	if err != nil || !done.OK() {
+		w.t.Fatalf("life %d: salvage: %+v, %v", w.life, done, err)
+	}
+	w.note("salvaged: %d messages", done.Messages)
+	o.Path, o.ReadOnly, o.Failover = to, true, ""
+	s := mustOpen(w.t, o)
+	defer mustClose(w.t, s)
+	in, err := w.sightOf(s)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for i, h := range w.histories {
+		want := h.now.clone()
+		part := in.of(i, len(w.histories))
+		for _, due := range []map[Due]bool{want.due, part.due} { // entries of messages that are gone may be left behind, or not
+			maps.DeleteFunc(due, func(d Due, _ bool) bool { return want.letters[d.ID] == nil || want.letters[d.ID].settled() })
+		}
+		_, faults := (&history{base: want}).settle(part, 0, 0)
+		for _, fault := range faults {
+			w.t.Errorf("life %d: shard %d of %d, salvaged: %s", w.life, i, len(w.histories), fault)
+		}
+	}
 }

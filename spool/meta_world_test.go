@@ -30,6 +30,7 @@ type world struct {
 	life   int
 	looked bool // in this life
 	made   bool // the spool, completely
+	sound  bool // it was closed, and nothing happened since
 	moves  int  // of all lives, which expiries of claims are told in
 
 	mem   *vfs.MemFS
@@ -44,6 +45,9 @@ type world struct {
 	highest  []message.ID           // by shard: of what was ever on the disk
 	flights  map[message.ID]*flight // of Appends in this life
 	recovery *lateRecovery          // under way beside the operations
+
+	collected bool               // what belongs to no message was collected in this life
+	loose     map[message.ID]int // chunks that went ahead since, of messages that did not come
 }
 
 // setup is what does not change in the life of a world, but for resharding.
@@ -206,6 +210,7 @@ func (w *world) excused(err error) bool {
 // live opens the spool, compares it with the model, does things to it, and ends that, once.
 func (w *world) live(t trouble, end ending) {
 	w.life++
+	w.sound = false
 	opening := t.fault != nil && w.rng.IntN(3) == 0
 	if opening && w.made {
 		w.compact()
@@ -232,7 +237,7 @@ func (w *world) live(t trouble, end ending) {
 	w.spool = s
 	w.disk.armed.Store(true)
 	w.shards = s.Shards()
-	w.flights = map[message.ID]*flight{}
+	w.flights, w.loose, w.collected = map[message.ID]*flight{}, map[message.ID]int{}, false
 	w.look()
 	w.recover()
 	for range w.rng.IntN(w.steps) {
@@ -316,6 +321,7 @@ func (w *world) closed(asked []int64, end ending) {
 		left = left.CrashClone(w.disk.trouble.loss)
 		w.tally.crashes.Add(1)
 	}
+	w.sound = end == endByClose
 	w.leave(left, bounds{of: w.histories, low: asked, high: asked})
 }
 

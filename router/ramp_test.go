@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"mailrace/proto/message"
 )
 
 // TestRamp: a site with a long queue, as after a restart, begins with few connections and gets more as they deliver. A step is the time that a
@@ -59,4 +61,51 @@ func TestRampOfASilentSite(t *testing.T) {
 	}
 	h.latency = 10 * time.Millisecond
 	s.finish(n)
+}
+
+// TestStartIsNoStampede: at a start with much mail due at once, a site is handed no more than its share of the memory, over connections that grow
+// as they deliver, and another site's mail behind it in the index does not wait.
+func TestStartIsNoStampede(t *testing.T) {
+	const limit, n = 1000, 5000
+	s := newDiskSim(t, 2, limit, 1, nil)
+	h := s.slowSite(1)
+	h.latency = 500 * time.Millisecond
+	for i := range n + 1 {
+		m := s.message(fmt.Sprintf("u%d@slow.test", i))
+		if i == n {
+			m = s.message("last@fast.test")
+		}
+		m.Recipients[0].State, m.Recipients[0].Due, m.Recipients[0].Attempts = message.Deferred, s.now.UnixNano(), 1
+		m.Parked = Plain(s.now.UnixNano())
+		s.router.Waits(1)
+		s.disk.park(m)
+	}
+	steps := ""
+	for step := range 14 {
+		s.run(s.now.Sub(start) + h.latency)
+		s.disk.check()
+		working := 0
+		for _, c := range s.conns {
+			if c.host != h {
+				continue
+			}
+			if c.n > 0 {
+				working++
+			}
+		}
+		steps += fmt.Sprintf("; %d: %d connections, %d in memory, %d delivered", step, h.conns, s.router.room.held.Load(), len(h.got))
+		if silent := h.conns - working; silent > max(rampStart, working) || s.router.room.held.Load() > limit*5/8 {
+			t.Errorf("step %d: %d connections work, %d have yet to, %d recipients are in memory", step, working, silent, s.router.room.held.Load())
+		}
+	}
+	t.Logf("step%s", steps[1:])
+	if len(s.host("192.0.2.2").got) != 1 {
+		t.Error("the other site waits")
+	}
+	s.finishDisk(n + 1)
+	most, text := s.disk.written()
+	t.Logf("index writes × messages: %s", text)
+	if most > 6 {
+		t.Errorf("written %d times", most)
+	}
 }

@@ -112,6 +112,7 @@ type flights struct {
 	slots []slot
 
 	mu     sync.Mutex
+	closed bool
 	backed int          // slots that have memory
 	handed atomic.Int32 // slots that Markers have, or that are passed over
 
@@ -200,11 +201,24 @@ func (f *flights) count() (n int) {
 	return n
 }
 
+// figure is count for those who may come when the table is closed.
+func (f *flights) figure() float64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return 0
+	}
+	return float64(f.count())
+}
+
 // close unmaps the table, and removes its file when nothing is in flight. Nobody uses it any more.
 func (f *flights) close() error {
 	if f == nil {
 		return nil
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = true
 	idle := f.count() == 0 && f.noted.Load()
 	err := unix.Munmap(f.mem)
 	if f.file != nil {

@@ -201,6 +201,47 @@ func TestTableIsOurs(t *testing.T) {
 	}
 }
 
+// TestTableInTheSpool: where the table cannot be made, it is in the spool; a later process that can make it finds what is there. Where it cannot
+// grow, deliveries go on without marks.
+func TestTableInTheSpool(t *testing.T) {
+	dir := t.TempDir()
+	o := testOptions(t, vfs.Default)
+	o.Path, o.InFlight = filepath.Join(dir, "spool"), filepath.Join(dir, "missing")
+	s := mustOpen(t, o)
+	resolved(t, s)
+	m := newMessage(s.Shard(0), 100, 1)
+	do(t, s, &Op{Append: m})
+	mark := s.Marker()
+	mark.Set(&Flight{ID: m.ID, Attempt: 1, Began: 7, Peer: testPeer})
+	fd := s.flights.file.fd
+	s.flights.file.fd = -1
+	for range slotStep + 10 {
+		mark.Set(&Flight{ID: m.ID, Attempt: 1, Began: 7, Peer: testPeer})
+	}
+	s.flights.file.fd = fd
+	if n := s.flights.unmarked.Get(); n != 11 {
+		t.Errorf("%d unmarked, want 11", n)
+	}
+	mustClose(t, s)
+	if n := s.flights.figure(); n != 0 {
+		t.Errorf("%v in flight in a spool that is closed", n)
+	}
+
+	inside := filepath.Join(o.Path, flightsFile)
+	if _, err := os.Stat(inside); err != nil {
+		t.Fatal(err)
+	}
+	o.InFlight = dir
+	s = mustOpen(t, o)
+	if list := resolved(t, s); len(list) != 1 || list[0] != (Flight{ID: m.ID, Attempt: 1, Began: 7, Peer: testPeer}) {
+		t.Errorf("%+v", list)
+	}
+	if _, err := os.Stat(inside); !os.IsNotExist(err) {
+		t.Error("the table in the spool is still there")
+	}
+	mustClose(t, s)
+}
+
 // resolved resolves, and says what was in doubt.
 func resolved(t *testing.T, s *Spool) (list []Flight) {
 	t.Helper()
@@ -382,7 +423,7 @@ func TestFlightsAreFewBytes(t *testing.T) {
 	if n < 100*16 || n > 100*32 {
 		t.Errorf("%d bytes for 100 flights", n)
 	}
-	sh.aloft.wrote = time.Now().Add(time.Hour)
+	sh.aloft.looked = time.Now().Add(time.Hour)
 	if again := note(); again != 0 {
 		t.Errorf("%d bytes in a batch of %d", again, b.Len())
 	}

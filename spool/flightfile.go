@@ -31,7 +31,7 @@ func openFlights(o Options, set *metrics.Set) (*flights, error) {
 		return nil, err
 	}
 	f.unmarked, f.unreadable = set.NewCounter("mailrace_spool_in_flight_unmarked_total"), set.NewCounter("mailrace_spool_in_flight_unreadable_total")
-	set.NewGauge("mailrace_spool_in_flight", func() float64 { return float64(f.count()) })
+	set.NewGauge("mailrace_spool_in_flight", f.figure)
 	f.look(o)
 	if inside := filepath.Join(o.Path, flightsFile); f.file != nil && f.file.name != inside {
 		if _, err := os.Lstat(inside); err == nil { // of a process that could not make the other

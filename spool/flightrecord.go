@@ -23,6 +23,8 @@ const (
 	// flightsShare is how much smaller than the batch that it rides in the record must be, or flightsEvery must have passed since the last.
 	flightsShare = 16
 	flightsEvery = 100 * time.Millisecond
+	// flightsScan is how many slots are looked through for each batch; larger tables are every flightsEvery.
+	flightsScan = 1 << 14
 )
 
 // aloft is what a committer knows of its record.
@@ -30,15 +32,20 @@ type aloft struct {
 	record []byte
 	bytes  int       // of the last one that was written
 	empty  bool      // that said that nothing is in flight
-	wrote  time.Time // when that was
+	looked time.Time // into the table, for one
 }
 
 // noteFlights adds the record to a batch, if it is worth its bytes now.
 func (sh *Shard) noteFlights(b *pebble.Batch) error {
 	f, a := sh.spool.flights, &sh.aloft
-	if f == nil || !f.noted.Load() || b.Len() < flightsShare*a.bytes && time.Since(a.wrote) < flightsEvery {
+	if f == nil || !f.noted.Load() {
 		return nil
 	}
+	now := time.Now()
+	if (b.Len() < flightsShare*a.bytes || f.handed.Load() > flightsScan) && now.Sub(a.looked) < flightsEvery {
+		return nil
+	}
+	a.looked = now
 	a.record = append(a.record[:0], flightsVersion, 0, 0, 0, 0)
 	n := 0
 	f.each(func(f Flight) {
@@ -51,7 +58,7 @@ func (sh *Shard) noteFlights(b *pebble.Batch) error {
 		return nil
 	}
 	seal(a.record)
-	a.bytes, a.empty, a.wrote = len(a.record), n == 0, time.Now()
+	a.bytes, a.empty = len(a.record), n == 0
 	d := b.SetDeferred(flightsKeyLen, len(a.record))
 	putFlightsKey(d.Key, sh.index)
 	copy(d.Value, a.record)

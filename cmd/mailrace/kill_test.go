@@ -94,6 +94,9 @@ func TestKill(t *testing.T) {
 	if a.Doubled > uint64(inFlight) {
 		t.Errorf("%d arrived twice, more than the %d that can have been in flight", a.Doubled, inFlight)
 	}
+	if doubts.sum > inFlight {
+		t.Errorf("%d deliveries were listed as in doubt, more than can have been in flight", doubts.sum)
+	}
 	unlisted := doubts.compare(far.Book().Run(run), domains, acked.Totals().Distinct*2)
 	t.Logf("%d deliveries were listed as in doubt, %d copies were not", doubts.sum, unlisted)
 	if unlisted > 0 {

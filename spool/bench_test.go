@@ -56,7 +56,7 @@ func benchAccept(b *testing.B, size, shards int) {
 		var wg sync.WaitGroup
 		for i := range producers {
 			wg.Add(1)
-			go func() { defer wg.Done(); produce(s, i, size, *outstanding/producers, &left, done[i]) }()
+			go func() { defer wg.Done(); produce(s, i, size, (*outstanding+i)/producers, &left, done[i]) }()
 		}
 		wg.Wait()
 	}

@@ -14,8 +14,14 @@ import (
 const batchBytes = 4 << 20
 
 // run is the committer. It takes whatever has gathered while it was busy, so batches grow with the load and with the time that a sync
-// takes, and a lone message is synced at once. Building the next batch while this one is being synced was tried: it made batches larger
-// and messages no cheaper.
+// takes, and a lone message is synced at once.
+//
+// Building and applying the next batch while this one is being synced (ApplyNoSyncWait, and SyncWait on a goroutine of its own that completes, two
+// batches in flight) was measured beside it, in interleaved rounds on two busy cores with other work on them, messages of 10 KiB. One shard alone
+// (BenchmarkAccept, medians of 4 rounds) for 1, 20 and 200 clients who wait: 690, 10,700 and 43,000 messages a second, against 980, 6,100 and 35,500;
+// 126, 24 and 13.8 µs of CPU each, against 144, 22 and 12.9; 1, 13 and 140 of them to a sync, against 1, 20 and 199. In a whole node of two shards
+// (bench accept, medians of 3), where cores are what is short, for 20 and 200 connections: 5,200 and 9,700 a second, against 10,400 and 15,000; 87 and
+// 37 µs, against 48 and 31; 5.9 and 40 to a sync, against 9.3 and 67. There smaller batches cost more than the overlap gains.
 func (sh *Shard) run() {
 	defer close(sh.done)
 	for {

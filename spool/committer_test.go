@@ -83,6 +83,29 @@ func TestGroupCommit(t *testing.T) {
 	mustClose(t, s)
 }
 
+// TestLoneMessages gives each message that comes alone a sync of its own, and lets none wait for another.
+func TestLoneMessages(t *testing.T) {
+	gate := newSyncGate(vfs.NewMem())
+	o := testOptions(t, gate)
+	o.Shards = 1
+	s := mustOpen(t, o)
+	sh := s.Shard(0)
+	gate.shut.Store(true)
+	for i := range 20 {
+		w := begin(s, &Op{Append: newMessage(sh, 100*i, 1)})
+		<-gate.arrived
+		if i == 19 {
+			gate.shut.Store(false)
+		}
+		gate.pass <- nil
+		<-w
+	}
+	if syncs, batches := sh.syncs.Get(), sh.batches.Get(); syncs != 20 || batches != 20 {
+		t.Errorf("%d syncs in %d batches for 20 messages one by one", syncs, batches)
+	}
+	mustClose(t, s)
+}
+
 func TestOnlyAppendsSync(t *testing.T) {
 	var syncs atomic.Int32
 	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {

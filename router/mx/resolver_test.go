@@ -1,9 +1,11 @@
 package mx
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -136,5 +138,57 @@ func TestFind(t *testing.T) {
 	r.Close()
 	if _, err := r.Find(t.Context(), Query{Exchangers, "three.example"}); !errors.Is(err, ErrClosed) {
 		t.Error(err)
+	}
+}
+
+// TestDomainsShareMemory: domains with the same exchangers and addresses hold one set of them, also where some cannot be used.
+func TestDomainsShareMemory(t *testing.T) {
+	z := world(t, "lo.example. 300 A 127.0.0.1")
+	for i := range 3 {
+		z.add(t, fmt.Sprintf("d%d.example. 300 MX 10 mx1.example.", i), fmt.Sprintf("d%d.example. 300 MX 20 mx2.example.", i))
+		z.add(t, fmt.Sprintf("e%d.example. 300 MX 10 mx2.example.", i), fmt.Sprintf("e%d.example. 300 MX 20 lo.example.", i))
+	}
+	z.add(t, "other.example. 300 MX 10 mx1.example.", "other.example. 300 MX 30 mx2.example.")
+	r := newResolver(t, z, nil)
+	first := map[string]*Answer{}
+	for _, name := range []string{"d0.example", "e0.example", "d1.example", "e1.example", "d2.example", "e2.example"} {
+		a := find(t, r, Exchangers, name)
+		if first[name[:1]] == nil {
+			first[name[:1]] = a
+		}
+		if &a.Hosts[0] != &first[name[:1]].Hosts[0] || a.Query.Name != name {
+			t.Errorf("%s: %s has memory of its own", name, show(a))
+		}
+	}
+	if got := show(find(t, r, Exchangers, "other.example")); got != "10 mx1.example 192.0.2.1 2001:db8::1 | 30 mx2.example 192.0.2.2" {
+		t.Error(got)
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	z := world(t)
+	z.fail("fail.example MX", dns.RcodeServerFailure)
+	z.hook("junk.example MX", garble)
+	r := newResolver(t, z, nil)
+	for _, name := range []string{"one.example", "absent.example", "fail.example", "junk.example"} {
+		find(t, r, Exchangers, name)
+	}
+	r.Cached(Query{Exchangers, "one.example"})
+	r.Cached(Query{Exchangers, "unknown.example"})
+	var b bytes.Buffer
+	r.Metrics().WritePrometheus(&b)
+	for _, want := range []string{
+		`mailrace_dns_cache_hits_total 1`, `mailrace_dns_cache_misses_total 1`, `mailrace_dns_cache_entries 5`, `mailrace_dns_cache_room 1002`,
+		`mailrace_dns_lookups_total{result="ok"} 1`, `mailrace_dns_lookups_total{result="permanent"} 1`, `mailrace_dns_lookups_total{result="temporary"} 2`,
+		fmt.Sprintf(`mailrace_dns_queries_total{server="%s",result="answer"} 3`, z.addr), fmt.Sprintf(`mailrace_dns_queries_total{server="%s",result="nxdomain"} 1`, z.addr),
+		fmt.Sprintf(`mailrace_dns_queries_total{server="%s",result="servfail"} 1`, z.addr), fmt.Sprintf(`mailrace_dns_queries_total{server="%s",result="malformed"} 1`, z.addr),
+		fmt.Sprintf(`mailrace_dns_query_duration_seconds_count{server="%s"} 6`, z.addr), fmt.Sprintf(`mailrace_dns_server_up{server="%s"} 1`, z.addr),
+	} {
+		if !strings.Contains(b.String(), want+"\n") {
+			t.Errorf("there is no %s", want)
+		}
+	}
+	if t.Failed() {
+		t.Log(b.String())
 	}
 }

@@ -17,7 +17,7 @@ type guardedFS struct {
 	home int // of the WALs
 }
 
-// check does not return from a failure but of a WAL with another home, when the spool is closed: Pebble goes there from one that does not answer, and
+// check does not return from a failure but of a WAL with another home, when the committer has ended: Pebble goes there from one that does not answer, and
 // panics over an error in the wrong moment. While the store is being opened, any failure is the answer of Open.
 func (fs guardedFS) check(what, name string, err error) error {
 	if err != nil {
@@ -25,7 +25,7 @@ func (fs guardedFS) check(what, name string, err error) error {
 		if !fs.sh.opened.Load() || !isWAL(name) || !fs.sh.tolerates(fs.home, failure) {
 			fs.sh.standStill(failure)
 		}
-		<-fs.sh.spool.keeper.stopped.Done()
+		<-fs.sh.done
 	}
 	return err
 }

@@ -107,6 +107,9 @@ func runWorld(t *testing.T, seed uint64, done *tally) {
 			*fix.to = fix.by
 		}
 	}
+	if *metaTally != "" {
+		fmt.Fprintln(os.Stderr, "seed", seed) // a panic of Pebble's would not tell it
+	}
 	w := newWorld(t, seed, s, rng, done)
 	defer func() {
 		if t.Failed() {

@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -42,7 +41,7 @@ type world struct {
 	mu        sync.Mutex
 	histories []*history // by shard; replaced under mu
 
-	highest  []message.ID           // by shard: of what was ever on the disk
+	highest  map[int]message.ID     // by the shard that minted it: of what was ever on the disk
 	flights  map[message.ID]*flight // of Appends in this life
 	recovery *lateRecovery          // under way beside the operations
 
@@ -77,7 +76,7 @@ type flight struct {
 }
 
 func newWorld(t *testing.T, seed uint64, s setup, rng *rand.Rand, tally *tally) *world {
-	w := &world{t: t, seed: seed, setup: s, rng: rng, tally: tally, mem: vfs.NewCrashableMem()}
+	w := &world{t: t, seed: seed, setup: s, rng: rng, tally: tally, mem: vfs.NewCrashableMem(), highest: map[int]message.ID{}}
 	w.clock.Store(1767323045000000000)
 	if err := errors.Join(w.mem.MkdirAll("other", 0o700), syncDir(w.mem, "/")); err != nil {
 		t.Fatal(err)
@@ -110,13 +109,6 @@ func (w *world) partition(all *shelf, n int) {
 	}
 	for _, h := range histories {
 		h.now = h.base.clone()
-	}
-	if len(w.highest) != n {
-		newest := message.ID(0)
-		for _, id := range w.highest {
-			newest = max(newest, id)
-		}
-		w.highest = slices.Repeat([]message.ID{newest}, n)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

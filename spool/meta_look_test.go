@@ -55,11 +55,15 @@ func (in *sight) of(shard, shards int) *sight {
 	return part
 }
 
-// look compares what was just opened with what may be there, and makes the model what is there.
-func (w *world) look() {
+// look compares what was just opened with what may be there, and makes the model what is there. It says whether that could be read.
+func (w *world) look() bool {
 	in, err := w.sightOf(w.spool)
 	if err != nil {
-		w.t.Fatalf("life %d: reading: %v", w.life, err)
+		w.note("reading: %v", err)
+		if !w.excused(err) {
+			w.t.Fatalf("life %d: reading: %v", w.life, err)
+		}
+		return false
 	}
 	all := newShelf()
 	b := w.limits()
@@ -92,6 +96,7 @@ func (w *world) look() {
 			}
 		}
 	}
+	return true
 }
 
 // unsettled are the messages of the model that a recovery shows.

@@ -230,7 +230,10 @@ func (w *world) live(t trouble, end ending) {
 	w.disk.armed.Store(true)
 	w.shards = s.Shards()
 	w.flights, w.loose, w.collected = map[message.ID]*flight{}, map[message.ID]int{}, false
-	w.look()
+	if !w.look() {
+		w.crash(w.spool)
+		return
+	}
 	w.recover()
 	for range w.rng.IntN(w.steps) {
 		if w.ended() || w.t.Failed() {

@@ -81,6 +81,8 @@ type wreckable struct {
 	matches atomic.Int64 // operations that could have failed
 	met     atomic.Bool  // something has failed
 
+	reuse sync.Mutex // MemFS takes its lock twice to reuse a file, which a crash between the two would wait for, and be waited for
+
 	mu     sync.Mutex
 	left   *vfs.MemFS // by the crash
 	bounds bounds     // then
@@ -126,6 +128,8 @@ func (d *wreckable) fail(kind errorfs.OpKind) error {
 
 // crash notes what is on the disk after a crash at this moment.
 func (d *wreckable) crash() {
+	d.reuse.Lock()
+	defer d.reuse.Unlock()
 	before := d.limits()
 	left := d.mem.CrashClone(d.trouble.loss)
 	for {
@@ -163,6 +167,8 @@ func (fs shortWrites) Create(name string, category vfs.DiskWriteCategory) (vfs.F
 }
 
 func (fs shortWrites) ReuseForWrite(from, to string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	fs.d.reuse.Lock()
+	defer fs.d.reuse.Unlock()
 	f, err := fs.FS.ReuseForWrite(from, to, category)
 	return fs.file(f, err)
 }

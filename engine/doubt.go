@@ -22,7 +22,8 @@ type doubts struct {
 	node   *Node
 	action message.DoubtAction // configured
 
-	recipients atomic.Int64 // that are in doubt, and not settled
+	resolved   chan struct{} // closed when what was in flight before the start is noted
+	recipients atomic.Int64  // that are in doubt, and not settled
 	totals     [message.DoubtConnection + 1]*metrics.Counter
 
 	// decided are messages about which a decision is to be carried out as soon as nobody has them in memory.
@@ -34,7 +35,7 @@ type doubts struct {
 }
 
 func newDoubts(n *Node) *doubts {
-	d := &doubts{node: n, decided: map[message.ID]message.DoubtAction{}}
+	d := &doubts{node: n, decided: map[message.ID]message.DoubtAction{}, resolved: make(chan struct{})}
 	if n.cfg.Spool.Path != nullPath { // which has nowhere to wait
 		d.action, _ = message.ParseDoubtAction(n.cfg.Queue.InDoubt)
 	}
@@ -114,6 +115,17 @@ func (d *doubts) decide(ctx context.Context, ids []message.ID, action message.Do
 	if d.node.pager == nil {
 		return done, errors.New("this node keeps nothing")
 	}
+	if !d.enter() {
+		return done, errStopping
+	}
+	defer d.running.Done()
+	select { // nothing of what was there is delivered before
+	case <-d.resolved:
+	case <-d.node.pager.closing:
+		return done, errStopping
+	case <-ctx.Done():
+		return done, ctx.Err()
+	}
 	waiting, err := d.waiting(ctx, ids)
 	if err != nil {
 		return done, err
@@ -140,6 +152,18 @@ func (d *doubts) decide(ctx context.Context, ids []message.ID, action message.Do
 		}
 	}
 	return done, nil
+}
+
+var errStopping = errors.New("this node is stopping")
+
+// enter makes close wait until running.Done is called, or fails when the node is closed.
+func (d *doubts) enter() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.closed {
+		d.running.Add(1)
+	}
+	return !d.closed
 }
 
 // waiting are the messages with recipients that wait for a decision, with their number.
@@ -220,13 +244,14 @@ func (d *doubts) release(shard int, due spool.Due) error {
 		return err
 	}
 	m, now := ms[0], time.Now().UnixNano()
-	m.Parked = due.At
 	if !d.node.pager.awaitRoom(m.Unsettled()) {
 		w.putBack([]spool.Due{due})
 		return nil
 	}
+	m.Parked = router.Plain(now) // with the decision, so that a start finds both: the entry that there is may never be due
+	w.move(due, m.Parked)
 	op := spool.NewOp()
-	op.Origin = -1
+	op.Unpark, op.Park, op.Origin = due, entry(m), -1
 	for i := range m.Recipients {
 		if r := &m.Recipients[i]; r.Waits() {
 			r.Decide(action, now)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"mailrace/proto/message"
 )
@@ -132,6 +133,42 @@ func TestDoubtOutlivesANode(t *testing.T) {
 	if done, err := r.doubts.decide(t.Context(), nil, message.DoubtRetry); err != nil || done.Recipients != 1 {
 		t.Errorf("%+v, %v", done, err)
 	}
+	if got := f.next(); !strings.Contains(got.content, "How do you do?") {
+		t.Errorf("%+v", got)
+	}
+	r.awaitEmpty()
+}
+
+// TestDecisionOutlivesANode: what was decided holds across a stop that comes before the delivery.
+func TestDecisionOutlivesANode(t *testing.T) {
+	t.Parallel()
+	tried := make(chan struct{}, 1)
+	f := listen(t, func(p *peer) {
+		switch p.number {
+		case 1:
+			hangsUp()(p)
+		case 2: // keeps the delivery waiting until the node is gone
+			p.greet("PIPELINING")
+			p.want("MAIL FROM:")
+			tried <- struct{}{}
+			p.line()
+			p.line()
+			p.line()
+		default:
+			polite(p)
+		}
+	})
+	c := settings(t, f.route("*"))
+	c.Queue.InDoubt, c.Engine.DrainTimeout = "wait", 20*time.Millisecond
+	r := start(t, c)
+	r.send("s@sender.example", hello, "a@far.example")
+	r.await("the recipient to wait", func() bool { return r.states()["a@far.example"] == "deferred" })
+	if done, err := r.doubts.decide(t.Context(), nil, message.DoubtRetry); err != nil || done.Recipients != 1 {
+		t.Errorf("%+v, %v", done, err)
+	}
+	receive(t, tried)
+	r.stop()
+	r = start(t, c)
 	if got := f.next(); !strings.Contains(got.content, "How do you do?") {
 		t.Errorf("%+v", got)
 	}

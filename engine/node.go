@@ -176,7 +176,10 @@ func (n *Node) openStore() error {
 		MinFree: c.MinFree, MinInodes: int64(c.MinInodes), Reserve: c.Reserve,
 		Memory: min(n.cfg.Engine.Memory/4, spoolMemory), Path: c.Path, Shards: c.Shards, Sync: c.Sync, Log: n.log, Fatal: n.fatalSpool,
 		InFlight: c.InFlight, Indexed: n.pager.indexed,
-		Post: func(origin int, done []*spool.Op) { n.lanes[origin].loop.PostTask(completions(done)) },
+		Post: func(origin int, done []*spool.Op) {
+			n.pager.giveBack(done)
+			n.lanes[origin].loop.PostTask(completions(done))
+		},
 	})
 	if err != nil {
 		return fmt.Errorf("opening the spool: %w", err)

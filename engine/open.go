@@ -53,6 +53,7 @@ func (n *Node) takeUp() {
 		n.unreadable(err)
 		return
 	}
+	close(n.doubts.resolved)
 	n.pager.start()
 }
 

@@ -336,3 +336,12 @@ func (p *pager) place(op *spool.Op) {
 	park(op, m, at)
 	m.Parked = at
 }
+
+// giveBack gives back the room that place found for messages that were not stored. Any goroutine.
+func (p *pager) giveBack(done []*spool.Op) {
+	for _, op := range done {
+		if m := op.Append; op.Err != nil && m != nil && m.Parked == 0 && !ofOurs(op) {
+			p.node.router.Unreserve(len(m.Recipients))
+		}
+	}
+}

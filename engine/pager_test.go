@@ -8,6 +8,7 @@ import (
 
 	"mailrace/engine/config"
 	"mailrace/engine/inject"
+	"mailrace/proto/message"
 	"mailrace/router"
 	"mailrace/spool"
 )
@@ -210,5 +211,27 @@ func TestDeferredMailIsParked(t *testing.T) {
 		if m.Recipients[0].Due < time.Now().Add(10*time.Minute).UnixNano() || m.Recipients[0].Attempts != 1 {
 			t.Errorf("%+v", m.Recipients[0])
 		}
+	}
+}
+
+// TestRoomOfRefusedMail: mail that the spool does not take leaves no trace in the memory that is accounted for.
+func TestRoomOfRefusedMail(t *testing.T) {
+	t.Parallel()
+	c := settings(t, config.Route{Domains: []string{"*"}, To: config.Target{Kind: config.ToDiscard}})
+	c.Queue.InMemory = 3
+	r := start(t, c)
+	var done []*spool.Op
+	for range 3 { // the first finds room for both of its recipients, the others do not
+		op := spool.NewOp()
+		op.Append, op.Err = &message.Message{Recipients: make([]message.Recipient, 2)}, spool.ErrUsedID
+		r.pager.place(op)
+		done = append(done, op)
+	}
+	if n := r.router.Free(); n != 1 {
+		t.Errorf("room for %d, want 1", n)
+	}
+	r.pager.giveBack(done)
+	if n := r.router.Free(); n != 3 {
+		t.Errorf("room for %d when all were refused, want 3", n)
 	}
 }

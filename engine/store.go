@@ -64,10 +64,16 @@ func (s shards) NewRecovery() recovery                { return s.Spool.NewRecove
 
 // Enqueue finds room for new mail first. That of our own may come with notes of another message: it is seen to when it is there.
 func (s shards) Enqueue(shard int, op *spool.Op) {
-	if _, own := op.Done.(composed); op.Append != nil && !own {
+	if op.Append != nil && !ofOurs(op) {
 		s.pager.place(op)
 	}
 	s.Shard(shard % s.Shards()).Enqueue(op)
+}
+
+// ofOurs says that op appends a message that this node itself brings in.
+func ofOurs(op *spool.Op) bool {
+	_, own := op.Done.(composed)
+	return own
 }
 
 func (s shards) Due(shard int, after spool.Due, limit int) ([]spool.Due, error) {

@@ -149,27 +149,29 @@ func newFlights(mem []byte) *flights {
 	return &flights{mem: mem, slots: unsafe.Slice((*slot)(unsafe.Pointer(&mem[tableHeader])), (len(mem)-tableHeader)/slotSize)}
 }
 
-// take hands out a block of slots, without those that are in use.
+// take hands out a block of slots, without those that are in use, and goes on where all of them are.
 func (f *flights) take(dst []Mark) ([]Mark, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	from := int(f.handed.Load())
-	to := from + slotBlock
-	if to > slotMax {
-		return dst, errTableFull
-	}
-	if to > f.backed {
-		if err := f.file.grow(f.backed + slotStep); err != nil {
-			return dst, err
+	for had := len(dst); len(dst) == had; {
+		from := int(f.handed.Load())
+		to := from + slotBlock
+		if to > slotMax {
+			return dst, errTableFull
 		}
-		f.backed += slotStep
-	}
-	for i := from; i < to; i++ {
-		if f.slots[i].seal.Load() == 0 {
-			dst = append(dst, Mark(i+1))
+		if to > f.backed {
+			if err := f.file.grow(f.backed + slotStep); err != nil {
+				return dst, err
+			}
+			f.backed += slotStep
 		}
+		for i := from; i < to; i++ {
+			if f.slots[i].seal.Load() == 0 {
+				dst = append(dst, Mark(i+1))
+			}
+		}
+		f.handed.Store(int32(to))
 	}
-	f.handed.Store(int32(to))
 	return dst, nil
 }
 

@@ -435,3 +435,15 @@ func TestFlightsAreFewBytes(t *testing.T) {
 	}
 	mustClose(t, s)
 }
+
+// TestMarkBesideWhatWasFound: as long as it is not noted what a crash left in the table, marks go behind it.
+func TestMarkBesideWhatWasFound(t *testing.T) {
+	s := mustOpen(t, testOptions(t, vfs.NewMem()))
+	for i := range 3 * slotBlock {
+		s.flights.slots[i].fill(&Flight{ID: 1, Attempt: 1})
+	}
+	if mark := s.Marker().Set(&Flight{ID: 2, Attempt: 1}); int(mark) != 3*slotBlock+1 {
+		t.Errorf("mark %d", mark)
+	}
+	mustClose(t, s)
+}

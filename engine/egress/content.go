@@ -1,6 +1,10 @@
 package egress
 
 import (
+	"cmp"
+	"iter"
+	"slices"
+
 	"mailrace/proto/message"
 	"mailrace/proto/smtp"
 	"mailrace/router"
@@ -33,6 +37,21 @@ type delivery struct {
 type rejection struct {
 	place   int
 	outcome *router.Outcome
+}
+
+// accepted are the places of the recipients that were not refused so far, in their order.
+func (d *delivery) accepted() iter.Seq[int] {
+	return func(yield func(int) bool) {
+		slices.SortFunc(d.rejected, func(a, b rejection) int { return cmp.Compare(a.place, b.place) }) // by us first, then by the peer
+		refused := d.rejected
+		for place := range d.tx.Recipients {
+			if len(refused) > 0 && refused[0].place == place {
+				refused = refused[1:]
+			} else if !yield(place) {
+				return
+			}
+		}
+	}
 }
 
 // settleRejected settles the recipients that were refused.

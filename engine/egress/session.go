@@ -315,13 +315,10 @@ func (s *session) mark(d *delivery) {
 	if len(s.opts.Markers) == 0 || s.opts.Markers[s.loop.Index()] == nil || d.refused {
 		return
 	}
-	m, refused := d.tx.Message, d.rejected
+	m := d.tx.Message
 	f := spool.Flight{ID: m.ID, Began: s.loop.Now().UnixNano(), Peer: s.link.Target().Addr}
-	for place, i := range d.tx.Recipients {
-		if len(refused) > 0 && refused[0].place == place {
-			refused = refused[1:]
-			continue
-		}
+	for place := range d.accepted() {
+		i := d.tx.Recipients[place]
 		r := &m.Recipients[i]
 		f.Index, f.Attempt = i, r.Attempts+1
 		r.Mark = uint32(s.opts.Markers[s.loop.Index()].Set(&f))

@@ -127,7 +127,7 @@ func randomWishes(r *rand.Rand, at int64) *message.Wishes {
 // randomHost gives a host a temper.
 func randomHost(s *sim, h *host, r *rand.Rand) {
 	h.latency = time.Duration(1+r.IntN(400)) * time.Millisecond
-	h.window = 1 + r.IntN(4)
+	h.window = 1 + r.IntN(4)*r.IntN(5)
 	defers, bounces, breaks := r.IntN(20), r.IntN(5), r.IntN(6)
 	h.reply = func(*Transaction, int) Outcome {
 		switch n := r.IntN(100); {
@@ -140,7 +140,7 @@ func randomHost(s *sim, h *host, r *rand.Rand) {
 	}
 	h.breaks = func(int, *Transaction) fate {
 		if r.IntN(100) < breaks {
-			return fate(1 + r.IntN(3))
+			return fate(1 + r.IntN(4))
 		}
 		return fine
 	}

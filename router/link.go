@@ -19,6 +19,10 @@ const (
 // turn is how many transactions the only link of a site is given before it makes room for a site that has none.
 const turn = 20
 
+// shareFrom is how many transactions a link has under way before it looks at the other links of its site: it takes another one only as long as
+// there are as many left for each of them. So a short queue goes over all of them at once, and a long one fills the window of each.
+const shareFrom = 2
+
 // Link is one connection of a site, from the dial to the end, as both sides see it: the router keeps its state here, egress calls its methods,
 // all on the owner loop. It must not be used after Gone.
 type Link struct {
@@ -67,7 +71,8 @@ func (l *Link) Ready(c Conn, limits Limits) {
 }
 
 // Next hands out the next transaction for this connection, or nil. It may be called again before earlier transactions are done (pipelining);
-// they are answered in the order of Next. After nil, Conn.Wake tells when to call again, or Conn.Close to end, perhaps before Next returns.
+// they are answered in the order of Next. After nil, Conn.Wake tells when to call again, or Conn.Close to end, perhaps before Next returns; who has
+// transactions under way calls again after each that is done.
 func (l *Link) Next() *Transaction {
 	site, s := l.site, l.site.owner
 	if l.state != linkOpen {
@@ -75,6 +80,9 @@ func (l *Link) Next() *Transaction {
 	}
 	if l.waiting {
 		l.stopWaiting()
+	}
+	if others := len(site.links) - site.closing - 1; len(l.taken) >= shareFrom && len(l.taken)*others > site.queue.length {
+		return nil // it asks again with the next reply
 	}
 	crowding := !s.starving.empty() && (len(site.links) > 1 || l.handed >= turn)
 	if s.draining || l.handed >= s.opts.Messages || crowding {

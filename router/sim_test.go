@@ -213,7 +213,8 @@ const (
 	fine          fate = iota
 	lostBeforeDot      // nothing of the transactions that are under way was sent
 	lostAfterDot       // the first was sent, unanswered
-	says421
+	lostAfterDots      // all were
+	says421            // all were sent, and it looked at none
 )
 
 var (
@@ -348,13 +349,19 @@ func (c *conn) respond() {
 	}
 	c.n++
 	switch f {
-	case lostAfterDot:
-		t.Sent()
+	case lostAfterDot, lostAfterDots:
+		for _, t := range c.under[:max(1, len(c.under)*int(f-lostAfterDot))] {
+			t.Sent()
+		}
 		fallthrough
 	case lostBeforeDot:
 		c.end(GoneBroken, &Outcome{Text: "reset by peer"})
 		return
 	case says421:
+		for _, t := range c.under {
+			t.Sent()
+			t.Unsent()
+		}
 		o := busy
 		c.end(GoneRefused, &o)
 		return

@@ -78,6 +78,9 @@ func (t *Transaction) add(i int) {
 // connection. RFC 5321 §4.2.5
 func (t *Transaction) Sent() { t.sent = true }
 
+// Unsent takes Sent back: the peer ended the session, and said so, before it looked at the message.
+func (t *Transaction) Unsent() { t.sent = false }
+
 // Settle tells what became of Recipients[i] (i is the place in Recipients, not in the message). The Class, Code, Enhanced, Text and Remote of
 // o are used and its other fields overwritten; o belongs to the caller again afterwards. A recipient that is settled already is left as it
 // is, so that after the reply to the end of data every i can be settled without asking which were refused at RCPT. Env.Settle is called

@@ -248,6 +248,13 @@ func (s *Spool) Marker() *Marker {
 	}}
 }
 
+// Unset takes back a mark of this Marker's, for a delivery that turned out not to have begun.
+func (m *Marker) Unset(mark Mark) {
+	if mark != 0 {
+		m.flights.slots[mark-1].seal.Store(0)
+	}
+}
+
 // Set marks a delivery before the last octet of its message leaves. The mark belongs to the caller, who passes it on with the Op that notes
 // what became of the delivery (Op.Marks). It is 0 when there is no room, which is counted. It makes no system call but when more is in flight
 // than ever before.

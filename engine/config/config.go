@@ -226,6 +226,8 @@ type Egress struct {
 	Connections int            // most connections to one site
 	Recipients  int            // most recipients of one transaction
 	Messages    int            // transactions over one connection, 0 = no limit
+	Window      int            // messages on their way over one connection, unanswered, where the peer has CHUNKING and PIPELINING; 0 = content goes by DATA
+	WindowSize  int64          // octets of content on their way
 	Port        uint16         // port of MX hosts
 	Allow       []netip.Prefix // addresses that MX routes may reach although they are private, loopback or otherwise not public
 	Own         []string       // names and addresses of this node besides Hostname and those of its listeners: an MX host that has one leads back here
@@ -374,7 +376,7 @@ func Default() *Config {
 		Spool: Spool{Path: "spool", Sync: true, Reserve: 64 << 20, FailoverAfter: 100 * time.Millisecond, InFlight: "/dev/shm", Reshard: ReshardRefuse},
 		Queue: Queue{RetryMin: 5 * time.Minute, RetryMax: 4 * time.Hour, Expire: 5 * 24 * time.Hour, HoldMax: 7 * 24 * time.Hour, DeliverByMin: time.Minute, InDoubt: InDoubtRetry, InMemory: 200_000},
 		Egress: Egress{
-			Connections: 20, Recipients: 100, Messages: 1000, Port: 25, TLS: TLSOpportunistic, Idle: 10 * time.Second,
+			Connections: 20, Recipients: 100, Messages: 1000, Window: 100, WindowSize: 1 << 20, Port: 25, TLS: TLSOpportunistic, Idle: 10 * time.Second,
 			Timeouts: Timeouts{
 				Connect: 30 * time.Second, Greeting: 5 * time.Minute, Command: 5 * time.Minute, Mail: 5 * time.Minute, Rcpt: 5 * time.Minute,
 				Data: 2 * time.Minute, Block: 3 * time.Minute, Final: 10 * time.Minute,

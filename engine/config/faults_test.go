@@ -213,6 +213,9 @@ var faults = []struct{ toml, want string }{
 		`m.toml:8:12: egress.messages: -1 is out of range: want 0 to 1000000000` + "\n" +
 		`m.toml:9:8: egress.port: 65536 is not a port: want 1 to 65535` + "\n" +
 		`m.toml:10:19: egress.connect_timeout: 1ms is out of range: want 100ms to 10m`},
+	{"+[egress]\nwindow = -1\nwindow_size = '1KiB'\n", "" +
+		`m.toml:6:10: egress.window: -1 is out of range: want 0 to 10000` + "\n" +
+		`m.toml:7:15: egress.window_size: 1KiB is out of range: want 64KiB to 1GiB`},
 	{"+[limits]\nrecipients = 0\nline_length = 100\nerrors = 0\ncommands = 0\ncommand_timeout = '0s'\n", "" +
 		`m.toml:6:14: limits.recipients: 0 is out of range: want 1 to 100000` + "\n" +
 		`m.toml:7:15: limits.line_length: 100 is out of range: want 512 to 65536` + "\n" +

@@ -121,6 +121,8 @@ func schema(c *Config) []field {
 			{"connections", integer(&c.Egress.Connections)},
 			{"recipients", integer(&c.Egress.Recipients)},
 			{"messages", integer(&c.Egress.Messages)},
+			{"window", integer(&c.Egress.Window)},
+			{"window_size", size(&c.Egress.WindowSize)},
 			{"port", port(&c.Egress.Port)},
 			{"allow", list(&c.Egress.Allow, parsePrefix)},
 			{"own", list(&c.Egress.Own, lower)},

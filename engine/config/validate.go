@@ -285,6 +285,8 @@ func (k *checker) egress(e *Egress) {
 	k.within("egress.connections", e.Connections, 1, 10_000)
 	k.within("egress.recipients", e.Recipients, 1, 10_000)
 	k.within("egress.messages", e.Messages, 0, 1_000_000_000)
+	k.within("egress.window", e.Window, 0, 10_000)
+	k.bytes("egress.window_size", e.WindowSize, 64<<10, 1<<30)
 	k.within("egress.port", int(e.Port), 1, 65535)
 	k.own(e.Own)
 	k.oneOf("egress.tls", string(e.TLS), string(TLSOpportunistic), string(TLSOff))

@@ -22,6 +22,8 @@ type delivery struct {
 	first   int               // number of the first chunk in loaded
 	next    int               // number of the next chunk to send, from 1
 	bol     bool              // the next octet begins a line
+	chunked bool              // it goes by BDAT
+	size    int64             // octets of content, with the trace header
 	rcpts   []string          // the forward-paths of the envelope
 	params  []smtp.RcptParams // of each of them, empty where no recipient has any
 	places  []int             // where each of them stands in tx.Recipients
@@ -130,8 +132,8 @@ func (d *delivery) free() {
 	}
 }
 
-// append adds the next piece of content to iov, at most window chunks, and says whether that was the last. Content with leading dots is
-// stuffed into scratch, which is returned.
+// append adds the next piece of content to iov, at most window chunks, and says whether that was the last. By DATA, content with leading
+// dots is stuffed into scratch, which is returned.
 func (d *delivery) append(iov [][]byte, scratch []byte) (_ [][]byte, _ []byte, done bool) {
 	m := d.tx.Message
 	if d.next == 1 {
@@ -142,7 +144,7 @@ func (d *delivery) append(iov [][]byte, scratch []byte) (_ [][]byte, _ []byte, d
 			break
 		}
 		p := d.chunk(d.next)
-		if m.Flags&(message.LeadingDots|message.Binary) == message.LeadingDots { // binary content goes by BDAT
+		if m.Flags&message.LeadingDots != 0 && !d.chunked {
 			from := len(scratch)
 			scratch, d.bol = smtp.AppendStuffed(scratch, p, d.bol)
 			p = scratch[from:]

@@ -1,8 +1,9 @@
 // Package egress is the sending side of the node, the twin of ingress: it binds the client machine of proto/smtp to connections of the event
 // loops, pulls transactions from the router's links, sends envelope and content, and tells the router what became of each recipient.
 //
-// A connection always has the next envelope under way while it waits for the reply to the last content: MAIL, RCPT and DATA of message n+1
-// leave in the write that ends message n, so a message costs one round trip, not four. RFC 2920
+// Where the peer has CHUNKING, whole messages go one behind the other, as many as the window has room for, and the rate of a connection does not
+// depend on the round trip. RFC 3030 §4.2. Else a connection always has the next envelope under way while it waits for the reply to the last content:
+// MAIL, RCPT and DATA of message n+1 leave in the write that ends message n, so a message costs one round trip, not four. RFC 2920
 //
 // Before that, connections go under TLS as the route says. Where TLS is not demanded and the handshake fails, the session dials again, in clear:
 // the router sees one connection that took a little longer.
@@ -29,6 +30,9 @@ type Options struct {
 
 	TLS   *TLS
 	Stats *Stats
+
+	Window    Window
+	unchunked addresses // that do not know BDAT
 
 	Timeouts Timeouts
 	Logins   map[string]*Login // by router.Manner.Login
@@ -72,6 +76,7 @@ type Stats struct {
 	Handshakes, Failed, Refused *metrics.Counter
 	LoggedIn, LoginRefused      *metrics.Counter
 	Own                         *metrics.Counter // sessions that turned out to lead to ourselves
+	Unchunked                   *metrics.Counter // sessions that showed that a host does not know BDAT
 }
 
 // NewStats registers the figures in a set.
@@ -81,7 +86,8 @@ func NewStats(set *metrics.Set) *Stats {
 		Failed:     set.NewCounter(`mailrace_egress_tls_handshakes_total{result="failed"}`),
 		Refused:    set.NewCounter(`mailrace_egress_tls_handshakes_total{result="refused"}`),
 
-		Own: set.NewCounter("mailrace_egress_loops_total"),
+		Own:       set.NewCounter("mailrace_egress_loops_total"),
+		Unchunked: set.NewCounter("mailrace_egress_chunking_failures_total"),
 
 		LoggedIn:     set.NewCounter(`mailrace_egress_auth_total{result="ok"}`),
 		LoginRefused: set.NewCounter(`mailrace_egress_auth_total{result="refused"}`),

@@ -30,7 +30,9 @@ func (s *session) begin() {
 		switch {
 		case err == nil:
 			s.line = append(s.line, d)
-			if p.Body == smtp.BodyBinary && s.smtp.Extensions().Has(smtp.ExtPipelining) {
+			d.chunked, d.size = p.Body == smtp.BodyBinary || s.chunks.on, p.Size
+			s.chunks.octets += d.size
+			if d.chunked && s.smtp.Extensions().Has(smtp.ExtPipelining) {
 				s.sending = d
 			}
 			return

@@ -158,7 +158,7 @@ func (p *probe) Timeout(c *loop.Conn) {
 // Closed gives up, or tries again in clear where TLS failed and the route allows that.
 func (p *probe) Closed(c *loop.Conn, err error) {
 	if p.shaking && p.done != nil && p.target.TLS == router.TLSOpportunistic && p.loop.Now().Before(p.ends) {
-		p.opts.TLS.clear.add(p.target.Addr, p.loop.Now())
+		p.opts.TLS.clear.add(p.target.Addr, p.loop.Now(), clearFor)
 		p.conn, p.shaking = nil, false
 		p.dial()
 		return

@@ -5,9 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net/netip"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,8 +17,6 @@ import (
 const (
 	// clearFor is how long an address whose handshake failed is spoken to in clear, where that is allowed.
 	clearFor = 10 * time.Minute
-	// clearMax bounds how many such addresses are remembered.
-	clearMax = 4096
 	// tickets is how many sessions are kept to be resumed, one for each host name.
 	tickets = 4096
 )
@@ -29,45 +25,12 @@ const (
 type TLS struct {
 	roots *x509.CertPool // nil = the system's
 	cache tls.ClientSessionCache
-	clear clearAddresses
+	clear addresses // whose handshake failed not long ago
 }
 
 // NewTLS returns the TLS of outbound sessions. roots are those whose certificates count as verified; nil = the system's.
 func NewTLS(roots *x509.CertPool) *TLS {
-	return &TLS{roots: roots, cache: tls.NewLRUClientSessionCache(tickets), clear: clearAddresses{until: map[netip.AddrPort]time.Time{}}}
-}
-
-// clearAddresses are addresses whose handshake failed not long ago.
-type clearAddresses struct {
-	mu    sync.Mutex
-	until map[netip.AddrPort]time.Time
-}
-
-// add notes that a handshake with the address failed. When too many are known, those whose time is over go, or else any one.
-func (c *clearAddresses) add(a netip.AddrPort, now time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.until) >= clearMax {
-		for other, until := range c.until {
-			if until.Before(now) {
-				delete(c.until, other)
-			}
-		}
-		for other := range c.until {
-			if len(c.until) < clearMax {
-				break
-			}
-			delete(c.until, other)
-		}
-	}
-	c.until[a] = now.Add(clearFor)
-}
-
-// has says whether a handshake with the address failed not long ago.
-func (c *clearAddresses) has(a netip.AddrPort, now time.Time) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return now.Before(c.until[a])
+	return &TLS{roots: roots, cache: tls.NewLRUClientSessionCache(tickets)}
 }
 
 // security is the TLS of a session; its fields are empty without.
@@ -160,7 +123,7 @@ func (s *session) insecure(err error) {
 	if target.TLS == router.TLSOpportunistic {
 		s.gone = true
 		s.conn.Close()
-		s.opts.TLS.clear.add(target.Addr, s.loop.Now())
+		s.opts.TLS.clear.add(target.Addr, s.loop.Now(), clearFor)
 		s.opts.Log.Debug("TLS handshake failed, going on in clear", "host", target.Host, "peer", target.Addr, "error", err)
 		s.opts.dial(s.loop, s.link, true)
 		return

@@ -19,7 +19,8 @@ import (
 const quitTimeout = 5 * time.Second
 
 // session is one outbound connection. Its deliveries stand in the order of the wire: the first waits for replies, the last may still be
-// at its envelope. At most two exist: one whose content is out, and one whose envelope is.
+// at its envelope, or its content on its way. By DATA at most two exist: one whose content is out, and one whose envelope is. By BDAT there are as
+// many as the window has room for: see window.go.
 type session struct {
 	opts   *Options
 	link   *router.Link
@@ -36,7 +37,10 @@ type session struct {
 	sending  *delivery   // its content is going out
 	loading  bool        // a read of the spool is under way
 	iov      [][]byte
+	staged   int    // octets of the machine's commands that are in iov
+	pending  int    // octets of content that are in iov
 	scratch  []byte // dot-stuffed content
+	chunks   chunks
 
 	own      bool // the host is ourselves
 	inClear  bool // TLS failed with this host, and is not tried
@@ -110,6 +114,7 @@ func (s *session) handle(ev smtp.ClientEvent) {
 	case smtp.ClientRefused:
 		s.close(router.GoneRefused, s.outcome())
 	case smtp.ClientGone:
+		s.dismissed()
 		s.close(s.lostReason(router.GoneRefused), s.outcome())
 	case smtp.ClientFailed:
 		s.close(s.lostReason(router.GoneBroken), &router.Outcome{Class: router.Deferred, Text: s.smtp.Err().Error()})
@@ -119,6 +124,7 @@ func (s *session) handle(ev smtp.ClientEvent) {
 // up says that the session stands.
 func (s *session) up() {
 	s.ready = true
+	s.useChunks()
 	s.link.Ready(s, router.Limits(s.smtp.Limits()))
 }
 
@@ -145,13 +151,16 @@ func (s *session) settled() {
 func (s *session) finish(ev smtp.ClientEvent) {
 	d := s.line[0]
 	o := s.outcome()
+	if d.chunked && s.judgeChunk(d, o) {
+		return
+	}
 	switch {
 	case d.refused:
 		o = &d.outcome
 	case ev == smtp.ClientDataRefused && o.Class == router.Delivered:
 		o.Class = router.Deferred // a 2xx to DATA is none of RFC 5321 §4.3.2
 	}
-	s.line = append(s.line[:0], s.line[1:]...)
+	s.shift()
 	if s.sending == d { // a chunk that was refused before it was out: the session ends
 		s.sending = nil
 	}
@@ -187,6 +196,9 @@ func (s *session) pump() {
 	}
 	for s.ready && !s.quitting && !s.gone && s.sending == nil {
 		if s.upcoming == nil {
+			if !s.hasRoom() {
+				return
+			}
 			tx := s.link.Next()
 			if tx == nil {
 				return
@@ -290,38 +302,30 @@ func (s *session) giveUp(d *delivery) {
 // send writes content until it is all out, or the connection has enough, or more must be read from the spool.
 func (s *session) send() {
 	d := s.sending
-	s.writePending() // commands come before the content
+	s.stage() // commands come before the content
 	for !s.conn.Full() {
 		if s.load(d) {
 			return
 		}
 		var last bool
-		s.iov, s.scratch, last = d.append(s.iov[:0], s.scratch[:0])
+		from := len(s.iov)
+		s.iov, s.scratch, last = d.append(s.iov, s.scratch[:0])
+		for _, p := range s.iov[from:] {
+			s.pending += len(p)
+		}
 		if !last {
-			s.write(s.iov)
+			s.writePending()
 			continue
 		}
-		// The end of data, and behind it the next envelope, share the write with the last of the content.
+		// The end of data, and behind it the next envelope or message, share the write with the last of the content.
 		s.mark(d)
 		s.smtp.EndContent()
 		d.tx.Sent()
 		s.sending = nil
+		if s.pending >= writeMax {
+			s.writePending()
+		}
 		return
-	}
-}
-
-// mark notes that d is in flight for the recipients that were not refused: from the next write on, the peer may have it.
-func (s *session) mark(d *delivery) {
-	if len(s.opts.Markers) == 0 || s.opts.Markers[s.loop.Index()] == nil || d.refused {
-		return
-	}
-	m := d.tx.Message
-	f := spool.Flight{ID: m.ID, Began: s.loop.Now().UnixNano(), Peer: s.link.Target().Addr}
-	for place := range d.accepted() {
-		i := d.tx.Recipients[place]
-		r := &m.Recipients[i]
-		f.Index, f.Attempt = i, r.Attempts+1
-		r.Mark = uint32(s.opts.Markers[s.loop.Index()].Set(&f))
 	}
 }
 
@@ -334,13 +338,20 @@ func (s *session) flush() {
 	s.arm()
 }
 
-func (s *session) writePending() {
-	if p := s.smtp.Pending(); len(p) > 0 {
-		s.iov = append(s.iov, p)
+// stage puts commands that are queued behind what is to be written.
+func (s *session) stage() {
+	if p := s.smtp.Pending(); len(p) > s.staged {
+		s.iov = append(s.iov, p[s.staged:])
+		s.staged = len(p)
 	}
+}
+
+func (s *session) writePending() {
+	s.stage()
 	if len(s.iov) > 0 {
 		s.write(s.iov)
 		s.smtp.Flushed()
+		s.staged, s.pending = 0, 0
 	}
 }
 
@@ -425,6 +436,9 @@ func (s *session) leave(reason router.Reason, o *router.Outcome) {
 		o = nil
 	} else {
 		s.sign(o)
+	}
+	if reason == router.GoneBroken {
+		s.doubtChunks()
 	}
 	for _, d := range s.line {
 		d.settleRejected()

@@ -120,25 +120,28 @@ type clientTransaction struct {
 }
 
 // Client is the client side of one session. With PIPELINING it sends an envelope in one go, and the next envelope behind the content of a
-// transaction, so that at most two transactions are under way; without, it goes step by step. Arguments go to the wire only through
-// Begin, which lets nothing pass that the address grammar refuses.
+// transaction; without, it goes step by step. Arguments go to the wire only through Begin, which lets nothing pass that the address grammar
+// refuses.
 //
-// Content goes by DATA; content that may be binary goes by BDAT, in one chunk behind its envelope.
+// Content goes by DATA, so that at most two transactions are under way: one at its content, one at its envelope. After UseChunks content goes by
+// BDAT, in one chunk behind its envelope, and whole messages go one behind the other, as many as its window has room for. Content that may be
+// binary goes by BDAT anyway.
 //
 // The zero Client is of no use before Init. It may be used for one session after another. It belongs to one goroutine at a time.
 type Client struct {
 	cfg       *ClientConfig
 	phase     clientPhase
-	offer          // what the server offers
-	secured   bool // under TLS
-	behind    bool // octets were presented behind the reply at hand
-	resetting bool // waits for the answer to a RSET of the caller
-	quitting  bool // QUIT is queued
-	own       bool // the server has our own name
-	resetDue  bool // the server may hold an envelope open that was given up
-	first     int  // index of the oldest transaction in tx
-	count     int  // transactions under way
-	tx        [2]clientTransaction
+	offer                         // what the server offers
+	secured   bool                // under TLS
+	behind    bool                // octets were presented behind the reply at hand
+	resetting bool                // waits for the answer to a RSET of the caller
+	quitting  bool                // QUIT is queued
+	own       bool                // the server has our own name
+	resetDue  bool                // the server may hold an envelope open that was given up
+	window    int                 // most transactions under way that UseChunks allowed; 0 = it was not called
+	first     int                 // index of the oldest transaction in tx
+	count     int                 // transactions under way
+	tx        []clientTransaction // a ring, of a power of two; it grows with what is under way
 	rcptIndex int
 	challenge []byte // of AUTH
 	err       error
@@ -149,7 +152,10 @@ type Client struct {
 // Init makes c ready for a new session, in which the server speaks first.
 func (c *Client) Init(cfg *ClientConfig) {
 	c.parser.Reset()
-	*c = Client{cfg: cfg, parser: c.parser, out: c.out[:0]}
+	*c = Client{cfg: cfg, parser: c.parser, out: c.out[:0], tx: c.tx}
+	if c.tx == nil {
+		c.tx = make([]clientTransaction, txKept)
+	}
 }
 
 // Feed reads replies from p. It returns how many octets of p are used up and what there is to tell. The caller calls it again with p[n:]
@@ -394,12 +400,6 @@ func (c *Client) takeData(t *clientTransaction, class int) ClientEvent {
 	return ClientStart
 }
 
-func (c *Client) pop() {
-	c.tx[c.first].rcpts, c.tx[c.first].rcptParams = nil, nil
-	c.first ^= 1
-	c.count--
-}
-
 func (c *Client) fail(err error) ClientEvent {
 	c.phase, c.err = clientOver, err
 	return ClientFailed
@@ -437,9 +437,6 @@ func (c *Client) Limits() Limits { return c.limits }
 
 // MinDeliverBy is the least BY, in seconds, of a message that is to be returned when it is late; 0 where the server named none. RFC 2852 §2
 func (c *Client) MinDeliverBy() int64 { return c.offer.deliverBy }
-
-// Outstanding is how many transactions have not ended, 0 to 2.
-func (c *Client) Outstanding() int { return c.count }
 
 // Err is the reason of ClientFailed.
 func (c *Client) Err() error { return c.err }

@@ -14,7 +14,8 @@ import (
 )
 
 // TestClientDialogues runs the dialogues of testdata/client: "M:" is a message to send, "S:" a line that the server says, "s:" text without
-// line end, "T:" a TLS handshake; "L:" says that LMTP is spoken, "A:" that the client logs in; then what came of it: "E: event", "C: line sent". With -update it rewrites those.
+// line end, "T:" a TLS handshake; "L:" says that LMTP is spoken, "A:" that the client logs in,
+// "W:" how many messages are under way by BDAT; then what came of it: "E: event", "C: line sent". With -update it rewrites those.
 func TestClientDialogues(t *testing.T) {
 	files, _ := filepath.Glob("testdata/client/*.dialogue")
 	if len(files) == 0 {
@@ -44,7 +45,11 @@ func TestClientDialogues(t *testing.T) {
 
 // wayOf is how the client of a dialogue speaks.
 func wayOf(golden []byte) way {
-	return way{lmtp: strings.Contains(string(golden), "\nL:"), login: strings.Contains(string(golden), "\nA:")}
+	window := 0
+	if _, after, ok := strings.Cut(string(golden), "\nW: "); ok {
+		fmt.Sscan(after, &window)
+	}
+	return way{window: window, lmtp: strings.Contains(string(golden), "\nL:"), login: strings.Contains(string(golden), "\nA:")}
 }
 
 func runClientDialogue(t testing.TB, golden []byte) (got []byte, messages []outgoing, input string, r *remote) {
@@ -339,6 +344,9 @@ func TestChunkRefusedEarly(t *testing.T) {
 
 func FuzzClient(f *testing.F) { fuzzClient(f, way{login: true}) }
 
+// FuzzWindowClient is FuzzClient with messages one behind the other.
+func FuzzWindowClient(f *testing.F) { fuzzClient(f, way{window: 3}) }
+
 // FuzzLMTPClient is FuzzClient for LMTP.
 func FuzzLMTPClient(f *testing.F) { fuzzClient(f, way{lmtp: true}) }
 
@@ -357,6 +365,8 @@ func fuzzClient(f *testing.F, w way) {
 		{from: "", rcpts: []string{"d@d.example"}, params: MailParams{Size: 6, Body: Body8Bit}, content: ".two\r\n"},
 		{from: "e@e.example", rcpts: []string{"f@f.example", "g@g.example", "h@h.example"}, content: ""},
 		{from: "i@i.example", rcpts: []string{"j@j.example", "k@k.example"}, params: MailParams{Size: 5, Body: BodyBinary, RequireTLS: true}, content: ".\n.\r\n"},
+		{from: "n@n.example", rcpts: []string{"o@o.example"}, params: MailParams{Size: 6}, content: "four\r\n"},
+		{from: "p@p.example", rcpts: []string{"q@q.example", "r@r.example"}, params: MailParams{Size: 6}, content: ".\r\n.\r\n"},
 		{from: "l@l.example", rcpts: []string{"m@m.example"}, params: MailParams{By: DeliverBy{Seconds: 60, Mode: message.ByReturn}, Priority: -1}, content: "three\r\n"},
 	}
 	f.Fuzz(func(t *testing.T, input string) {

@@ -42,6 +42,6 @@ func (c *Client) Secured() {
 		return
 	}
 	c.parser.Reset()
-	c.offer = offer{}
+	c.offer, c.window = offer{}, 0
 	c.queueHello()
 }

@@ -44,26 +44,15 @@ func (e *AddressError) Error() string {
 
 func (e *AddressError) Unwrap() error { return e.Err }
 
-// CanBegin reports whether Begin may queue an envelope: the session is up, and with PIPELINING no transaction waits for its content to be
-// sent, without it, and by LMTP, none is under way.
-func (c *Client) CanBegin() bool {
-	if c.phase != clientUp || c.quitting || c.resetting {
-		return false
-	}
-	return c.count == 0 || c.count == 1 && c.pipelining() && !c.cfg.LMTP && c.tx[c.first].sent()
-}
-
-// sent says whether the content of t is out: nothing of it can come in between.
-func (t *clientTransaction) sent() bool { return t.written || !t.chunked && t.step == stepFinal }
-
 // Begin queues an envelope: MAIL, a RCPT for each of rcpts and DATA in one go where the server has PIPELINING, else MAIL, and the others as
 // the replies arrive. Of p everything but Path and Domain counts: Return and EnvID, and params, which has an entry for each recipient or is
 // empty, go to servers that offer DSN only; By with ByNotify and Priority only to those that offer the extension. from and rcpts are addresses
 // without angle brackets, from "" is the null reverse-path; rcpts and what p and params point to must not change until the transaction has
 // ended.
 //
-// With BodyBinary the content goes by BDAT, and p.Size is exactly how many octets it has. Where the server has PIPELINING it follows the
-// envelope: no ClientStart comes, write Pending, then the content, whatever is replied meanwhile, then call EndContent.
+// With BodyBinary, and after UseChunks where p.Size is not 0, the content goes by BDAT, and p.Size is exactly how many octets it has. Where the
+// server has PIPELINING it follows the envelope: no ClientStart comes, write Pending, then the content, whatever is replied meanwhile, then
+// call EndContent.
 //
 // It is the one place where arguments become commands. What is written is read back by ParsePath, so no address can hold a control
 // character, or end its brackets and go on with parameters, or be 8-bit without SMTPUTF8. The error is an *AddressError or one of those
@@ -87,18 +76,18 @@ func (c *Client) Begin(from string, p MailParams, rcpts []string, params ...Rcpt
 	case !validDSN(&p, rcpts, params) || !p.By.valid() || p.Priority < -message.PriorityMax || p.Priority > message.PriorityMax:
 		return ErrParameter
 	}
-	return c.begin(clientTransaction{from: from, params: p, rcpts: rcpts, rcptParams: params, chunked: p.Body == BodyBinary})
+	return c.begin(clientTransaction{from: from, params: p, rcpts: rcpts, rcptParams: params, chunked: p.Body == BodyBinary || c.window > 0 && p.Size > 0})
 }
 
 // begin queues the envelope of next.
 func (c *Client) begin(next clientTransaction) error {
 	start := len(c.out)
-	t := &c.tx[(c.first+c.count)&1]
+	t := c.room()
 	next.taken = t.taken[:0]
 	*t = next
 	t.step = stepMail
-	// A server may keep the envelope of a chunk that it refused. RFC 3030 §2
-	if c.resetDue || c.count > 0 && c.tx[c.first].chunked {
+	// A server may keep the envelope of a chunk that it refused, and whether it does is not known yet. RFC 3030 §2
+	if c.resetDue || c.count > 0 && c.newest().chunked {
 		t.step = stepReset
 		c.queue("RSET\r\n")
 	}
@@ -274,12 +263,6 @@ func (c *Client) EndContent() {
 		c.queue(".\r\n")
 	}
 }
-
-// newest is the transaction that began last. Only its content can be under way.
-func (c *Client) newest() *clientTransaction { return &c.tx[(c.first+c.count+1)&1] }
-
-// Accepted is how many recipients of the oldest transaction were accepted so far.
-func (c *Client) Accepted() int { return c.tx[c.first].accepted }
 
 // Reset queues RSET, answered by ClientReady. It reports false, and does nothing, unless the session is up with no transaction under way.
 func (c *Client) Reset() bool {

@@ -31,6 +31,7 @@ type remote struct {
 	answered int  // recipients of the oldest transaction that got an answer
 	tls      bool // STARTTLS is used where it is offered
 	login    bool // AUTH is to be used where it is offered
+	window   int  // content goes by BDAT where the server can, with so many messages under way; 0 = by DATA
 	settled  int  // recipients of the oldest transaction that were told of behind the content
 	over     bool
 }
@@ -41,10 +42,12 @@ func newRemote(t testing.TB, messages []outgoing) *remote { return newRemoteOf(t
 type way struct {
 	lmtp  bool
 	login bool // AUTH is used where it is offered
+	// window is how many messages are under way by BDAT; 0 = content goes by DATA.
+	window int
 }
 
 func newRemoteOf(t testing.TB, messages []outgoing, w way) *remote {
-	r := &remote{t: t, messages: messages, login: w.login}
+	r := &remote{t: t, messages: messages, login: w.login, window: w.window}
 	r.c.Init(&ClientConfig{Hello: "out.example.com", LMTP: w.lmtp})
 	return r
 }
@@ -96,8 +99,11 @@ func (r *remote) pump() {
 			continue
 		}
 		r.sending = append(r.sending, m)
-		if m.params.Body == BodyBinary && r.c.Extensions().Has(ExtPipelining) {
+		if (m.params.Body == BodyBinary || r.chunks(m)) && r.c.Extensions().Has(ExtPipelining) {
 			r.write(m.content)
+		}
+		if r.window > 0 && r.c.Outstanding() > max(r.window, 2) {
+			r.t.Fatalf("%d messages are under way", r.c.Outstanding())
 		}
 	}
 	if len(r.messages) == 0 && r.c.Outstanding() == 0 {
@@ -114,6 +120,9 @@ func (r *remote) record(ev ClientEvent) {
 		r.note("Ready extensions=%05b size=%d", r.c.Extensions(), r.c.MaxSize())
 		if l := r.c.Limits(); l != (Limits{}) || r.c.MinDeliverBy() != 0 {
 			r.note("Limits %+v by=%d", l, r.c.MinDeliverBy())
+		}
+		if r.window > 0 {
+			r.note("UseChunks %v", r.c.UseChunks(r.window))
 		}
 		if r.tls && r.c.StartTLS() && (r.c.CanBegin() || r.c.StartTLS() || r.c.Quit()) {
 			r.t.Fatal("STARTTLS is under way, and something else may go")
@@ -157,6 +166,9 @@ func (r *remote) record(ev ClientEvent) {
 		r.over = true
 	case ClientGone:
 		r.note("Gone: %v", r.c.Reply())
+		if r.window > 0 {
+			r.note("Undecided %d of %d", r.c.Undecided(), r.c.Outstanding())
+		}
 		r.over = true
 	default:
 		r.note("%v: %v", ev, r.c.Reply())
@@ -173,6 +185,11 @@ func (r *remote) logIn() {
 			r.t.Fatal("AUTH is under way, and something else may go")
 		}
 	}
+}
+
+// chunks says whether m goes by BDAT although it need not.
+func (r *remote) chunks(m outgoing) bool {
+	return r.window > 0 && m.params.Size > 0 && !r.c.cfg.LMTP && r.c.Extensions().Has(ExtChunking|ExtPipelining)
 }
 
 // write sends content behind what is pending.

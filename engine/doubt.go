@@ -224,8 +224,8 @@ func (d *doubts) indexed(shard int, added spool.Due) {
 	})
 }
 
-// release takes a message out of those that wait on the disk, does what was decided, and brings it to the router. It does nothing where nothing
-// was decided, or where somebody has the message: then it is indexed again some time.
+// release does what was decided about a message that waits on the disk, and has the pager bring it. It does nothing where nothing was decided, or where
+// somebody has the message: then it is indexed again some time.
 func (d *doubts) release(shard int, due spool.Due) error {
 	w := d.node.pager.windows[shard]
 	d.mu.Lock()
@@ -239,19 +239,14 @@ func (d *doubts) release(shard int, due spool.Due) error {
 		return nil
 	}
 	ms, err := d.node.store.Read(shard, []message.ID{due.ID})
-	if err != nil || ms[0] == nil || ms[0].Unsettled() == 0 {
+	if err != nil || ms[0] == nil {
 		w.putBack([]spool.Due{due})
 		return err
 	}
 	m, now := ms[0], time.Now().UnixNano()
-	if !d.node.pager.awaitRoom(m.Unsettled()) {
-		w.putBack([]spool.Due{due})
-		return nil
-	}
-	m.Parked = router.Plain(now) // with the decision, so that a start finds both: the entry that there is may never be due
-	w.move(due, m.Parked)
+	m.Parked = due.At
 	op := spool.NewOp()
-	op.Unpark, op.Park, op.Origin = due, entry(m), -1
+	op.Origin = -1
 	for i := range m.Recipients {
 		if r := &m.Recipients[i]; r.Waits() {
 			r.Decide(action, now)
@@ -259,8 +254,8 @@ func (d *doubts) release(shard int, due spool.Due) error {
 			d.record(d.node.lanes[0].events, m, i, now, "")
 		}
 	}
+	park(op, m, router.Plain(now)) // in the same write: the entry that there is may never be due. The claim ends with it
 	d.node.store.Enqueue(m.ID.Shard(), op)
-	d.node.pager.hand(ms, nil)
 	return nil
 }
 

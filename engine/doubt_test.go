@@ -174,3 +174,31 @@ func TestDecisionOutlivesANode(t *testing.T) {
 	}
 	r.awaitEmpty()
 }
+
+// TestDecisionWithoutRoom: a decision is taken at once, and what it sets free comes when there is room for it.
+func TestDecisionWithoutRoom(t *testing.T) {
+	t.Parallel()
+	f := listen(t, hangsUp())
+	hold := make(chan struct{})
+	slow := listen(t, answering(func(_ *peer, line string) string {
+		if strings.HasPrefix(line, "RCPT TO:") {
+			<-hold
+		}
+		return ""
+	}))
+	c := settings(t, f.route("far.example"), slow.route("slow.example"))
+	c.Queue.InDoubt, c.Queue.InMemory = "wait", 1
+	r := start(t, c)
+	r.send("s@sender.example", hello, "a@far.example")
+	r.await("the recipient to wait", func() bool { return r.states()["a@far.example"] == "deferred" && r.router.Free() == 1 })
+	r.send("s@sender.example", hello, "b@slow.example")
+	r.await("the memory to be full", func() bool { return r.router.Free() == 0 })
+	if done, err := r.doubts.decide(t.Context(), nil, message.DoubtRetry); err != nil || done.Recipients != 1 {
+		t.Errorf("%+v, %v", done, err)
+	}
+	f.none()
+	close(hold)
+	slow.next()
+	f.next()
+	r.awaitEmpty()
+}

@@ -210,18 +210,6 @@ func (p *pager) reserve(w *window, ms []*message.Message) []*message.Message {
 	return ms
 }
 
-// awaitRoom reserves room for n recipients, and waits for it where there is none. It returns false when the node is closing.
-func (p *pager) awaitRoom(n int) bool {
-	for !p.node.router.Reserve(n, 0) {
-		select {
-		case <-p.closing:
-			return false
-		case <-time.After(roomPause):
-		}
-	}
-	return true
-}
-
 // drop takes an entry out of the index that leads to nothing.
 func (p *pager) drop(d spool.Due) {
 	op := spool.NewOp()

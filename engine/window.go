@@ -151,13 +151,6 @@ func (w *window) claim(d spool.Due) bool {
 	return true
 }
 
-// move has an entry that was claimed stand for another time, at which the index is about to have it.
-func (w *window) move(d spool.Due, at int64) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.out[d.ID] = at
-}
-
 // putBack undoes take and claim.
 func (w *window) putBack(due []spool.Due) {
 	w.mu.Lock()

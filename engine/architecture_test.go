@@ -26,15 +26,16 @@ var folders = []string{"bench", "bin", "cmd", "engine", "proto", "router", "spoo
 // rooms says for each room which others it may import. A room is a folder with what is below it, up to the next room; it may always import
 // itself. The arrows point down.
 var rooms = map[string][]string{
-	"cmd":               {"bench", "engine", "engine/acme", "engine/admin", "engine/auth", "engine/config", "engine/egress", "engine/event", "engine/ingress", "engine/inject", "engine/loop", "proto", "router", "spool"},
+	"cmd":               {"bench", "engine", "engine/acme", "engine/admin", "engine/auth", "engine/config", "engine/egress", "engine/event", "engine/explain", "engine/ingress", "engine/inject", "engine/loop", "proto", "router", "spool"},
 	"bench":             {"engine/loop", "proto"},
-	"engine":            {"engine/acme", "engine/admin", "engine/auth", "engine/config", "engine/egress", "engine/event", "engine/ingress", "engine/inject", "engine/loop", "engine/maildir", "engine/recipients", "proto", "router", "spool"},
+	"engine":            {"engine/acme", "engine/admin", "engine/auth", "engine/config", "engine/egress", "engine/event", "engine/explain", "engine/ingress", "engine/inject", "engine/loop", "engine/maildir", "engine/recipients", "proto", "router", "spool"},
 	"engine/acme":       {},
-	"engine/admin":      {"engine/auth", "engine/event", "proto", "router", "spool"},
+	"engine/admin":      {"engine/auth", "engine/event", "engine/explain", "proto", "router", "spool"},
 	"engine/auth":       {"proto"},
 	"engine/config":     {"proto"},
 	"engine/egress":     {"engine/auth", "engine/loop", "engine/maildir", "proto", "router", "spool"},
 	"engine/event":      {"proto"},
+	"engine/explain":    {"engine/config", "proto", "router"},
 	"engine/ingress":    {"engine/auth", "engine/loop", "proto", "spool"},
 	"engine/inject":     {"proto"},
 	"engine/loop":       {},

@@ -300,7 +300,7 @@ func (n *Node) openAdmin() (err error) {
 		return nil
 	}
 	n.admin, err = admin.Listen(admin.Options{
-		Address: n.cfg.Admin.Address, Scan: n.store.Scan, Decide: n.doubts.decide, Log: n.log, Ready: n.serving, Inject: n.newInjection(), InjectPaths: inject.Paths,
+		Address: n.cfg.Admin.Address, Scan: n.store.Scan, Decide: n.doubts.decide, Explain: n.Explain, Log: n.log, Ready: n.serving, Inject: n.newInjection(), InjectPaths: inject.Paths,
 	})
 	return err
 }

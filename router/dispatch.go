@@ -154,11 +154,15 @@ func (s *Scheduler) send() {
 func (s *Scheduler) forward(t *Transaction) {
 	owner := s
 	if t.answer != nil && t.answer.Class == mx.OK {
-		all := s.router.schedulers
-		owner = all[(t.answer.Hash+uint64(t.route.Port))%uint64(len(all))]
+		owner = s.router.owner(t.route, t.answer)
 	}
 	t.owner = owner
 	s.boxes[owner.loop].put(t)
+}
+
+// owner is the scheduler of the site that route leads to by answer.
+func (r *Router) owner(route *Route, answer *mx.Answer) *Scheduler {
+	return r.schedulers[(answer.Hash+uint64(route.Port))%uint64(len(r.schedulers))]
 }
 
 // accept takes t out of a mailbox.
@@ -194,5 +198,5 @@ func (r *Router) siteKey(m *message.Message, domain string) (key siteKey, hash u
 	if asking || answer.Class != mx.OK {
 		return key, 0, false
 	}
-	return siteKey{answer.Query.Kind, answer.Key, route.Port, route.TLS, route.Manner}, answer.Hash, true
+	return keyOf(route, answer), answer.Hash, true
 }

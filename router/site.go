@@ -25,6 +25,31 @@ type siteKey struct {
 	how  Manner
 }
 
+// keyOf is the key of the site that route leads to by answer.
+func keyOf(route *Route, answer *mx.Answer) siteKey {
+	return siteKey{answer.Query.Kind, answer.Key, route.Port, route.TLS, route.Manner}
+}
+
+// name is what people read.
+func (k *siteKey) name() string {
+	switch port := strconv.Itoa(int(k.port)); {
+	case k.port == smtpPort:
+		return k.key
+	case strings.HasPrefix(k.key, "["):
+		return k.key + ":" + port
+	default:
+		return net.JoinHostPort(k.key, port)
+	}
+}
+
+// limitOf is the most connections to a site of route.
+func (s *Scheduler) limitOf(route *Route) int {
+	if route.Connections > 0 {
+		return route.Connections
+	}
+	return s.opts.SiteConnections
+}
+
 // Site is a set of mail exchangers with the mail that waits for it and the connections to it. It belongs to its owner loop.
 type Site struct {
 	owner    *Scheduler
@@ -62,21 +87,11 @@ type Site struct {
 
 // siteOf returns the site that t goes to.
 func (s *Scheduler) siteOf(t *Transaction) *Site {
-	k := siteKey{t.answer.Query.Kind, t.answer.Key, t.route.Port, t.route.TLS, t.route.Manner}
+	k := keyOf(t.route, t.answer)
 	site := s.sites[k]
 	if site == nil {
 		k.key = strings.Clone(k.key)
-		site = &Site{owner: s, key: k, name: k.key, route: t.route, limit: t.route.Connections}
-		if site.limit <= 0 {
-			site.limit = s.opts.SiteConnections
-		}
-		switch port := strconv.Itoa(int(k.port)); {
-		case k.port == smtpPort:
-		case strings.HasPrefix(k.key, "["):
-			site.name = k.key + ":" + port
-		default:
-			site.name = net.JoinHostPort(k.key, port)
-		}
+		site = &Site{owner: s, key: k, name: k.name(), route: t.route, limit: s.limitOf(t.route)}
 		site.tag = k.tag(t.answer.Hash)
 		s.sites[k] = site
 		s.stats.sites.Add(1)

@@ -76,6 +76,7 @@ type Route struct {
 	Path        string // Local: a socket, or what egress makes of it
 	Manner      Manner
 
+	place  int        // in the list that NewTable got
 	query  mx.Query   // Host: what to look up
 	answer *mx.Answer // Local: what a lookup would find
 }
@@ -94,6 +95,7 @@ func NewTable(routes []Route) (*Table, error) {
 	for i := range routes {
 		r := new(Route)
 		*r = routes[i]
+		r.place = i
 		if err := r.complete(); err != nil {
 			return nil, fmt.Errorf("route %d: %w", i+1, err)
 		}
@@ -184,4 +186,42 @@ func (t *Table) Match(domain string) *Route {
 		}
 	}
 	return t.any
+}
+
+// Place is the index of the route in the list that NewTable got.
+func (r *Route) Place() int { return r.place }
+
+// Question is what has to be looked up for the mail of a domain in normal form. known is what is found without asking; neither says that there is
+// nothing to find, since the mail is discarded.
+func (r *Route) Question(domain string) (q mx.Query, known *mx.Answer, ask bool) {
+	switch r.Kind {
+	case Discard:
+		return q, nil, false
+	case Local:
+		return q, r.answer, false
+	case Host:
+		return r.query, nil, true
+	}
+	return mx.Query{Kind: mx.Exchangers, Name: domain}, nil, true
+}
+
+// Pattern is the one of the Domains of the route that a domain in normal form matches, as it was written; "" = none.
+func (r *Route) Pattern(domain string) (best string) {
+	long := -1
+	for _, d := range r.Domains {
+		suffix, below := strings.CutPrefix(d, "*.")
+		name, err := mx.Normal(suffix)
+		switch {
+		case d == "*":
+			if long < 0 {
+				best, long = d, 0
+			}
+		case err != nil:
+		case !below && name == domain:
+			return d
+		case below && strings.HasSuffix(domain, "."+name) && len(name) > long:
+			best, long = d, len(name)
+		}
+	}
+	return best
 }

@@ -40,12 +40,13 @@ func command() *cobra.Command {
 
   mailrace demo                              see it work: a node, a sink and a load, no configuration
   mailrace check --config mailrace.toml      validate a configuration
-  mailrace serve --config mailrace.toml      run a node`,
+  mailrace serve --config mailrace.toml      run a node
+  mailrace explain user@example.com          the way that mail for an address would go now, and why`,
 		Version:       buildVersion(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(serveCommand(), checkCommand(), queueCommand(), userCommand(), spoolCommand(), demoCommand(), loadCommand(), sinkCommand(), benchCommand())
+	root.AddCommand(serveCommand(), checkCommand(), queueCommand(), explainCommand(), userCommand(), spoolCommand(), demoCommand(), loadCommand(), sinkCommand(), benchCommand())
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root
 }

@@ -1,4 +1,4 @@
-// Package admin is the HTTP service of a node: metrics, health, and a look into the queue. It knows the node by the functions it is given.
+// Package admin is the HTTP service of a node: metrics, health, a look into the queue, and the way that mail would go. It knows the node by the functions it is given.
 package admin
 
 import (
@@ -16,6 +16,7 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 
+	"mailrace/engine/explain"
 	"mailrace/proto/message"
 )
 
@@ -38,6 +39,8 @@ type Options struct {
 	// Decide carries out what an operator decides about messages with recipients that wait for it; ids nil = all. Any goroutine; may block.
 	// nil = nobody decides here.
 	Decide func(ctx context.Context, ids []message.ID, action message.DoubtAction) (Decision, error)
+	// Explain tells which way mail for an address would go. Any goroutine; may block. nil = nobody tells.
+	Explain func(ctx context.Context, address string) (*explain.Report, error)
 	// Inject serves InjectPaths, within limits of its own.
 	Inject      http.Handler
 	InjectPaths []string
@@ -50,6 +53,10 @@ type Server struct {
 	scan     func(fn func(*message.Message) bool) error
 	decider  func(context.Context, []message.ID, message.DoubtAction) (Decision, error)
 	scanning chan struct{}
+
+	explainer  func(context.Context, string) (*explain.Report, error)
+	explaining chan struct{}
+
 	listener net.Listener
 	http     *http.Server
 	log      *slog.Logger
@@ -59,7 +66,10 @@ type Server struct {
 
 // Listen starts the service and returns when it listens.
 func Listen(o Options) (*Server, error) {
-	s := &Server{ready: o.Ready, scan: o.Scan, decider: o.Decide, log: o.Log, scanning: make(chan struct{}, scans), ended: make(chan error, 1)}
+	s := &Server{
+		ready: o.Ready, scan: o.Scan, decider: o.Decide, log: o.Log, scanning: make(chan struct{}, scans), ended: make(chan error, 1),
+		explainer: o.Explain, explaining: make(chan struct{}, explanations),
+	}
 	var err error
 	if s.listener, err = net.Listen("tcp", o.Address); err != nil {
 		return nil, fmt.Errorf("admin: %w", err)
@@ -105,6 +115,9 @@ func (s *Server) handler(o *Options) http.Handler {
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /v1/queue", s.queue)
 	mux.HandleFunc("GET /v1/queue/in-doubt", s.inDoubt)
+	if o.Explain != nil {
+		mux.HandleFunc("GET /v1/explain", s.explain)
+	}
 	all := http.NewServeMux()
 	if o.Decide != nil {
 		all.HandleFunc("POST /v1/queue/in-doubt", s.decide)
@@ -149,7 +162,7 @@ func localName(hostport string) bool {
 }
 
 func (s *Server) index(w http.ResponseWriter, _ *http.Request) {
-	io.WriteString(w, "/metrics\n/healthz\n/readyz\nPOST /v1/messages\nPOST /api/inject/v1\n/v1/queue?limit=100&domain=example.com&state=deferred\n/v1/queue/in-doubt\n")
+	io.WriteString(w, "/metrics\n/healthz\n/readyz\nPOST /v1/messages\nPOST /api/inject/v1\n/v1/queue?limit=100&domain=example.com&state=deferred\n/v1/queue/in-doubt\n/v1/explain?address=user@example.com\n")
 }
 
 // metrics answers with the figures of the node and of its process, as Prometheus text.

@@ -34,6 +34,8 @@ type Config struct {
 	Log        Log
 
 	Idempotency Idempotency
+
+	origin *origin // nil = no file
 }
 
 // Engine is the node as a whole.

@@ -26,7 +26,7 @@ func TestDesignFile(t *testing.T) {
 	want.Listeners = []Listener{{Address: "127.0.0.1:2525", Mode: ModeMX, RelayFrom: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, StartTLS: true, BinaryMIME: true}}
 	want.Routes = []Route{{Domains: []string{"*"}, To: Target{Kind: ToMX}}}
 	want.Admin.Address = "127.0.0.1:8025"
-	if !reflect.DeepEqual(c, want) {
+	if c.origin = nil; !reflect.DeepEqual(c, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", c, want)
 	}
 }
@@ -38,6 +38,7 @@ func TestExample(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Hostname, c.Listeners, c.Routes, c.Recipients, c.Admin.Address, c.DSN.Templates = "", nil, nil, nil, "", nil
+	c.origin = nil
 	if want := Default(); !reflect.DeepEqual(c, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", c, want)
 	}
@@ -60,6 +61,10 @@ func TestExample(t *testing.T) {
 func keys(of reflect.Type) int {
 	n := of.NumField()
 	for i := range of.NumField() {
+		if !of.Field(i).IsExported() {
+			n--
+			continue
+		}
 		f := of.Field(i).Type
 		if f.Kind() == reflect.Slice {
 			f = f.Elem()
@@ -233,4 +238,23 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestOrigin tells where values were set.
+func TestOrigin(t *testing.T) {
+	c, err := Parse("mail.toml", []byte(minimal+"[[route]]\ndomains = ['a.example',\n 'b.example']\nto = 'mx'\n[[route]]\ndomains = ['*']\nto = 'discard'\n[egress]\nconnections = 20\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]string{
+		"hostname": "mail.toml:1", "listener[0].mode": "mail.toml:4", "route[0].domains": "mail.toml:6", "route[0].to": "mail.toml:8", "route[1].to": "mail.toml:11",
+		"egress.connections": "mail.toml:13", "egress.messages": "", "route[0].tls": "", "route[0].domains[1]": "", "": "",
+	} {
+		if got := c.Origin(key); got != want {
+			t.Errorf("%s: %q, want %q", key, got, want)
+		}
+	}
+	if got := Default().Origin("hostname"); got != "" {
+		t.Errorf("%q", got)
+	}
 }

@@ -35,6 +35,7 @@ func Parse(name string, data []byte) (*Config, error) {
 		r.problems.sort()
 		return nil, r.problems
 	}
+	c.origin = r.note()
 	return c, nil
 }
 

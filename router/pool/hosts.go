@@ -110,3 +110,23 @@ func (h *Hosts) Forgive() {
 	}
 	h.failing = ""
 }
+
+// Status is an address at one moment, for people to read.
+type Status struct {
+	Host     string
+	Addr     netip.Addr
+	Failures int       // in a row
+	Until    time.Time // passed over until then; zero = it is in use
+}
+
+// Status describes all addresses, in their order.
+func (h *Hosts) Status(now int64) []Status {
+	all := make([]Status, len(h.addresses))
+	for i, a := range h.addresses {
+		all[i] = Status{Host: a.Host, Addr: a.Addr, Failures: a.failures}
+		if a.until > now {
+			all[i].Until = time.Unix(0, a.until)
+		}
+	}
+	return all
+}

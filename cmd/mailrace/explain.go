@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"mailrace/engine"
+	"mailrace/engine/config"
+	"mailrace/engine/explain"
+)
+
+// explainOptions are the flags of mailrace explain.
+type explainOptions struct {
+	node    nodeFlags
+	offline bool
+	asJSON  bool
+}
+
+func explainCommand() *cobra.Command {
+	var o explainOptions
+	c := &cobra.Command{
+		Use:   "explain ADDRESS",
+		Short: "Print the way that mail for an address would go now, and why",
+		Long: `Print the way that mail for an address would go now: the route and the line of the configuration that sets it; the mail exchangers with their addresses,
+for how long that holds, and where the answer came from; hosts that are not used, and why; the site that the mail queues for, its connections and failures; TLS,
+limits and retries, each with the line that sets it or "default"; and in the last line what the mail would meet: it delivers, waits, or bounces.
+
+The running node is asked, by the [admin] address of the configuration. When none answers there, or with --offline, the configuration is read and DNS
+is asked from here; then nothing is known of sites, and a note on standard error says so. No mail is sent, and no mail exchanger is connected to.
+
+Over HTTP: GET /v1/explain?address=user@example.com answers as --json prints.`,
+		Example: `  mailrace explain user@example.com
+  mailrace explain 'müller@bücher.example'
+  mailrace explain --offline --config new.toml user@example.com     try a configuration before it runs
+  mailrace explain --json user@example.com | jq .verdict`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			report, err := o.ask(cmd, args[0])
+			if err != nil {
+				return err
+			}
+			out := cmd.OutOrStdout()
+			if o.asJSON {
+				e := json.NewEncoder(out)
+				e.SetEscapeHTML(false)
+				return e.Encode(report)
+			}
+			return explain.Write(out, report, coloured(out))
+		},
+	}
+	o.node.bind(c)
+	c.Flags().BoolVar(&o.offline, "offline", false, "ask no node: read the configuration, and ask DNS from here")
+	c.Flags().BoolVar(&o.asJSON, "json", false, "print JSON")
+	c.MarkFlagsMutuallyExclusive("offline", "admin")
+	return c
+}
+
+// ask asks the node, or without one the configuration and DNS.
+func (o *explainOptions) ask(cmd *cobra.Command, address string) (*explain.Report, error) {
+	if o.node.address != "" {
+		return askNode(cmd.Context(), o.node.address, address)
+	}
+	c, err := config.Load(o.node.path)
+	if err != nil {
+		return nil, err
+	}
+	note := o.node.path + " has no [admin] address, by which a running node is asked"
+	switch {
+	case o.offline:
+		note = ""
+	case c.Admin.Address != "":
+		report, err := askNode(cmd.Context(), c.Admin.Address, address)
+		if err == nil || !absent(err) {
+			return report, err
+		}
+		note = "no node answers at " + c.Admin.Address
+	}
+	if note != "" {
+		fmt.Fprintf(cmd.ErrOrStderr(), "mailrace: %s: this is what %s and DNS say, without the state of sites\n", note, o.node.path)
+	}
+	return engine.Explain(cmd.Context(), c, address)
+}
+
+// absent says whether err means that nobody listens there.
+func absent(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}
+
+// askNode asks the node whose HTTP service is at node.
+func askNode(ctx context.Context, node, address string) (*explain.Report, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+node+"/v1/explain?"+url.Values{"address": {address}}.Encode(), nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("is the node running? %w", err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, fmt.Errorf("reading the node's answer: %w", err)
+	}
+	var answer struct {
+		*explain.Report
+		Error string `json:"error"`
+	}
+	err = json.Unmarshal(body, &answer)
+	switch {
+	case resp.StatusCode == http.StatusBadRequest && err == nil && answer.Error != "":
+		return nil, errors.New(answer.Error)
+	case resp.StatusCode != http.StatusOK:
+		return nil, fmt.Errorf("the node answered %s: %s", resp.Status, strings.TrimSpace(string(body)))
+	case err != nil:
+		return nil, fmt.Errorf("the node's answer: %w", err)
+	}
+	return answer.Report, nil
+}
+
+// coloured says whether w is a terminal whose user wants colours. https://no-color.org
+func coloured(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == ""
+}

@@ -1,0 +1,130 @@
+package explain
+
+import (
+	"cmp"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"mailrace/engine/config"
+	"mailrace/router"
+)
+
+// way is a route as it is configured.
+type way struct {
+	c     *config.Config
+	table string // key of its table, as in "route[0]"; "" = there is none: everything goes by MX
+	to    config.Target
+	route config.Route
+}
+
+func (e *Explainer) way(r *router.Route) way {
+	if len(e.Config.Routes) == 0 {
+		return way{c: e.Config, to: config.Target{Kind: config.ToMX}, route: config.Route{To: config.Target{Kind: config.ToMX}}}
+	}
+	at := r.Place()
+	return way{c: e.Config, table: "route[" + strconv.Itoa(at) + "]", to: e.Config.Routes[at].To, route: e.Config.Routes[at]}
+}
+
+func (w *way) describe(r *router.Route, domain string) *Route {
+	source := Default
+	if w.table != "" {
+		source = cmp.Or(w.c.Origin(w.table+".domains"), Default)
+	}
+	return &Route{Name: r.Name, To: w.to.String(), Pattern: r.Pattern(domain), Source: source}
+}
+
+// setting is the value of a key, or of the first of several that are set.
+func (w *way) setting(name string, value any, keys ...string) Setting {
+	last := keys[len(keys)-1]
+	for _, key := range keys {
+		if at := w.c.Origin(key); at != "" {
+			return Setting{Name: name, Value: fmt.Sprint(value), Key: plain(key), Source: at}
+		}
+	}
+	return Setting{Name: name, Value: fmt.Sprint(value), Key: plain(last), Source: Default}
+}
+
+// plain is a key without the index of its table.
+func plain(key string) string {
+	if open := strings.IndexByte(key, '['); open >= 0 {
+		key = key[:open] + key[strings.IndexByte(key, ']')+1:]
+	}
+	return key
+}
+
+// settings fills in what holds for the mail of a route that leads somewhere.
+func (e *Explainer) settings(r *Report, w way) {
+	c := e.Config
+	connections := []string{"egress.connections"}
+	if w.route.Connections > 0 {
+		connections = []string{w.table + ".connections"}
+	}
+	r.Limits = append(r.Limits,
+		w.setting("connections to the site", cmp.Or(w.route.Connections, c.Egress.Connections), connections...),
+		w.setting("connections in all", c.Engine.MaxConnections, "engine.max_connections"),
+		w.setting("messages of a connection", unlimited(c.Egress.Messages), "egress.messages"),
+		w.setting("recipients of a transaction", c.Egress.Recipients, "egress.recipients"),
+		w.setting("idle connection kept for", span(c.Egress.Idle), "egress.idle"))
+	e.schedule(r)
+	if w.to.Kind == config.ToMaildir || w.to.Kind == config.ToSocket {
+		return
+	}
+	r.Policies = append(r.Policies, w.tls())
+	if w.route.User != "" {
+		r.Policies = append(r.Policies, w.setting("log in as", w.route.User, w.table+".user"))
+	}
+	r.Egress = append(r.Egress, Setting{Name: "source address", Value: "any of this machine", Source: Default}, w.setting("name in EHLO", c.Hostname, "hostname"))
+	if w.to.Kind == config.ToMX {
+		r.Egress = append(r.Egress, w.setting("port", c.Egress.Port, "egress.port"))
+	} else {
+		r.Egress = append(r.Egress, w.setting("port", w.to.Port, w.table+".to"))
+	}
+}
+
+// schedule fills in when mail is tried again, and given up.
+func (e *Explainer) schedule(r *Report) {
+	w, q := way{c: e.Config}, &e.Config.Queue
+	r.Limits = append(r.Limits,
+		w.setting("first retry after", span(q.RetryMin), "queue.retry_min"),
+		w.setting("retries at most", span(q.RetryMax)+" apart", "queue.retry_max"),
+		w.setting("expires after", span(q.Expire), "queue.expire"))
+}
+
+// tls is the TLS of the connections, and what demands it.
+func (w *way) tls() Setting {
+	value := string(w.route.Security(w.c.Egress.TLS))
+	switch {
+	case w.route.TLS != "":
+		return w.setting("TLS", value, w.table+".tls")
+	case w.to.Kind == config.ToHostTLS:
+		return w.setting("TLS", value, w.table+".to")
+	case w.route.User != "" && !w.route.AuthInClear:
+		return w.setting("TLS", value, w.table+".user")
+	}
+	return w.setting("TLS", value, "egress.tls")
+}
+
+func unlimited(n int) string {
+	if n == 0 {
+		return "any number"
+	}
+	return strconv.Itoa(n)
+}
+
+// span prints a duration without the units that are 0: 5d, 1h30m, 10s.
+func span(d time.Duration) string {
+	const day = 24 * time.Hour
+	if d >= 2*day && d%day == 0 {
+		return strconv.FormatInt(int64(d/day), 10) + "d"
+	}
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}

@@ -28,7 +28,7 @@ var folders = []string{"bench", "bin", "cmd", "engine", "proto", "router", "spoo
 var rooms = map[string][]string{
 	"cmd":               {"bench", "engine", "engine/acme", "engine/admin", "engine/auth", "engine/config", "engine/egress", "engine/event", "engine/explain", "engine/ingress", "engine/inject", "engine/loop", "proto", "router", "spool"},
 	"bench":             {"engine/loop", "proto"},
-	"engine":            {"engine/acme", "engine/admin", "engine/auth", "engine/config", "engine/egress", "engine/event", "engine/explain", "engine/ingress", "engine/inject", "engine/loop", "engine/maildir", "engine/recipients", "proto", "router", "spool"},
+	"engine":            {"engine/acme", "engine/admin", "engine/auth", "engine/config", "engine/egress", "engine/event", "engine/explain", "engine/ingress", "engine/inject", "engine/loop", "engine/maildir", "engine/policy", "engine/recipients", "proto", "router", "spool"},
 	"engine/acme":       {},
 	"engine/admin":      {"engine/auth", "engine/event", "engine/explain", "proto", "router", "spool"},
 	"engine/auth":       {"proto"},
@@ -40,6 +40,7 @@ var rooms = map[string][]string{
 	"engine/inject":     {"proto"},
 	"engine/loop":       {},
 	"engine/maildir":    {"proto"},
+	"engine/policy":     {"proto", "router"},
 	"engine/recipients": {"engine/loop", "proto", "router"},
 	"router":            {"proto"},
 	"spool":             {"proto"},

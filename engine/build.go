@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	"mailrace/engine/inject"
 	"mailrace/engine/loop"
 	"mailrace/engine/maildir"
+	"mailrace/engine/policy"
 	"mailrace/engine/recipients"
 	"mailrace/proto/message"
 	"mailrace/proto/smtp"
@@ -192,6 +194,27 @@ func newResolver(c *config.Config) (*mx.Resolver, error) {
 		o.OwnAddrs = append(o.OwnAddrs, ownAddresses(l.Address, c.Egress.Port, interfaces)...)
 	}
 	return mx.New(o)
+}
+
+// policyFile is where MTA-STS policies are kept, in the directory of the spool.
+const policyFile = "mta-sts.json"
+
+// newPolicies is what tells the router what domains demand; nil = nothing.
+func (n *Node) newPolicies() (*policy.Resolver, error) {
+	c := n.cfg
+	dane := c.Egress.DANE && len(c.DNS.TrustAD) > 0
+	if !dane && !c.Egress.STS {
+		return nil, nil
+	}
+	roots, err := c.Egress.CAs()
+	if err != nil {
+		return nil, fmt.Errorf("certificate authorities: %w", err)
+	}
+	o := policy.Options{DNS: n.resolver, DANE: dane, STS: c.Egress.STS, Entries: c.DNS.Cache, Roots: roots, Port: n.webPort, Log: n.log}
+	if c.Spool.Path != nullPath {
+		o.File = filepath.Join(c.Spool.Path, policyFile)
+	}
+	return policy.New(o), nil
 }
 
 // ownAddresses are those under which MX hosts would lead back to a listener: none, unless it listens where mail to MX hosts goes.

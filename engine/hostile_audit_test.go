@@ -103,11 +103,12 @@ var catalogue = []struct {
 	{"D14", "lifetimes", false, "router/mx.TestD14Lifetimes router/mx.TestNeverStale router/mx.TestLookupsAreShared"},
 	{"D15", "names in questions", false, "router/mx.TestD15Names"},
 	{"D16", "rebinding", false, "router/mx.TestD16Rebinding engine.TestD16DialsWhatPassed"},
-	{"D18", "DANE without DNSSEC", false, "router/mx.TestD18Associations router/mx.TestD18NoTrust router/mx.TestD18Exchangers router/mx.TestD18Usable"},
+	{"D17", "MTA-STS of strangers", false, "engine.TestD17PoliciesOfStrangers engine/policy.TestD17Fetch proto/mtasts.FuzzPolicy"},
+	{"D18", "DANE without DNSSEC", false, "router/mx.TestD18Associations router/mx.TestD18NoTrust router/mx.TestD18Exchangers router/mx.TestD18Usable engine.TestTLSPolicies"},
 }
 
-// later are rows that wait for what they are about: milters, and MTA-STS.
-var later = []string{"B18", "D17"}
+// later are rows that wait for what they are about: milters.
+var later = []string{"B18"}
 
 // rowsNamed notes the rows of the exchanges and ordeals in a file: composite literals whose row is a string, or whose first string is one.
 func rowsNamed(f *ast.File, rows map[string]bool) {

@@ -31,6 +31,7 @@ import (
 	"mailrace/engine/event"
 	"mailrace/engine/ingress"
 	"mailrace/engine/loop"
+	"mailrace/engine/policy"
 	"mailrace/engine/recipients"
 	"mailrace/proto/message"
 	"mailrace/router"
@@ -46,6 +47,7 @@ type Node struct {
 	events     *event.Log
 	store      store
 	resolver   *mx.Resolver
+	policies   *policy.Resolver // nil = domains demand nothing of TLS
 	router     *router.Router
 	routes     *router.Table
 	recipients *recipients.Directory // nil = everybody is there
@@ -69,6 +71,7 @@ type Node struct {
 	reporting  atomic.Int64 // reports that are being gathered or made
 	ready      atomic.Bool
 	fatal      chan error
+	webPort    uint16 // of the web servers that policies are fetched from
 
 	stored    chan struct{}  // closed when the store is open, or cannot be
 	storeErr  error          // why not; read when stored is closed
@@ -85,13 +88,18 @@ type stats struct {
 
 // New opens the spool and the doors. When it returns without an error, the node listens, and what the spool holds is read back meanwhile. It
 // waits for the stores of the spool for a moment only: mail that comes in before they are open is answered for when they are.
-func New(cfg *config.Config, log *slog.Logger) (_ *Node, err error) {
+func New(cfg *config.Config, log *slog.Logger) (*Node, error) { return newNode(cfg, log, httpsPort) }
+
+// httpsPort is where web servers listen. Tests have their own.
+const httpsPort = 443
+
+func newNode(cfg *config.Config, log *slog.Logger, webPort uint16) (_ *Node, err error) {
 	if log == nil {
 		log = slog.Default()
 	}
 	set := metrics.NewSet()
 	n := &Node{
-		cfg: cfg, log: log, budget: message.NewBudget(cfg.Engine.Memory), metrics: set, fatal: make(chan error, 1), stored: make(chan struct{}),
+		cfg: cfg, log: log, budget: message.NewBudget(cfg.Engine.Memory), metrics: set, webPort: webPort, fatal: make(chan error, 1), stored: make(chan struct{}),
 		stats: &stats{
 			dsns:          set.NewCounter("mailrace_dsns_total"),
 			unreported:    set.NewCounter("mailrace_dsns_suppressed_total"),
@@ -197,6 +205,14 @@ func (n *Node) openRouter() (err error) {
 	if n.resolver, err = newResolver(c); err != nil {
 		return fmt.Errorf("dns: %w", err)
 	}
+	var policed router.Resolver
+	if n.policies, err = n.newPolicies(); err != nil {
+		return err
+	}
+	if n.policies != nil {
+		policed = n.policies
+		metrics.RegisterSet(n.policies.Metrics())
+	}
 	if n.routes, err = router.NewTable(routes(c)); err != nil {
 		return fmt.Errorf("routes: %w", err)
 	}
@@ -209,7 +225,7 @@ func (n *Node) openRouter() (err error) {
 		envs[i] = a.env()
 	}
 	n.router, err = router.New(router.Options{
-		Table: n.routes, Resolver: n.resolver, Envs: envs, LocalDomain: c.Hostname,
+		Table: n.routes, Resolver: n.resolver, Policed: policed, Envs: envs, LocalDomain: c.Hostname,
 		RetryMin: c.Queue.RetryMin, RetryMax: c.Queue.RetryMax, Expire: c.Queue.Expire,
 		Notices: c.DSN.DelayAfter, NoticeAll: c.DSN.DelayToAll,
 		Connections: c.Engine.MaxConnections, SiteConnections: c.Egress.Connections,
@@ -346,6 +362,10 @@ func (n *Node) close() error {
 	if n.recipients != nil {
 		metrics.UnregisterSet(n.recipients.Metrics(), true)
 		n.recipients.Close()
+	}
+	if n.policies != nil {
+		metrics.UnregisterSet(n.policies.Metrics(), true)
+		n.policies.Close()
 	}
 	if n.resolver != nil {
 		metrics.UnregisterSet(n.resolver.Metrics(), true)

@@ -64,6 +64,12 @@ func launch(t *testing.T, c *config.Config, log *slog.Logger) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return run(t, n)
+}
+
+// run is launch with a node that is made already.
+func run(t *testing.T, n *Node) *rig {
+	t.Helper()
 	r := &rig{Node: n, t: t, ended: make(chan error, 1)}
 	var ctx context.Context
 	ctx, r.cancel = context.WithCancel(context.Background())
@@ -122,6 +128,8 @@ type record struct {
 	User, Tenant, Campaign                                               string
 	TLSVersion                                                           string `json:"tls_version"`
 	TLSCipher                                                            string `json:"tls_cipher"`
+	TLSPolicy                                                            string `json:"tls_policy"`
+	TLSVerdict                                                           string `json:"tls_verdict"`
 	Recipients, Code, Attempt                                            int
 	Release, Deadline                                                    string
 	Cause, Action, Began                                                 string

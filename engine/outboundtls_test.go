@@ -2,6 +2,7 @@ package engine
 
 import (
 	"crypto/tls"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -295,6 +296,8 @@ func TestRequireTLSByMX(t *testing.T) {
 	t.Parallel()
 	home := listen(t, polite)
 	s := settings(t, config.Route{Domains: []string{"*"}, To: config.Target{Kind: config.ToMX}}, home.route("sender.example"))
+	s.DNS.Servers = []netip.AddrPort{newZone(t, false, "far.example. 300 IN MX 10 mx.far.example.", "mx.far.example. 300 IN A 127.0.0.1").at}
+	s.Egress.Allow = loopback
 	r := start(t, s)
 	r.inject(func(m *message.Message) { m.Flags |= message.RequireTLS }, "s@sender.example", hello, "a@far.example")
 	if e := r.record("bounce", "a@far.example", 1); e.Enhanced != "5.7.30" {

@@ -9,7 +9,7 @@ import (
 var (
 	noDomain = &mx.Answer{Class: mx.Permanent, Code: 550, Enhanced: "5.1.3", Text: "the address has no valid domain"}
 	noRoute  = &mx.Answer{Class: mx.Temporary, Code: 451, Enhanced: "4.3.5", Text: "no route is configured for this domain"}
-	// RFC 8689 §4.2.1: the MX lookup must be secured by DNSSEC or MTA-STS.
+	// RFC 8689 §4.2.1: the MX lookup must be secured by DNSSEC, here together with DANE, or by MTA-STS.
 	noProof = &mx.Answer{Class: mx.Permanent, Code: 550, Enhanced: "5.7.30", Text: "the message asks for REQUIRETLS, and nothing proves which mail exchangers the domain has"}
 )
 
@@ -71,10 +71,12 @@ func (s *Scheduler) route(m *message.Message, i int, held bool) {
 		switch d.route = s.opts.Table.Match(name); {
 		case d.route == nil:
 			answer = noRoute
-		case d.route.Kind == MX && m.Flags&message.RequireTLS != 0 && m.From != "":
+		case needsProof(m, d.route) && !s.policed(d.route):
 			answer = noProof
 		default:
-			answer, q, d.asking = s.find(d.route, name)
+			if answer, q, d.asking = s.find(d.route, name); !d.asking {
+				answer = proven(m, d.route, answer)
+			}
 		}
 	}
 	switch {
@@ -104,8 +106,39 @@ func (s *Scheduler) find(route *Route, domain string) (answer *mx.Answer, q mx.Q
 	default:
 		q = mx.Query{Kind: mx.Exchangers, Name: domain}
 	}
-	answer, ok := s.opts.Resolver.Cached(q)
+	answer, ok := s.resolver(route).Cached(q)
 	return answer, q, !ok
+}
+
+// resolver is who is asked for the way that route goes.
+func (s *Scheduler) resolver(route *Route) Resolver {
+	if s.policed(route) {
+		return s.opts.Policed
+	}
+	return s.opts.Resolver
+}
+
+// policed says whether domains have a say in how the hosts of a route are spoken to.
+func (s *Scheduler) policed(route *Route) bool {
+	return s.opts.Policed != nil && route.Kind == MX && route.TLS != TLSOff
+}
+
+// needsProof says whether m may only go to hosts that prove to be those of its domain. A notification goes on all the same. RFC 8689 §5
+func needsProof(m *message.Message, route *Route) bool {
+	return route.Kind == MX && m.Flags&message.RequireTLS != 0 && m.From != ""
+}
+
+// proven is the answer for m: another one, if m may not go to any of its hosts.
+func proven(m *message.Message, route *Route, answer *mx.Answer) *mx.Answer {
+	if !needsProof(m, route) || answer.Class != mx.OK {
+		return answer
+	}
+	for i := range answer.Hosts {
+		if answer.DemandOf(answer.Hosts[i].Name).Proves() {
+			return answer
+		}
+	}
+	return noProof
 }
 
 // share returns the transaction of the batch under way that goes to d and has room for one more recipient.

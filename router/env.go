@@ -59,6 +59,9 @@ type Resolver interface {
 	Lookup(q mx.Query, done func(*mx.Answer)) bool
 }
 
+// MayBeClear says whether mail goes there in clear where TLS fails or is not offered.
+func (t *Target) MayBeClear() bool { return t.TLS == TLSOpportunistic && !t.Demand.Enforced() }
+
 // Target is where a link leads.
 type Target struct {
 	Site  string         // the site's key, for people to read: "mx1.example.net,mx2.example.net" or "relay.example.net:2525"
@@ -67,6 +70,8 @@ type Target struct {
 	Addr  netip.AddrPort // dial exactly this: it passed the address filter
 	Kind  Kind           // of the route: the name of a Host is the operator's word, that of an MX the DNS's
 	TLS   TLS            // of the route
+	// Demand is what the domains of the site demand of the host beside that; nil = nothing. A later connection may have another one.
+	Demand *mx.Demand
 
 	Path   string // of a Local route, which has neither Host nor Addr
 	Manner Manner // of the route

@@ -49,7 +49,7 @@ func (s *Scheduler) feedStarving() {
 func (l *Link) failure(reason Reason, o *Outcome) Outcome {
 	f := Outcome{Class: Deferred, Host: l.target.Host, Addr: l.target.Addr}
 	if o != nil {
-		f.Code, f.Enhanced, f.Text, f.Remote, f.TLSVersion, f.TLSCipher = o.Code, o.Enhanced, o.Text, o.Remote, o.TLSVersion, o.TLSCipher
+		f.Code, f.Enhanced, f.Text, f.Remote, f.TLSVersion, f.TLSCipher, f.TLSPolicy, f.TLSVerdict = o.Code, o.Enhanced, o.Text, o.Remote, o.TLSVersion, o.TLSCipher, o.TLSPolicy, o.TLSVerdict
 	}
 	if f.Code/100 != 4 && reason != GoneInsecure { // another host may do better: no refusal of a session is final. RFC 5321 §3.1
 		f.Enhanced = [...]string{GoneClosed: "4.4.2", GoneUnreachable: "4.4.1", GoneRefused: "4.3.0", GoneDenied: "4.7.8", GoneBroken: "4.4.2"}[reason]

@@ -47,7 +47,7 @@ func (site *Site) dial(a *pool.Address) {
 	s := site.owner
 	l := &Link{site: site, address: a, target: Target{
 		Site: site.name, Route: site.route.Name, Host: a.Host, Addr: netip.AddrPortFrom(a.Addr, site.key.port),
-		Kind: site.route.Kind, TLS: site.route.TLS, Path: site.route.Path, Manner: site.route.Manner,
+		Kind: site.route.Kind, TLS: site.route.TLS, Demand: site.answer.DemandOf(a.Host), Path: site.route.Path, Manner: site.route.Manner,
 	}}
 	site.links = append(site.links, l)
 	site.opening++

@@ -14,8 +14,9 @@ const lookupAhead = time.Second
 
 // lookup is a question with the transactions that wait for its answer.
 type lookup struct {
-	query   mx.Query
-	waiting queue
+	query    mx.Query
+	resolver Resolver
+	waiting  queue
 }
 
 // ask makes t wait for the answer to its question, which is asked when its turn comes.
@@ -39,7 +40,7 @@ func (s *Scheduler) ask(t *Transaction) {
 		}
 		return
 	}
-	l = &lookup{query: q}
+	l = &lookup{query: q, resolver: s.resolver(t.route)}
 	l.waiting.push(t)
 	s.lookups[q] = l
 	s.unasked = append(s.unasked, l)
@@ -51,7 +52,7 @@ func (s *Scheduler) askMore() {
 	for len(s.unasked) > 0 && s.asked < s.opts.Lookups {
 		l := s.unasked[0]
 		done := func(a *mx.Answer) { s.env.Post(func() { s.answered(l, a) }) }
-		if !s.opts.Resolver.Lookup(l.query, done) {
+		if !l.resolver.Lookup(l.query, done) {
 			if s.asked == 0 {
 				s.askAgain = s.now() + int64(lookupPause)
 				s.alarm(s.askAgain)
@@ -70,7 +71,7 @@ func (s *Scheduler) answered(l *lookup, a *mx.Answer) {
 	delete(s.lookups, l.query)
 	for t := l.waiting.pop(); t != nil; t = l.waiting.pop() {
 		s.stats.resolving.Add(-int64(t.open))
-		t.answer = a
+		t.answer = proven(t.Message, t.route, a)
 		s.forward(t)
 	}
 	s.askMore()

@@ -33,6 +33,8 @@ type Outcome struct {
 
 	TLSVersion string // of the connection, as in "TLS 1.3"; "" = in clear, or there was none
 	TLSCipher  string // as in "TLS_AES_128_GCM_SHA256"
+	TLSPolicy  string // what was demanded of the host, as mx.DemandKind names it, or "required", "verified" of the route; "" = nothing
+	TLSVerdict string // what the connection proved: "verified", "encrypted", "clear"; or "failed", where that was not enough; "" = there was none, or none was made out
 
 	State   message.State  // where the recipient stands now: Delivered, Deferred, Bounced or Expired
 	InDoubt bool           // the connection was lost between the final dot and its reply: the peer may have taken the message

@@ -16,6 +16,9 @@ type Options struct {
 	Table    *Table   // required
 	Resolver Resolver // required
 	Envs     []Env    // required: one for each loop
+	// Policed is asked in place of Resolver for the hosts of domains by MX routes that use TLS; its answers say what each host must show
+	// (mx.Records.Demands). nil = no domain demands anything.
+	Policed Resolver
 
 	// LocalDomain is the domain of recipients without one, such as <postmaster>. RFC 5321 §4.5.1
 	LocalDomain string

@@ -94,6 +94,9 @@ is 1 if there is any. What is right only where strangers cannot connect is warne
 			for _, danger := range cfg.Dangers() {
 				fmt.Fprintf(cmd.ErrOrStderr(), "%s: warning: %s\n", path, danger)
 			}
+			for _, note := range cfg.Notes() {
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s: note: %s\n", path, note)
+			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s is good\n", path)
 			return nil
 		},

@@ -235,6 +235,8 @@ type Egress struct {
 	Own         []string       // names and addresses of this node besides Hostname and those of its listeners: an MX host that has one leads back here
 	TLS         Security       // of routes that say nothing: TLSOpportunistic or TLSOff
 	CA          string         // PEM file: who issues the certificates of hosts that are to be verified; "" = those whom the system trusts. Read at start
+	STS         bool           // domains may demand TLS of MX routes that are not off, by MTA-STS
+	DANE        bool           // and by DANE; for nothing while DNS.TrustAD is empty
 	Idle        time.Duration  // how long a connection without work is kept
 	Timeouts    Timeouts
 }
@@ -378,7 +380,7 @@ func Default() *Config {
 		Spool: Spool{Path: "spool", Sync: true, Reserve: 64 << 20, FailoverAfter: 100 * time.Millisecond, InFlight: "/dev/shm", Reshard: ReshardRefuse},
 		Queue: Queue{RetryMin: 5 * time.Minute, RetryMax: 4 * time.Hour, Expire: 5 * 24 * time.Hour, HoldMax: 7 * 24 * time.Hour, DeliverByMin: time.Minute, InDoubt: InDoubtRetry, InMemory: 200_000},
 		Egress: Egress{
-			Connections: 20, Recipients: 100, Messages: 1000, Window: 100, WindowSize: 1 << 20, Port: 25, TLS: TLSOpportunistic, Idle: 10 * time.Second,
+			Connections: 20, Recipients: 100, Messages: 1000, Window: 100, WindowSize: 1 << 20, Port: 25, TLS: TLSOpportunistic, STS: true, DANE: true, Idle: 10 * time.Second,
 			Timeouts: Timeouts{
 				Connect: 30 * time.Second, Greeting: 5 * time.Minute, Command: 5 * time.Minute, Mail: 5 * time.Minute, Rcpt: 5 * time.Minute,
 				Data: 2 * time.Minute, Block: 3 * time.Minute, Final: 10 * time.Minute,

@@ -45,6 +45,18 @@ func (c *Config) Dangers() (dangers []string) {
 	return dangers
 }
 
+// Notes tells what the configuration asks for and does not get, which nobody need know who is content with it.
+func (c *Config) Notes() (notes []string) {
+	byMX := len(c.Routes) == 0 && c.Egress.TLS != TLSOff
+	for i := range c.Routes {
+		byMX = byMX || c.Routes[i].To.Kind == ToMX && c.Routes[i].Security(c.Egress.TLS) != TLSOff
+	}
+	if byMX && c.Egress.DANE && len(c.DNS.TrustAD) == 0 {
+		notes = append(notes, "dane of [egress] does nothing: trust_ad of [dns] names no server that validates DNSSEC")
+	}
+	return notes
+}
+
 // everybody says whether all addresses of a family are among the networks.
 func everybody(networks []netip.Prefix) bool {
 	for _, p := range networks {

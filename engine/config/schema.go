@@ -128,6 +128,8 @@ func schema(c *Config) []field {
 			{"own", list(&c.Egress.Own, lower)},
 			{"tls", text((*string)(&c.Egress.TLS))},
 			{"ca", text(&c.Egress.CA)},
+			{"mta_sts", boolean(&c.Egress.STS)},
+			{"dane", boolean(&c.Egress.DANE)},
 			{"idle", duration(&c.Egress.Idle)},
 			{"connect_timeout", duration(&c.Egress.Timeouts.Connect)},
 			{"greeting_timeout", duration(&c.Egress.Timeouts.Greeting)},

@@ -97,7 +97,7 @@ func NewStats(set *metrics.Set) *Stats {
 // Dial begins a session for a link of the router, on the link's loop.
 func (o *Options) Dial(l *loop.Loop, link *router.Link) {
 	target := link.Target()
-	o.dial(l, link, target.TLS == router.TLSOpportunistic && o.TLS.clear.has(target.Addr, l.Now()))
+	o.dial(l, link, target.MayBeClear() && o.TLS.clear.has(target.Addr, l.Now()))
 }
 
 // dial begins a session, in clear although the host may offer TLS if inClear.

@@ -12,6 +12,7 @@ import (
 	"mailrace/engine/loop"
 	"mailrace/proto/smtp"
 	"mailrace/router"
+	"mailrace/router/mx"
 )
 
 const (
@@ -36,6 +37,7 @@ func NewTLS(roots *x509.CertPool) *TLS {
 // security is the TLS of a session; its fields are empty without.
 type security struct {
 	version, cipher string
+	policy, verdict string // as in router.Outcome
 	// judged is whether the certificate is verified; nil where nobody asked. The handshake sets it on its goroutine, and may not come to tell
 	// of its end: the peer may close first.
 	judged atomic.Pointer[judgement]
@@ -49,30 +51,78 @@ func (s *session) greeted() {
 	if s.ourselves() {
 		return
 	}
-	policy := s.link.Target().TLS
+	target := s.link.Target()
 	switch {
-	case s.tls.version != "" || policy == router.TLSOff || s.inClear:
+	case s.tls.version != "":
 		s.welcome()
+	case target.TLS == router.TLSOff || s.inClear:
+		s.unprotected()
 	case s.smtp.StartTLS(): // ClientHandshake or ClientTLSRefused follows
-	case policy == router.TLSOpportunistic:
-		s.welcome()
+	case target.MayBeClear():
+		s.unprotected()
 	default:
-		s.close(router.GoneInsecure, &router.Outcome{Class: router.Deferred, Enhanced: "4.7.4", Text: "TLS is required on this route, and the host does not offer STARTTLS"})
+		s.fail(&router.Outcome{Class: router.Deferred, Enhanced: "4.7.4", Text: demander(&target) + ", and the host does not offer STARTTLS"})
 	}
+}
+
+// unprotected goes on in clear.
+func (s *session) unprotected() {
+	if s.tls.policy != "" {
+		s.tls.verdict = verdictClear
+	}
+	s.welcome()
+}
+
+// fail ends a session that is not as secure as it must be.
+func (s *session) fail(o *router.Outcome) {
+	s.tls.verdict = verdictFailed
+	s.close(router.GoneInsecure, o)
+}
+
+// Verdicts on the TLS of a session, as they stand in records.
+const (
+	verdictVerified  = "verified"
+	verdictEncrypted = "encrypted"
+	verdictClear     = "clear"
+	verdictFailed    = "failed"
+)
+
+// policyOf names what is demanded of the target, as it stands in records.
+func policyOf(target *router.Target) string {
+	switch {
+	case target.Demand != nil:
+		return target.Demand.Kind.String()
+	case target.TLS == router.TLSRequired:
+		return "required"
+	case target.TLS == router.TLSVerified:
+		return "verified"
+	}
+	return ""
+}
+
+// demander says who demands TLS of the target.
+func demander(target *router.Target) string {
+	switch {
+	case !target.Demand.Enforced():
+		return "TLS is required on this route"
+	case target.Demand.Kind == mx.DemandSTS:
+		return "The MTA-STS policy of the domain demands TLS"
+	}
+	return "The TLSA records of the host demand TLS (DANE)"
 }
 
 // tlsRefused goes on when the host offered STARTTLS and then refused it.
 func (s *session) tlsRefused() {
 	s.opts.Stats.Refused.Inc()
-	if s.link.Target().TLS == router.TLSOpportunistic {
-		s.welcome()
+	if target := s.link.Target(); target.MayBeClear() {
+		s.unprotected()
 		return
 	}
 	o := s.outcome()
 	if !strings.HasPrefix(o.Enhanced, "4.7.") {
 		o.Enhanced = "4.7.4"
 	}
-	s.close(router.GoneInsecure, o)
+	s.fail(o)
 }
 
 // shake begins the TLS handshake. Until secured is called nothing is read or written.
@@ -80,29 +130,53 @@ func (s *session) shake() {
 	s.shaking = true
 	target := s.link.Target()
 	s.conn.StartTLS(&tls.Config{
-		ServerName: target.Host, MinVersion: tls.VersionTLS12, ClientSessionCache: s.opts.TLS.cache,
+		ServerName: serverName(&target), MinVersion: tls.VersionTLS12, ClientSessionCache: s.opts.TLS.cache,
 		InsecureSkipVerify: true, VerifyConnection: s.verify, // where the route says so, also of sessions that are resumed
 		DynamicRecordSizingDisabled: true,
 	}, s.secured)
 }
 
+// serverName is whose certificate is asked for. RFC 7672 §3.2.1
+func serverName(target *router.Target) string {
+	if target.Demand != nil && target.Demand.Base != "" {
+		return target.Demand.Base
+	}
+	return target.Host
+}
+
 // verify judges the certificate, on the goroutine of the handshake. Mail that asks for REQUIRETLS wants to know also where the route does not
-// care; but the names of MX hosts come from the DNS, and prove nothing. RFC 8689 §4.2.1
+// care; but the names of MX hosts come from the DNS, and prove nothing, unless DANE or MTA-STS vouches for them. RFC 8689 §4.2.1
 func (s *session) verify(state tls.ConnectionState) error {
 	target := s.link.Target()
-	if target.TLS != router.TLSVerified && target.Kind != router.Host {
+	var fault error
+	switch d := target.Demand; {
+	case d != nil && d.Kind == mx.DemandDANE:
+		fault = checkDANE(d, target.Host, state.PeerCertificates)
+	case target.TLS == router.TLSVerified || target.Kind == router.Host || d != nil && d.Kind != mx.DemandEncrypted:
+		fault = s.checkChain(target.Host, state.PeerCertificates)
+	default:
 		return nil
 	}
-	options := x509.VerifyOptions{Roots: s.opts.TLS.roots, DNSName: target.Host, Intermediates: x509.NewCertPool()}
-	for _, c := range state.PeerCertificates[1:] {
-		options.Intermediates.AddCert(c)
-	}
-	_, fault := state.PeerCertificates[0].Verify(options)
 	s.tls.judged.Store(&judgement{fault})
-	if target.TLS == router.TLSVerified {
+	if mustVerify(&target) {
 		return fault
 	}
 	return nil
+}
+
+// mustVerify says whether mail must not go there without a certificate that is verified.
+func mustVerify(target *router.Target) bool {
+	return target.TLS == router.TLSVerified || target.Demand.Enforced()
+}
+
+// checkChain says what is wrong with the certificates that a host showed, by those who count as authorities, or nil.
+func (s *session) checkChain(host string, shown []*x509.Certificate) error {
+	options := x509.VerifyOptions{Roots: s.opts.TLS.roots, DNSName: host, Intermediates: x509.NewCertPool()}
+	for _, c := range shown[1:] {
+		options.Intermediates.AddCert(c)
+	}
+	_, err := shown[0].Verify(options)
+	return err
 }
 
 // secured says EHLO again, under TLS. RFC 3207 §4.2
@@ -111,6 +185,9 @@ func (s *session) secured() {
 	s.opts.Stats.Handshakes.Inc()
 	state, _ := s.conn.TLS()
 	s.tls.version, s.tls.cipher = tls.VersionName(state.Version), tls.CipherSuiteName(state.CipherSuite)
+	if s.tls.verdict = verdictEncrypted; s.proved() {
+		s.tls.verdict = verdictVerified
+	}
 	s.smtp.Secured()
 	s.flush()
 }
@@ -120,7 +197,7 @@ func (s *session) secured() {
 func (s *session) insecure(err error) {
 	s.opts.Stats.Failed.Inc()
 	target := s.link.Target()
-	if target.TLS == router.TLSOpportunistic {
+	if target.MayBeClear() {
 		s.gone = true
 		s.conn.Close()
 		s.opts.TLS.clear.add(target.Addr, s.loop.Now(), clearFor)
@@ -129,12 +206,18 @@ func (s *session) insecure(err error) {
 		return
 	}
 	var failed *loop.HandshakeError
-	if j := s.tls.judged.Load(); target.TLS == router.TLSVerified && j != nil && j.fault != nil {
+	if j := s.tls.judged.Load(); mustVerify(&target) && j != nil && j.fault != nil {
 		err = j.fault
 	} else if errors.As(err, &failed) {
 		err = failed.Err
 	}
-	s.close(router.GoneInsecure, &router.Outcome{Class: router.Deferred, Enhanced: "4.7.5", Text: fmt.Sprintf("TLS is required on this route, and the handshake failed: %v", err)})
+	s.fail(&router.Outcome{Class: router.Deferred, Enhanced: "4.7.5", Text: fmt.Sprintf("%s, and the handshake failed: %v", demander(&target), err)})
+}
+
+// proved says whether the certificate was judged, and found right.
+func (s *session) proved() bool {
+	j := s.tls.judged.Load()
+	return j != nil && j.fault == nil
 }
 
 // trusted says whether mail that asks for REQUIRETLS may go here, and if not, why. RFC 8689 §4.2.1. TLS that is missing or proves nothing may be
@@ -142,12 +225,16 @@ func (s *session) insecure(err error) {
 func (s *session) trusted() *router.Outcome {
 	later := router.Outcome{Class: router.Deferred, Enhanced: "4.7.10"}
 	never := router.Outcome{Class: router.Bounced, Code: 550, Enhanced: "5.7.10"}
+	target := s.link.Target()
 	switch j := s.tls.judged.Load(); {
-	case s.link.Target().TLS == router.TLSOff:
+	case target.TLS == router.TLSOff:
 		never.Text = "The message asks for REQUIRETLS, and TLS is off on this route"
 		return &never
 	case s.tls.version == "":
 		later.Text = "The message asks for REQUIRETLS, and there is no TLS with the next host"
+		return &later
+	case target.Kind == router.MX && !target.Demand.Proves():
+		later.Text = "The message asks for REQUIRETLS, and neither DANE nor MTA-STS proves the name of this host"
 		return &later
 	case j == nil:
 		never.Text = "The message asks for REQUIRETLS, and nothing proves the name of the next host"

@@ -54,6 +54,7 @@ type session struct {
 func (s *session) Open(c *loop.Conn) {
 	s.conn, s.source = c, c.Local().Addr()
 	target := s.link.Target()
+	s.tls.policy = policyOf(&target)
 	s.smtp.Init(s.opts.protocol(&target))
 	if target.Manner.TLSFirst {
 		s.shake()
@@ -187,6 +188,7 @@ func (s *session) outcome() *router.Outcome {
 // sign notes the connection that an outcome was on.
 func (s *session) sign(o *router.Outcome) {
 	o.Source, o.TLSVersion, o.TLSCipher = s.source, s.tls.version, s.tls.cipher
+	o.TLSPolicy, o.TLSVerdict = s.tls.policy, s.tls.verdict
 }
 
 // pump pulls transactions from the link as long as the machine can take an envelope, and sends content that may go.

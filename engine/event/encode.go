@@ -46,6 +46,8 @@ func (r *Record) Append(dst []byte) []byte {
 	}
 	dst = appendText(dst, `,"tls_version":`, r.TLSVersion, tlsMax)
 	dst = appendText(dst, `,"tls_cipher":`, r.TLSCipher, tlsMax)
+	dst = appendText(dst, `,"tls_policy":`, r.TLSPolicy, tlsMax)
+	dst = appendText(dst, `,"tls_verdict":`, r.TLSVerdict, tlsMax)
 	dst = appendInt(dst, `,"code":`, int64(r.Code))
 	dst = appendText(dst, `,"enhanced":`, r.Enhanced, len("5.999.999"))
 	dst = appendText(dst, `,"text":`, r.Text, textMax)

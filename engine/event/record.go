@@ -52,6 +52,8 @@ type Record struct {
 	Peer       netip.AddrPort // the other end: the client of a Reception, else the remote server
 	TLSVersion string         // of the connection to Peer, as in "TLS 1.3"
 	TLSCipher  string         // as in "TLS_AES_128_GCM_SHA256"
+	TLSPolicy  string         // of a delivery: what had to be shown: "sts", "testing", "dane", "encrypted", "required", "verified"
+	TLSVerdict string         // and what was: "verified", "encrypted", "clear", "failed"
 	Code       int            // reply code, 0 where no reply came
 	Enhanced   string         // enhanced status code, "5.1.1"
 	Text       string         // text of the reply or of the error, at most textMax bytes are kept

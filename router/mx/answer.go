@@ -111,6 +111,8 @@ type Records struct {
 	Texts []string // of Texts: each record's strings joined, in no order
 	TLSA  []TLSA   // of Associations
 	Base  string   // of Addresses: where the CNAMEs of the host lead. Of Associations: under which host the records stand, that or itself. RFC 7672 §2.2.3
+
+	Demands []Demand // of Exchangers, where somebody beside the resolver put them there: of each of Hosts
 }
 
 // Answer is what a lookup found. It is shared and immutable.

@@ -41,6 +41,9 @@ func public(a netip.Addr) bool {
 	return true
 }
 
+// Allowed says whether a host that DNS names may be connected to at a: it is public, or among Options.Allow. Any goroutine.
+func (r *Resolver) Allowed(a netip.Addr) bool { return r.allowed(a) }
+
 // allowed says whether a mail exchanger may have the address a.
 func (r *Resolver) allowed(a netip.Addr) bool {
 	if public(a) {

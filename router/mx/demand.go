@@ -1,0 +1,46 @@
+package mx
+
+// DemandKind is what a connection to a host must show before mail of some domains goes there.
+type DemandKind uint8
+
+const (
+	// DemandNone: nothing beside what the route wants.
+	DemandNone DemandKind = iota
+	// DemandTesting: what DemandSTS wants, but mail goes also where it is not met. RFC 8461 §5
+	DemandTesting
+	// DemandSTS: TLS, with a certificate for the name of the host by an authority that counts. RFC 8461 §4.1
+	DemandSTS
+	// DemandEncrypted: TLS, and nothing is proved: there are TLSA records, and none is usable. RFC 7672 §2.2
+	DemandEncrypted
+	// DemandDANE: TLS, with a certificate that a TLSA record allows. RFC 7672
+	DemandDANE
+)
+
+// String names the kind as it stands in keys of sites and in records.
+func (k DemandKind) String() string { return [...]string{"", "testing", "sts", "encrypted", "dane"}[k] }
+
+// Demand is what is demanded of one host. It is immutable.
+type Demand struct {
+	Kind DemandKind
+	Base string // DemandDANE, DemandEncrypted: the host under which the records stand, which is asked for by SNI
+	TLSA []TLSA // DemandDANE: those that are usable
+}
+
+// Enforced says whether mail must not go where the demand is not met. nil = nothing is demanded.
+func (d *Demand) Enforced() bool { return d != nil && d.Kind >= DemandSTS }
+
+// Proves says whether a connection that meets the demand goes to whom the domain means, for mail that asks for REQUIRETLS. RFC 8689 §4.2.1
+func (d *Demand) Proves() bool { return d != nil && (d.Kind == DemandSTS || d.Kind == DemandDANE) }
+
+// DemandOf returns what is demanded of a host, or nil.
+func (a *Answer) DemandOf(host string) *Demand {
+	if a.Records == nil {
+		return nil
+	}
+	for i := range a.Records.Demands {
+		if a.Hosts[i].Name == host && a.Records.Demands[i].Kind != DemandNone {
+			return &a.Records.Demands[i]
+		}
+	}
+	return nil
+}

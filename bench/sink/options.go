@@ -12,24 +12,25 @@ import (
 
 // Options say where the sink listens and how it behaves. The zero value of each field means the default that its comment names.
 type Options struct {
-	Address  string        // host:port to listen on; port 0 picks a free one
-	Hostname string        // in the banner; default "sink.bench.mailrace"
-	Loops    int           // event loops; default 1
-	Delay    Delays        // before each reply
-	Tempfail Shares        // answered 4xx
-	Permfail Shares        // answered 5xx
-	Drop     Shares        // connection closed instead of an answer
-	Seed     uint64        // decides which ones; the n-th command of a verb meets the same fate with the same seed
-	NoVerify bool          // trust the octets of numbered messages: no checksum
-	NoCount  bool          // do not look who a message is: no duplicates, no verification; for measuring ceilings only
-	Store    string        // directory that every accepted message is written to, before its reply; "" = none. Blocks the loop: for tests
-	Record   string        // file that the tallies of numbered messages are saved to at the end; "" = none
-	Gauge    string        // file in which the recipients that arrive are counted, for a generator; "" = none
-	MaxSize  int64         // octets of content; default 1 GiB
-	Timeout  time.Duration // for the next octets of a client; default 10 min
-	TLS      string        // "starttls": offer STARTTLS; "implicit": TLS from the start; "" = in clear only
-	Chain    string        // PEM file of its certificate; default one that is made for the run, for Hostname, localhost and 127.0.0.1
-	Key      string        // PEM file of the certificate's key
+	Address    string        // host:port to listen on; port 0 picks a free one
+	Hostname   string        // in the banner; default "sink.bench.mailrace"
+	Loops      int           // event loops; default 1
+	Delay      Delays        // before each reply
+	Tempfail   Shares        // answered 4xx
+	Permfail   Shares        // answered 5xx
+	Drop       Shares        // connection closed instead of an answer
+	Seed       uint64        // decides which ones; the n-th command of a verb meets the same fate with the same seed
+	NoVerify   bool          // trust the octets of numbered messages: no checksum
+	NoCount    bool          // do not look who a message is: no duplicates, no verification; for measuring ceilings only
+	NoChunking bool          // do not offer CHUNKING
+	Store      string        // directory that every accepted message is written to, before its reply; "" = none. Blocks the loop: for tests
+	Record     string        // file that the tallies of numbered messages are saved to at the end; "" = none
+	Gauge      string        // file in which the recipients that arrive are counted, for a generator; "" = none
+	MaxSize    int64         // octets of content; default 1 GiB
+	Timeout    time.Duration // for the next octets of a client; default 10 min
+	TLS        string        // "starttls": offer STARTTLS; "implicit": TLS from the start; "" = in clear only
+	Chain      string        // PEM file of its certificate; default one that is made for the run, for Hostname, localhost and 127.0.0.1
+	Key        string        // PEM file of the certificate's key
 
 	Progress func(Report)  // called every Interval by one goroutine
 	Interval time.Duration // default 1 s
@@ -46,7 +47,7 @@ const (
 // not in cmd, because Args must write what they read: the scenarios start sinks as child processes.
 //
 //	--address host:port  --hostname name      --loops n            --delay verb=d,…     --tempfail verb=share,…
-//	--permfail …         --drop …             --seed n             --no-verify          --no-count
+//	--permfail …         --drop …             --seed n             --no-verify          --no-count       --no-chunking
 //	--store dir          --record file        --gauge file         --max-size octets    --timeout d
 //	--interval d         --tls way            --chain file         --key file
 func BindFlags(fs *flag.FlagSet, o *Options) {
@@ -60,6 +61,7 @@ func BindFlags(fs *flag.FlagSet, o *Options) {
 	fs.Uint64Var(&o.Seed, "seed", o.Seed, "decides which commands fail")
 	fs.BoolVar(&o.NoVerify, "no-verify", o.NoVerify, "do not check the octets of numbered messages")
 	fs.BoolVar(&o.NoCount, "no-count", o.NoCount, "do not look who a message is: neither duplicates nor verification")
+	fs.BoolVar(&o.NoChunking, "no-chunking", o.NoChunking, "do not offer CHUNKING: content comes by DATA")
 	fs.StringVar(&o.Store, "store", o.Store, "`directory` that every accepted message is written to")
 	fs.StringVar(&o.Record, "record", o.Record, "`file` that the arrived messages are recorded in")
 	fs.StringVar(&o.Gauge, "gauge", o.Gauge, "`file` in which what arrives is counted, for a generator")
@@ -89,6 +91,7 @@ func (o Options) Args() []string {
 	add(o.Seed != 0, "seed", strconv.FormatUint(o.Seed, 10))
 	add(o.NoVerify, "no-verify", "true")
 	add(o.NoCount, "no-count", "true")
+	add(o.NoChunking, "no-chunking", "true")
 	add(o.Store != "", "store", o.Store)
 	add(o.Record != "", "record", o.Record)
 	add(o.Gauge != "", "gauge", o.Gauge)

@@ -49,7 +49,7 @@ func Start(opts Options) (*Sink, error) {
 	s := &Sink{opts: opts, judge: newJudge(&opts), book: ledger.NewBook(), lanes: make([]lane, opts.Loops), began: time.Now(),
 		log: slog.Default(),
 		config: smtp.ServerConfig{Hostname: opts.Hostname, MaxSize: opts.MaxSize, MaxRecipients: ledger.MaxRecipients,
-			MaxErrors: unlimited, MaxCommands: unlimited},
+			MaxErrors: unlimited, MaxCommands: unlimited, NoChunking: opts.NoChunking},
 	}
 	if s.tls, err = opts.tlsConfig(); err != nil {
 		return nil, fmt.Errorf("sink: %w", err)

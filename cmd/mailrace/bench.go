@@ -78,6 +78,7 @@ func benchCommand() *cobra.Command {
 		scenarioCommand(scenario.Relay, "Measure relaying: mail is made durable and delivered to a sink"),
 		depthCommand(),
 		idleCommand(),
+		wanCommand(),
 		dialogsCommand(),
 	)
 	return c
@@ -131,6 +132,31 @@ they are spread over several nodes. The exit status is 1 if they cost more than 
 			return err
 		}
 		return scenario.IdleCommand(cmd.Context(), o, out())
+	}
+	addFlags(c, o.BindFlags)
+	return c
+}
+
+func wanCommand() *cobra.Command {
+	var o scenario.WANOptions
+	c := &cobra.Command{
+		Use:   "wan",
+		Short: "Measure what a long round trip takes away from deliveries",
+		Long: `Measure how fast nodes deliver to a sink that is a round trip away, through a proxy that delays what it carries.
+
+Rounds are interleaved. Each measures a client that waits for each reply; a node on one connection to a sink that offers PIPELINING only, and to one
+that offers CHUNKING, too; and a node on many connections, without the round trip and with it. Printed are the rates and their ratios in the same
+round. The exit status is 1 if mail was lost, doubled or altered.`,
+		Example: `  mailrace bench wan
+  mailrace bench wan --rtt 200ms --connections 20 --rounds 1 --json`,
+		Args: cobra.NoArgs,
+	}
+	out := addOutput(c, "print the report as JSON")
+	c.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+		if o.Program, err = thisProgram(); err != nil {
+			return err
+		}
+		return scenario.WANCommand(cmd.Context(), o, out())
 	}
 	addFlags(c, o.BindFlags)
 	return c

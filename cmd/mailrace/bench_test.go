@@ -56,3 +56,26 @@ func TestBenchDepth(t *testing.T) {
 		}
 	}
 }
+
+// TestBenchWAN: over a network with a round trip all mail arrives once, by DATA and by BDAT, over one connection and over several.
+func TestBenchWAN(t *testing.T) {
+	bin, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), bin, "bench", "wan", "--rtt", "5ms", "--rounds", "1", "--duration", "200ms", "--warmup", "20ms",
+		"--connections", "5", "--dir", t.TempDir(), "--json")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var r scenario.WANReport
+	if err := json.Unmarshal(out, &r); err != nil {
+		t.Fatal(err)
+	}
+	for name, m := range r.Rounds[0] {
+		if m.Messages == 0 || m.Arrived != m.Messages || !m.Clean() {
+			t.Errorf("%s: %+v", name, m)
+		}
+	}
+}

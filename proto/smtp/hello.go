@@ -50,8 +50,11 @@ func (s *Server) sayHello() {
 	if s.cfg.MinDeliverBy > 0 {
 		s.out = strconv.AppendInt(append(s.out, ' '), s.cfg.MinDeliverBy, 10)
 	}
-	s.say("\r\n250-MT-PRIORITY\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250-CHUNKING")
-	if !s.cfg.NoBinary {
+	s.say("\r\n250-MT-PRIORITY\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN")
+	if !s.cfg.NoChunking {
+		s.say("\r\n250-CHUNKING")
+	}
+	if !s.cfg.NoBinary && !s.cfg.NoChunking {
 		s.say("\r\n250-BINARYMIME")
 	}
 	s.say("\r\n250 ENHANCEDSTATUSCODES\r\n")

@@ -164,6 +164,13 @@ func TestOffer(t *testing.T) {
 	if got := string(s.Pending()); got != replyUnknownParm {
 		t.Errorf("binary content, unasked: %q", got)
 	}
+	s.Flushed()
+	s.cfg = &ServerConfig{Hostname: "mx.example.com", NoChunking: true}
+	s.Feed(hold)
+	s.Accept()
+	if p := string(s.Pending()); strings.Contains(p, "CHUNKING") || strings.Contains(p, "BINARYMIME") {
+		t.Errorf("no chunks: %s", p)
+	}
 }
 
 // FuzzBinary: content of BINARYMIME comes through as it is, whatever it holds, however it is cut, and nothing behind it is lost.

@@ -18,6 +18,7 @@ type ServerConfig struct {
 	StartTLS      bool   // offer STARTTLS where the session is not under TLS
 	MaxCommands   int    // commands without mail since the last accepted message; then 421 4.7.0 and Close
 	NoBinary      bool   // do not take BODY=BINARYMIME
+	NoChunking    bool   // do not announce CHUNKING, nor BINARYMIME; BDAT is understood nevertheless
 	MendNewlines  bool   // in content an LF alone becomes CRLF, and a CR alone a space, rather than end the session; see Decoder
 	MinDeliverBy  int64  // least seconds of BY with R, announced with DELIVERBY; 0 = any
 

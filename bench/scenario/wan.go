@@ -1,0 +1,171 @@
+package scenario
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"mailrace/bench/load"
+	"mailrace/bench/sink"
+)
+
+// What is measured in a round of `mailrace bench wan`, in this order.
+const (
+	LockStep  = "lockstep"   // a client that waits for each reply, on one connection, with the round trip
+	Pipelined = "pipelining" // the MTA, on one connection to a sink that offers PIPELINING and not CHUNKING, with the round trip
+	Chunked   = "chunking"   // the MTA, on one connection to a sink that offers both, with the round trip
+	Near      = "near"       // the MTA, on many connections, without
+	Far       = "far"        // the MTA, on many connections, with the round trip
+)
+
+var wanTargets = []string{LockStep, Pipelined, Chunked, Near, Far}
+
+// RunWAN measures how mail leaves over a slow network.
+func RunWAN(ctx context.Context, opts WANOptions) (report WANReport, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("bench wan: %w", err)
+		}
+	}()
+	if opts, err = opts.withDefaults(); err != nil {
+		return report, err
+	}
+	report = WANReport{RTT: opts.RTT, Connections: opts.Connections, Sizes: opts.Sizes.String(), Duration: opts.Duration}
+	base, err := os.MkdirTemp(opts.Dir, "mailrace-bench-")
+	if err != nil {
+		return report, err
+	}
+	dir, err := filepath.Abs(base)
+	if err != nil {
+		return report, err
+	}
+	if opts.Keep {
+		fmt.Fprintln(opts.Progress, "kept in", dir)
+	} else {
+		defer os.RemoveAll(dir)
+	}
+	w := wanBench{opts: opts, dir: dir}
+	defer w.stop()
+	if err := w.start(ctx); err != nil {
+		return report, err
+	}
+	for n := range opts.Rounds {
+		round := Round{}
+		for i, leg := range w.legs {
+			m, err := leg.bench.measure(ctx, leg.target)
+			if err != nil {
+				return report, fmt.Errorf("round %d, %s: %w", n+1, wanTargets[i], err)
+			}
+			round[wanTargets[i]] = m
+			fmt.Fprintf(opts.Progress, "round %d/%d  %-10s  %s\n", n+1, opts.Rounds, wanTargets[i], m.line())
+		}
+		report.Rounds = append(report.Rounds, round)
+	}
+	report.summarize()
+	return report, nil
+}
+
+// wanBench is what runs.
+type wanBench struct {
+	opts  WANOptions
+	dir   string
+	legs  []wanLeg
+	sinks []*sinkChild
+	lines []*delayLine
+}
+
+// wanLeg is one thing that is measured.
+type wanLeg struct {
+	bench  *bench
+	target *target
+}
+
+// start starts sinks, delay lines and MTAs. What was started is there with an error, too.
+func (w *wanBench) start(ctx context.Context) error {
+	for _, plain := range []bool{false, true} {
+		gauge := filepath.Join(w.dir, fmt.Sprintf("arrived-%d", len(w.sinks)))
+		s, err := startSink(ctx, w.opts.Program, sink.Options{Address: "127.0.0.1:0", NoChunking: plain, Gauge: gauge})
+		if err != nil {
+			return err
+		}
+		w.sinks = append(w.sinks, s)
+	}
+	for _, name := range wanTargets {
+		if err := w.addLeg(ctx, name); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// backlogs are how many messages the generator is ahead of the sink: enough to fill the way, and so few that they arrive soon after the end.
+const (
+	backlogPipelined = 10
+	backlogChunked   = 500
+	backlogMany      = 6000
+)
+
+// addLeg starts what one measurement needs.
+func (w *wanBench) addLeg(ctx context.Context, name string) error {
+	n, rtt := 0, w.opts.RTT
+	o := Options{Program: w.opts.Program, Duration: w.opts.Duration, Warmup: w.opts.Warmup, Sizes: w.opts.Sizes, Recipients: 1, Drain: w.opts.Drain, Egress: 1}
+	switch name {
+	case LockStep:
+		o.LockStep, o.Connections = true, 1
+	case Pipelined:
+		n, o.Connections, o.Backlog = 1, backlogPipelined/2, backlogPipelined
+	case Chunked:
+		o.Connections, o.Backlog = backlogChunked/10, backlogChunked
+	case Near:
+		rtt = 0
+		fallthrough
+	default:
+		o.Connections, o.Backlog, o.Egress = 2*w.opts.Connections, backlogMany, w.opts.Connections
+	}
+	line, err := delayed(w.sinks[n].address, rtt)
+	if err != nil {
+		return err
+	}
+	w.lines = append(w.lines, line)
+	o.Backlog *= meanSize(o.Sizes)
+	b := &bench{opts: o, kind: Relay, sink: w.sinks[n]}
+	t := &target{name: name, address: line.address()}
+	if name != LockStep {
+		b.gauge = filepath.Join(w.dir, fmt.Sprintf("arrived-%d", n))
+		dir := filepath.Join(w.dir, name)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return err
+		}
+		if t, err = startTarget(ctx, &o, Relay, MTA, dir, line.address()); err != nil {
+			return err
+		}
+	}
+	w.legs = append(w.legs, wanLeg{b, t})
+	return nil
+}
+
+// meanSize is the mean number of octets of a message, 1 at least.
+func meanSize(sizes load.Sizes) int {
+	octets, weight := 0, 0
+	for _, z := range sizes {
+		octets, weight = octets+z.Octets*z.Weight, weight+z.Weight
+	}
+	return max(octets/weight, 1)
+}
+
+func (w *wanBench) stop() {
+	for _, leg := range w.legs {
+		leg.target.stop()
+	}
+	for _, line := range w.lines {
+		line.close()
+	}
+	for _, s := range w.sinks {
+		s.stop()
+	}
+}
+
+// defaultRTT is the round trip over an ocean.
+const defaultRTT = 50 * time.Millisecond

@@ -348,6 +348,13 @@ func (n *Node) close() error {
 	if n.acme != nil {
 		n.acme.Close()
 	}
+	if n.store != nil {
+		select {
+		case <-n.stored:
+		default:
+			n.store.Hurry()
+		}
+	}
 	n.following.Wait()
 	if n.pager != nil {
 		n.pager.close()

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -108,6 +109,35 @@ func TestListenWhileOpening(t *testing.T) {
 	r.await("readiness", func() bool { return r.readiness() == http.StatusOK })
 	r.await("what was there before", func() bool { return r.stats.recovered.Get() == 10 && r.Status().Queue == 10 })
 	f.none()
+}
+
+// TestStopWhileOpeningOnFullDisk: a node that waits for room to open its spool ends when it is told to.
+func TestStopWhileOpeningOnFullDisk(t *testing.T) {
+	t.Parallel()
+	dir := onSmallDisk(t, "size=64m")
+	if dir == "" {
+		return
+	}
+	c := settings(t, config.Route{Domains: []string{"*"}, To: config.Target{Kind: config.ToDiscard}})
+	c.Spool.Path, c.Spool.Reserve = filepath.Join(dir, "spool"), 0
+	start(t, c).stop()
+	filler{t, dir}.brim()
+	n, err := New(c, slog.New(slog.NewTextHandler(t.Output(), nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{Node: n, t: t}
+	r.await("a wait for room", n.store.Full)
+	select {
+	case <-n.stored:
+		t.Error("there was room")
+	default:
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- n.Run(ctx) }()
+	_ = receive(t, ended) // or why it could not be opened
 }
 
 // TestOpeningFails ends a node that listens already when its spool turns out to be beyond it, and answers for nothing.

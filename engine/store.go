@@ -42,6 +42,8 @@ type store interface {
 	Full() bool
 	// Keeps says whether content may leave memory before it is delivered.
 	Keeps() bool
+	// Hurry makes Wait return soon, with an error where the store waits for room on the disk. Close is to follow.
+	Hurry()
 	Close() error
 }
 
@@ -122,6 +124,7 @@ func (s *nothing) Read(int, []message.ID) ([]*message.Message, error) { return n
 func (s *nothing) Scan(func(*message.Message) bool) error             { return nil }
 func (s *nothing) Full() bool                                         { return false }
 func (s *nothing) Keeps() bool                                        { return false }
+func (s *nothing) Hurry()                                             {}
 func (s *nothing) Close() error                                       { return nil }
 
 func (s *nothing) Load(message.ID, int, int, *message.Budget) ([]*message.Chunk, error) {

@@ -102,6 +102,9 @@ func (k *keeper) hurry() {
 	k.patient.Store(false)
 }
 
+// hurried says that nobody waits for room any more.
+func (k *keeper) hurried() bool { return k.stopped.Err() != nil }
+
 func (k *keeper) run() {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()

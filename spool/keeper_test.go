@@ -270,6 +270,29 @@ func TestFullDiskAtOpen(t *testing.T) {
 	checkAcked(t, disk, []message.ID{m.ID})
 }
 
+// TestCloseOnFullDiskAtOpen: who closes a spool that waits for room to be opened does not wait for it.
+func TestCloseOnFullDiskAtOpen(t *testing.T) {
+	disk, r := vfs.NewMem(), newRoom()
+	o := testOptions(t, disk)
+	o.Space = r.space
+	s := mustOpen(t, o)
+	do(t, s, &Op{Append: newMessage(s.Shard(0), 1000, 1)})
+	mustClose(t, s)
+	fs := cramp(disk)
+	o.FS = fs
+	fs.full.Store(true)
+	s, err := Begin(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-fs.met
+	s.Hurry()
+	if err := s.Wait(); !isFull(err) {
+		t.Errorf("opened with %v", err)
+	}
+	mustClose(t, s)
+}
+
 func TestReserve(t *testing.T) {
 	fs := vfs.NewMem()
 	r := &reserve{fs: fs, dir: "spool/reserve", bytes: 32 << 10}

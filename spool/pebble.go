@@ -51,6 +51,9 @@ func (sh *Shard) pebbleOptions(opts Options) *pebble.Options {
 					opts.trouble(fmt.Errorf("shard %d: %w", sh.index, err))
 					return
 				}
+				if !sh.opened.Load() && sh.spool.keeper.hurried() { // Pebble would try it again at once, for ever, and Open wait for that
+					sh.standStill(err)
+				}
 				sh.log.Error("spool: background work failed, will be tried again", "error", err)
 			},
 			DataCorruption: func(i pebble.DataCorruptionInfo) {

@@ -179,6 +179,10 @@ func (s *Spool) Close() error {
 	}
 }
 
+// Hurry makes writes that wait for room on the disk fail from now on. Who wants to close a spool that is not open yet, and has others wait for
+// that first, calls it before: room may never come. Any goroutine.
+func (s *Spool) Hurry() { s.keeper.hurry() }
+
 // finish closes the stores when nothing uses them any more. It may stand still for good when they are broken.
 func (s *Spool) finish() error {
 	s.opening.Wait()

@@ -59,7 +59,7 @@ func (a *lane) report(m *message.Message, vs []verdict, original []*message.Chun
 	for i := range vs {
 		rcpt := recipient(&m.Recipients[vs[i].recipient], &vs[i].outcome)
 		if rcpt.Action == dsn.Delayed {
-			rcpt.RetryUntil = a.node.router.Expiry(m)
+			rcpt.RetryUntil = a.node.router.Expiry(m, vs[i].recipient)
 		}
 		rcpt.Original = m.DSN.Original(vs[i].recipient)
 		r.Recipients = append(r.Recipients, rcpt)

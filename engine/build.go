@@ -275,7 +275,7 @@ func routes(c *config.Config) []router.Route {
 
 // route is a configured route in the router's terms.
 func route(c *config.Config, r *config.Route) router.Route {
-	to := router.Route{Domains: r.Domains, Host: r.To.Host, Port: r.To.Port, Path: r.To.Path, Connections: r.Connections, TLS: securities[r.Security(c.Egress.TLS)]}
+	to := router.Route{Name: r.Name, Domains: r.Domains, Host: r.To.Host, Port: r.To.Port, Path: r.To.Path, Connections: r.Connections, TLS: securities[r.Security(c.Egress.TLS)]}
 	switch r.To.Kind {
 	case config.ToMX:
 		to.Port = c.Egress.Port
@@ -294,6 +294,15 @@ func route(c *config.Config, r *config.Route) router.Route {
 	to.Manner.TLSFirst = r.To.Kind == config.ToHostTLS
 	to.Manner.Login = loginName(r)
 	return to
+}
+
+// policies are the configured policies in the router's terms.
+func policies(c *config.Config) []router.Policy {
+	ps := make([]router.Policy, len(c.Policies))
+	for i := range c.Policies {
+		ps[i] = router.Policy(c.Policies[i])
+	}
+	return ps
 }
 
 // loginName tells the credentials of a route from others: connections with different ones are not alike. "" = it has none.

@@ -249,10 +249,23 @@ func (site *Site) putBack(t *Transaction, now int64) {
 // putOff lets the open recipients of t, which is in no queue, wait until at without an attempt.
 func (s *Scheduler) putOff(t *Transaction, at, now int64) {
 	m := t.Message
-	end := s.expiry(m)
-	if now >= end {
-		s.outcome = Outcome{Class: Deferred, Enhanced: "4.4.7", Text: "the hosts of the domain take less mail than there is for them, its turn did not come"}
-		s.settleAll(t, &s.outcome, backedOff)
+	end := int64(math.MaxInt64)
+	for place, i := range t.Recipients {
+		if t.settled[place] {
+			continue
+		}
+		if expire := s.expiry(t, i); now < expire {
+			end = min(end, expire)
+		} else {
+			s.outcome = Outcome{Class: Deferred, Enhanced: "4.4.7", Text: "the hosts of the domain take less mail than there is for them, its turn did not come"}
+			t.settled[place] = true
+			t.open--
+			s.settle(t, i, &s.outcome, backedOff)
+		}
+	}
+	s.park(t)
+	if t.open == 0 {
+		t.free()
 		return
 	}
 	if w := m.Wishes; w != nil && w.ByMode != message.ByNone && w.Deadline > now {
@@ -423,7 +436,7 @@ func (r *Router) PutOff(at, arrived, now int64) int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	at = nextTurn(arrived, now)&^tagMask | int64(b.tag)
-	if b.closed || !b.full || at >= arrived+int64(r.opts.Expire) {
+	if b.closed || !b.full || at >= arrived+int64(r.policies.shortest) {
 		return 0
 	}
 	b.coming++

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -28,12 +29,16 @@ type Options struct {
 	Jitter   float64       // each delay is spread by ± this share of it, at most 0.5; 0.15; below 0 = none
 	Expire   time.Duration // lifetime of a message since it arrived; 5 days
 
+	Retry        []time.Duration // delays in place of RetryMin and RetryMax, one after the other; the last one repeats. None = by these two
+	BounceExpire time.Duration   // lifetime of mail with the null reverse-path; Expire
+	Policies     []Policy        // what is different for some mail. What a changed policy says counts from the next attempt of what waits
+
 	// Notices are how long after a message arrived its sender is told that it is not delivered yet, ascending, 8 at most; nil = never. NoticeAll:
 	// also where the sender did not say what it wants to hear of.
 	Notices   []time.Duration
 	NoticeAll bool
 
-	// SiteRetryMax bounds the backoff of a site that failed as a whole, which begins with RetryMin, too; 30 minutes, at most RetryMax.
+	// SiteRetryMax bounds the backoff of a site that failed as a whole, which goes by the schedule of its mail; 30 minutes.
 	SiteRetryMax time.Duration
 	// HostRetry is how long an address that failed is passed over while others of its site work; 1 minute.
 	HostRetry time.Duration
@@ -74,6 +79,7 @@ type Router struct {
 	opts       Options
 	schedulers []*Scheduler
 	room       room
+	policies   *policies
 	metrics    *metrics.Set
 }
 
@@ -86,6 +92,10 @@ func New(o Options) (*Router, error) {
 		return nil, fmt.Errorf("router: %w", err)
 	}
 	r := &Router{opts: o}
+	var err error
+	if r.policies, err = compile(&r.opts); err != nil {
+		return nil, fmt.Errorf("router: %w", err)
+	}
 	if o.Park {
 		r.room.limit = int64(o.InMemory)
 	}
@@ -113,6 +123,7 @@ func (o *Options) complete() error {
 		{"RetryMin", &o.RetryMin, 5 * time.Minute},
 		{"RetryMax", &o.RetryMax, 4 * time.Hour},
 		{"Expire", &o.Expire, 5 * 24 * time.Hour},
+		{"BounceExpire", &o.BounceExpire, cmp.Or(o.Expire, 5*24*time.Hour)},
 		{"SiteRetryMax", &o.SiteRetryMax, 30 * time.Minute},
 		{"HostRetry", &o.HostRetry, time.Minute},
 		{"GrowAfter", &o.GrowAfter, 500 * time.Millisecond},
@@ -159,7 +170,6 @@ func (o *Options) complete() error {
 	if err := o.checkNotices(); err != nil {
 		return err
 	}
-	o.SiteRetryMax = max(min(o.SiteRetryMax, o.RetryMax), o.RetryMin)
 	o.Connections = max(o.Connections/len(o.Envs), 1)
 	return nil
 }
@@ -175,9 +185,6 @@ func (r *Router) Drain(loop int) {
 		}
 	}
 }
-
-// Expiry is when the lifetime of m ends. Any goroutine.
-func (r *Router) Expiry(m *message.Message) time.Time { return time.Unix(0, r.schedulers[0].expiry(m)) }
 
 // Leave is for who is told by message.Message.End that the rest of m waits: the router forgets m. It returns when m is to be dispatched again, as
 // in Env.Wait. Any loop.

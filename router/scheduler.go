@@ -15,15 +15,13 @@ const vacancy = time.Minute
 // Scheduler owns the sites whose keys hash to its loop, what waits for a lookup there, and what is deferred there. All of it but the
 // mailboxes and the stats belongs to that loop.
 type Scheduler struct {
-	router    *Router
-	opts      *Options
-	env       *Env
-	loop      int
-	rand      *rand.Rand
-	retry     schedule.Backoff
-	siteRetry schedule.Backoff
-	boxes     []*mailbox // to each loop
-	stats     stats
+	router *Router
+	opts   *Options
+	env    *Env
+	loop   int
+	rand   *rand.Rand
+	boxes  []*mailbox // to each loop
+	stats  stats
 
 	// The message being routed.
 	batch     []*Transaction
@@ -60,11 +58,9 @@ func newScheduler(r *Router, loop int) *Scheduler {
 	o := &r.opts
 	s := &Scheduler{
 		router: r, opts: o, env: &o.Envs[loop], loop: loop, rand: o.Envs[loop].Rand,
-		retry:     schedule.Backoff{Min: o.RetryMin, Max: o.RetryMax, Jitter: o.Jitter},
-		siteRetry: schedule.Backoff{Min: o.RetryMin, Max: o.SiteRetryMax, Jitter: o.Jitter},
-		groups:    map[destination]*Transaction{},
-		lookups:   map[mx.Query]*lookup{},
-		sites:     map[siteKey]*Site{},
+		groups:  map[destination]*Transaction{},
+		lookups: map[mx.Query]*lookup{},
+		sites:   map[siteKey]*Site{},
 	}
 	if s.rand == nil {
 		s.rand = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))

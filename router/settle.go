@@ -79,7 +79,8 @@ func (s *Scheduler) settle(t *Transaction, i int, o *Outcome, c counting) {
 func (s *Scheduler) deferRecipient(t *Transaction, i int, o *Outcome, c counting, now int64) {
 	r := &t.Message.Recipients[i]
 	r.Reply = o.Reply()
-	expire := s.expiry(t.Message)
+	of := s.terms(t, i)
+	expire := born(t.Message) + int64(of.lifetime(t.Message.From))
 	if r.Waits() { // for an operator: it neither expires nor has a time of its own
 		o.Due = r.Due
 		t.deferred = append(t.deferred, i)
@@ -91,8 +92,8 @@ func (s *Scheduler) deferRecipient(t *Transaction, i int, o *Outcome, c counting
 		s.stats.expired.Add(1)
 		return
 	}
-	if t.due == 0 || t.dueAttempts != r.Attempts {
-		t.due, t.dueAttempts = s.nextAttempt(t, int(r.Attempts), c, now), r.Attempts
+	if t.due == 0 || t.dueAttempts != r.Attempts || t.dueRetry != of.retry {
+		t.due, t.dueAttempts, t.dueRetry = s.nextAttempt(t, of.retry, int(r.Attempts), c, now), r.Attempts, of.retry
 	}
 	r.State, r.Due = message.Deferred, min(t.due, expire)
 	if w := t.Message.Wishes; w != nil && w.ByMode == message.ByReturn {
@@ -104,10 +105,10 @@ func (s *Scheduler) deferRecipient(t *Transaction, i int, o *Outcome, c counting
 }
 
 // nextAttempt draws the time of the next attempt.
-func (s *Scheduler) nextAttempt(t *Transaction, attempts int, c counting, now int64) int64 {
+func (s *Scheduler) nextAttempt(t *Transaction, retry *schedule.Backoff, attempts int, c counting, now int64) int64 {
 	due := now
 	if c == attempted {
-		due += int64(s.retry.Delay(attempts, s.rand))
+		due += int64(retry.Delay(attempts, s.rand))
 	}
 	if t.site != nil && t.site.backoff > now {
 		due = max(due, t.site.backoff+s.rand.Int64N((t.site.backoff-now)/backoffSpread+1))

@@ -445,7 +445,7 @@ func (s *sim) settle(m *message.Message, i int, o *Outcome) {
 	if m.Wishes != nil {
 		born = max(born, m.Wishes.Release)
 	}
-	if (o.State == message.Deferred) != (o.Due != 0) || o.Due != 0 && (o.Due != r.Due || o.Due <= s.now.UnixNano() || o.Due > born+int64(s.router.opts.Expire) && !r.Waits()) {
+	if (o.State == message.Deferred) != (o.Due != 0) || o.Due != 0 && (o.Due != r.Due || o.Due <= s.now.UnixNano() || o.Due > max(s.router.Expiry(m, i).UnixNano(), born) && !r.Waits()) {
 		s.t.Fatalf("%s: %v due at %v", r.Address, o.State, time.Unix(0, o.Due))
 	}
 	if s.recording {

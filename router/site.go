@@ -9,6 +9,7 @@ import (
 
 	"mailrace/router/mx"
 	"mailrace/router/pool"
+	"mailrace/router/schedule"
 )
 
 // rampStart is how many connections a site has until one of them brought something to an end.
@@ -62,6 +63,7 @@ type Site struct {
 	queue    lanes
 	tag      uint32   // of what was put back to the disk
 	backlog  *backlog // that, if there may be some
+	rungs    []*rung  // policies by mail exchangers
 	links    []*Link  // open and opening
 	opening  int
 	closing  int     // take nothing more
@@ -71,12 +73,13 @@ type Site struct {
 	deadline int64   // the next one of what is in the queue, or earlier, Unix nanoseconds; 0 = there is none
 	swept    int64   // when the queue was last looked through for them
 
-	tried     int     // addresses that failed since one worked
-	broken    int     // links that broke since one worked
-	failures  int     // times in a row that the site failed as a whole
-	backoff   int64   // not tried before then, Unix nanoseconds; 0 = in use
-	pause     int64   // no further connections before then: one was refused while others worked
-	lastError Outcome // of a connection; Class 0 = none since a delivery
+	tried     int               // addresses that failed since one worked
+	broken    int               // links that broke since one worked
+	failures  int               // times in a row that the site failed as a whole
+	retry     *schedule.Backoff // when that was last; see backoffDelay
+	backoff   int64             // not tried before then, Unix nanoseconds; 0 = in use
+	pause     int64             // no further connections before then: one was refused while others worked
+	lastError Outcome           // of a connection; Class 0 = none since a delivery
 
 	emptySince int64 // without mail and connections
 	remember   int64 // kept at least until then, so that its failures count when it is tried again
@@ -93,6 +96,7 @@ func (s *Scheduler) siteOf(t *Transaction) *Site {
 		k.key = strings.Clone(k.key)
 		site = &Site{owner: s, key: k, name: k.name(), route: t.route, limit: s.limitOf(t.route)}
 		site.tag = k.tag(t.answer.Hash)
+		site.rungs = s.router.policies.at(t.answer)
 		s.sites[k] = site
 		s.stats.sites.Add(1)
 	}
@@ -237,7 +241,7 @@ func (site *Site) fail(now int64) {
 	site.failures++
 	site.tried = 0
 	site.hosts.Forgive()
-	delay := int64(s.siteRetry.Delay(site.failures, s.rand))
+	delay := int64(site.backoffDelay())
 	site.backoff, site.remember = now+delay, now+2*delay+int64(vacancy)
 	s.stats.backoff.Add(1)
 	s.stats.failures.Add(1)

@@ -5,6 +5,7 @@ import (
 
 	"mailrace/proto/message"
 	"mailrace/router/mx"
+	"mailrace/router/schedule"
 )
 
 // Transaction is a message for some of its recipients at one site: what stands between MAIL and the reply to the end of data. Before that it is
@@ -31,8 +32,9 @@ type Transaction struct {
 	open            int    // recipients that are not settled
 	settled         []bool // of each recipient
 	deferred        []int  // indices in Message.Recipients that wait for their next attempt
-	due             int64  // of those with dueAttempts attempts: one draw of the jitter keeps them together
+	due             int64  // of those with dueAttempts attempts, by dueRetry: one draw of the jitter keeps them together
 	dueAttempts     uint16
+	dueRetry        *schedule.Backoff
 	sent            bool
 	answered        bool // the peer replied for a recipient
 }

@@ -33,9 +33,6 @@ func (s *Scheduler) hold(m *message.Message, i int, release, now int64) {
 	s.postponed = append(s.postponed, i)
 }
 
-// expiry is when the lifetime of m ends.
-func (s *Scheduler) expiry(m *message.Message) int64 { return born(m) + int64(s.opts.Expire) }
-
 // born is when the lifetime of m begins: that of a message that was held with its release. RFC 4865 §4.2
 func born(m *message.Message) int64 {
 	if m.Wishes != nil {

@@ -23,6 +23,7 @@ type Config struct {
 	Spool      Spool
 	Queue      Queue
 	Routes     []Route // the most specific domain wins, whatever the order; none = everything by MX
+	Policies   []Policy
 	Egress     Egress
 	DNS        DNS
 	Limits     Limits
@@ -174,6 +175,9 @@ type Queue struct {
 	RetryMax time.Duration
 	Expire   time.Duration // lifetime of a message, above RetryMax
 
+	Retry        []time.Duration // delays in place of RetryMin and RetryMax, one after the other; the last one repeats. None = by these two
+	BounceExpire time.Duration   // lifetime of mail with the null reverse-path; 0 = Expire
+
 	HoldMax      time.Duration // for how long a message may be held before its delivery (FUTURERELEASE); 0 = not at all
 	DeliverByMin time.Duration // shortest time that a delivery may be given before the message is returned (DELIVERBY)
 
@@ -186,6 +190,7 @@ type Queue struct {
 type Route struct {
 	Domains     []string // lower-case names, "*.suffix" (every name below suffix, not suffix itself), or "*"
 	To          Target
+	Name        string   // for Policy.Routes, and the log; "" = its target there
 	Connections int      // most connections to each site of this route; 0 = Egress.Connections
 	TLS         Security // "" = Egress.TLS, but see Security
 

@@ -21,8 +21,8 @@ var faults = []struct{ toml, want string }{
 	{"+[engine]\nlops = 1\n", `m.toml:6:1: engine.lops: unknown key: did you mean "loops"?`},
 	{"+[engin]\n", `m.toml:5:2: engin: unknown key: did you mean "engine"?`},
 	{"+somewhere = []\n", `m.toml:5:1: listener.somewhere: unknown key: [listener] has address, mode, relay_from, relay_domains, greet_delay, proxy_from, xclient_from, relay_certificates, starttls, check_from, binarymime, newlines, auth, auth_in_clear`},
-	{"+[queue]\nsomething = 1\n", `m.toml:6:1: queue.something: unknown key: [queue] has retry_min, retry_max, expire, hold_max, deliver_by_min, in_memory, in_doubt`},
-	{"+[queue]\n\"\\n\" = 1\n", `m.toml:6:1: queue."\n": unknown key: [queue] has retry_min, retry_max, expire, hold_max, deliver_by_min, in_memory, in_doubt`},
+	{"+[queue]\nsomething = 1\n", `m.toml:6:1: queue.something: unknown key: [queue] has retry_min, retry_max, expire, retry, bounce_expire, hold_max, deliver_by_min, in_memory, in_doubt`},
+	{"+[queue]\n\"\\n\" = 1\n", `m.toml:6:1: queue."\n": unknown key: [queue] has retry_min, retry_max, expire, retry, bounce_expire, hold_max, deliver_by_min, in_memory, in_doubt`},
 
 	// what must be there
 	{"", "" +
@@ -299,6 +299,38 @@ var faults = []struct{ toml, want string }{
 		`m.toml:9:11: auth.oauth.timeout: 1ms is out of range: want 100ms to 1m`},
 	{"+[auth.oauth]\nintrospection = 'idp.example'\n", `m.toml:6:17: auth.oauth.introspection: "idp.example" is not a URL: want one as in "https://idp.example.com/introspect"`},
 	{"+[limits.client]\nauth_failures = -1\n", `m.toml:6:17: limits.client.auth_failures: -1 is out of range: want 0 to 1000000000`},
+
+	// policies
+	{"+[[policy]]\n[[policy]]\ndomains = ['a.example']\nmx = ['*.b.example']\nroutes = ['r']\n[[policy]]\ndomains = ['*']\nretry_min = '5h'\n", "" +
+		`m.toml:5:3: policy: is for no mail: want domains, mx, routes or tenants. What holds for all mail stands in [queue]` + "\n" +
+		`m.toml:6:3: policy: says nothing: want retry, retry_min, retry_max, expire or bounce_expire` + "\n" +
+		`m.toml:8:1: policy.mx: a policy is for one of domains, mx and routes: want a table for each` + "\n" +
+		`m.toml:9:1: policy.routes: a policy is for one of domains, mx and routes: want a table for each` + "\n" +
+		`m.toml:11:12: policy.domains: "*" is everything: want names or "*.suffix", or none of them. What holds for all mail stands in [queue]` + "\n" +
+		`m.toml:12:13: policy.retry_min: 5h is longer than queue.retry_max: want 4h or less, or retry_max, too`},
+	{"+[[route]]\ndomains = ['*']\nto = 'mx'\nname = 'bulk'\n[[route]]\ndomains = ['a.example']\nto = 'discard'\nname = 'bulk'\n[[policy]]\nroutes = ['bulk', 'balk', 'other']\nexpire = '1ms'\n", "" +
+		`m.toml:12:8: route.name: "bulk" is the name of a route above: want another` + "\n" +
+		`m.toml:14:19: policy.routes: "balk" is no route: did you mean "bulk"?` + "\n" +
+		`m.toml:14:27: policy.routes: "other" is no route: want the name of a [[route]]` + "\n" +
+		`m.toml:15:10: policy.expire: 1ms is out of range: want 100ms to 365d`},
+	{"+[[policy]]\nmx = ['mx.a.example', '*.a..example']\nretry = ['1m', '1ms', 'soon']\n[[policy]]\ndomains = ['a.example']\nretry = ['1m', '8d']\nretry_max = '1m'\n", "" +
+		`m.toml:6:23: policy.mx: "a..example" is not a domain name: want an exact name or "*.suffix"` + "\n" +
+		`m.toml:7:16: policy.retry: 1ms is out of range: want 10ms to 1w` + "\n" +
+		`m.toml:7:23: policy.retry: "soon" is not a duration: want whole numbers with ms, s, m, h, d or w, as in "90s" or "1h30m"` + "\n" +
+		`m.toml:10:1: policy.retry: retry_min or retry_max stands here, too: want the list, or these` + "\n" +
+		`m.toml:10:16: policy.retry: 8d is out of range: want 10ms to 1w`},
+	{"+[[policy]]\ndomains = ['A.example', '*.a.example']\nexpire = '1h'\n[[policy]]\ndomains = ['a.example']\ntenants = ['t', 'u']\nexpire = '1h'\n" +
+		"[[policy]]\ndomains = ['b.example', '*.a.example']\nretry_max = '1m'\n[[policy]]\ndomains = ['a.example']\ntenants = ['u', '', 'v', 'v']\nretry_min = '2h'\nretry_max = '1h'\n", "" +
+		`m.toml:13:25: policy.domains: "*.a.example" has a policy above already: want it once` + "\n" +
+		`m.toml:14:13: policy.retry_max: 1m is shorter than queue.retry_min: want 5m or more, or retry_min, too` + "\n" +
+		`m.toml:16:12: policy.domains: "a.example" of tenant "u" has a policy above already: want it once` + "\n" +
+		`m.toml:17:17: policy.tenants: not a label: want 1 to 255 octets without control characters` + "\n" +
+		`m.toml:17:26: policy.tenants: "v" stands here twice: want it once` + "\n" +
+		`m.toml:18:13: policy.retry_min: 2h is longer than retry_max: want 1h or less`},
+	{"+[[policy]]\ntenants = ['t']\nbounce_expire = '1h'\n[[policy]]\ntenants = ['u', 't']\nexpire = '1h'\n", `m.toml:9:17: policy.tenants: "t" has a policy above already: want it once`},
+	{"+[queue]\nretry = ['0s']\nbounce_expire = '400d'\n", "" +
+		`m.toml:6:10: queue.retry: 0ms is out of range: want 10ms to 1w` + "\n" +
+		`m.toml:7:17: queue.bounce_expire: 400d is out of range: want 100ms to 365d`},
 
 	// routes
 	{"+[[route]]\ndomains = ['*', 'a.example', 'A.example']\nto = 'mx'\n[[route]]\ndomains = ['*']\nto = 'mx'\n", "" +

@@ -83,6 +83,8 @@ func schema(c *Config) []field {
 			{"retry_min", duration(&c.Queue.RetryMin)},
 			{"retry_max", duration(&c.Queue.RetryMax)},
 			{"expire", duration(&c.Queue.Expire)},
+			{"retry", list(&c.Queue.Retry, parseDuration)},
+			{"bounce_expire", duration(&c.Queue.BounceExpire)},
 			{"hold_max", duration(&c.Queue.HoldMax)},
 			{"deliver_by_min", duration(&c.Queue.DeliverByMin)},
 			{"in_memory", integer(&c.Queue.InMemory)},
@@ -94,6 +96,7 @@ func schema(c *Config) []field {
 			return []field{
 				{"domains", list(&route.Domains, lower)},
 				{"to", parsed(&route.To, parseTarget)},
+				{"name", text(&route.Name)},
 				{"connections", integer(&route.Connections)},
 				{"tls", text((*string)(&route.TLS))},
 				{"user", text(&route.User)},
@@ -102,6 +105,10 @@ func schema(c *Config) []field {
 				{"mechanism", text(&route.Mechanism)},
 				{"auth_in_clear", boolean(&route.AuthInClear)},
 			}
+		})},
+		{"policy", tables(func() []field {
+			c.Policies = append(c.Policies, Policy{})
+			return policyFields(&c.Policies[len(c.Policies)-1])
 		})},
 		{"recipients", tables(func() []field {
 			c.Recipients = append(c.Recipients, DefaultRecipients())

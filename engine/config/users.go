@@ -137,7 +137,7 @@ func (r *reader) users(users []User, forms UserForms) {
 		for j, s := range u.Senders {
 			judge(fmt.Sprintf("%s.senders[%d]", key, j), forms.Sender, s)
 		}
-		if len(u.Tenant) > 255 || strings.ContainsFunc(u.Tenant, func(c rune) bool { return c < ' ' || c == 0x7f }) {
+		if !validLabel(u.Tenant) {
 			r.complain(key+".tenant", r.nearest(key+".tenant"), "not a label: want at most 255 octets without control characters")
 		}
 		for name, n := range map[string]int{"messages": u.Messages, "recipients": u.Recipients, "connections": u.Connections} {
@@ -354,4 +354,9 @@ func UsersOf(path string) (string, error) {
 		}
 	}
 	return "", nil
+}
+
+// validLabel says whether s can be a label: at most 255 octets without control characters.
+func validLabel(s string) bool {
+	return len(s) <= 255 && !strings.ContainsFunc(s, func(c rune) bool { return c < ' ' || c == 0x7f })
 }

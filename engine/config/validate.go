@@ -40,6 +40,7 @@ func (c *Config) problems() Errors {
 	k.spool(&c.Spool)
 	k.queue(&c.Queue)
 	k.routes(c.Routes)
+	k.policies(c)
 	k.recipients(c.Recipients)
 	k.egress(&c.Egress)
 	k.dns(&c.DNS)
@@ -190,6 +191,10 @@ func (k *checker) queue(q *Queue) {
 	ok := k.lasts("queue.retry_min", q.RetryMin, 10*time.Millisecond, 24*time.Hour)
 	ok = k.lasts("queue.retry_max", q.RetryMax, 10*time.Millisecond, 7*24*time.Hour) && ok
 	ok = k.lasts("queue.expire", q.Expire, 100*time.Millisecond, 365*24*time.Hour) && ok
+	k.retries("queue.retry", q.Retry)
+	if q.BounceExpire != 0 {
+		k.lasts("queue.bounce_expire", q.BounceExpire, 100*time.Millisecond, 365*24*time.Hour)
+	}
 	k.lasts("queue.hold_max", q.HoldMax, 0, 365*24*time.Hour)
 	k.lasts("queue.deliver_by_min", q.DeliverByMin, 0, 24*time.Hour)
 	k.within("queue.in_memory", q.InMemory, 100, 100_000_000)
@@ -206,9 +211,15 @@ func (k *checker) queue(q *Queue) {
 }
 
 func (k *checker) routes(routes []Route) {
-	seen := map[string]bool{}
+	seen, names := map[string]bool{}, map[string]bool{}
 	for i, r := range routes {
 		key := fmt.Sprintf("route[%d]", i)
+		if names[r.Name] && r.Name != "" {
+			k.complain(key+".name", "%s is the name of a route above: want another", quote(r.Name))
+		} else if !validLabel(r.Name) {
+			k.complain(key+".name", "not a label: want at most 255 octets without control characters")
+		}
+		names[r.Name] = true
 		if len(r.Domains) == 0 {
 			k.complain(key+".domains", `missing: want exact names, "*.suffix" or "*", as in ["example.com"]`)
 		}

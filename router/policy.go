@@ -1,0 +1,394 @@
+package router
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"mailrace/proto/message"
+	"mailrace/router/mx"
+	"mailrace/router/schedule"
+)
+
+// Policy is what an operator says of mail to some destinations, all in one place. Where several hold for a recipient, each value is that of the most
+// specific one that sets it: a domain (the exact name, then suffixes, the longest first) goes before mail exchangers (likewise), these before a
+// route, and a route before every destination; of two for the same, the one that names the tenant goes first. What none sets is that of Options.
+type Policy struct {
+	// Where it holds: one of Domains, MX and Routes, or none of them for every destination.
+
+	Domains []string // of recipients: names, or "*.suffix" (every name below suffix); any case
+	MX      []string // of mail exchangers, likewise: it holds for the sites of which every host has one of these names
+	Routes  []string // by Route.Name
+	Tenants []string // whose mail it is for; none = everybody's. Required if there is nothing else
+
+	// What it says. Zero values say nothing.
+
+	Retry        []time.Duration // delays between attempts, of which the last repeats; or RetryMin and RetryMax
+	RetryMin     time.Duration   // as in Options; of the two, one alone has the other from there
+	RetryMax     time.Duration
+	Expire       time.Duration // as in Options
+	BounceExpire time.Duration // of mail with the null reverse-path; 0 = Expire
+}
+
+// terms are what a Policy says, or several. Zero values say nothing.
+type terms struct {
+	retry  *schedule.Backoff
+	expire time.Duration
+	bounce time.Duration // in place of expire, for the null reverse-path
+}
+
+// fill takes over what t does not say yet.
+func (t *terms) fill(from *terms) {
+	if from == nil {
+		return
+	}
+	if t.retry == nil {
+		t.retry = from.retry
+	}
+	if t.expire == 0 {
+		t.expire = from.expire
+	}
+	if t.bounce == 0 {
+		t.bounce = from.bounce
+	}
+}
+
+// lifetime is how long mail from a sender is tried.
+func (t *terms) lifetime(from string) time.Duration {
+	if from == "" {
+		return t.bounce
+	}
+	return t.expire
+}
+
+// rung holds what is said of one destination. A nil rung says nothing.
+type rung struct {
+	all     *terms
+	tenants map[string]*terms
+}
+
+// fill takes over into t what the rung says of a tenant's mail.
+func (r *rung) fill(t *terms, tenant string) {
+	if r != nil {
+		t.fill(r.tenants[tenant])
+		t.fill(r.all)
+	}
+}
+
+// says reports whether the terms are among those of the rung.
+func (r *rung) says(t *terms, tenant string) bool {
+	return r != nil && (tenant == "" && r.all == t || tenant != "" && r.tenants[tenant] == t)
+}
+
+// add notes terms for a tenant, or all.
+func (r *rung) add(t *terms, tenants []string) error {
+	if len(tenants) == 0 {
+		if r.all != nil {
+			return errors.New("has a policy already")
+		}
+		r.all = t
+		return nil
+	}
+	if r.tenants == nil {
+		r.tenants = map[string]*terms{}
+	}
+	for _, tenant := range tenants {
+		if tenant == "" || r.tenants[tenant] != nil {
+			return fmt.Errorf("tenant %q has a policy already, or no name", tenant)
+		}
+		r.tenants[tenant] = t
+	}
+	return nil
+}
+
+// ladder finds the rungs of a name in normal form.
+type ladder struct {
+	exact    map[string]*rung
+	suffixes map[string]*rung // without the "*."
+}
+
+func (l *ladder) add(pattern string, t *terms, tenants []string) error {
+	if l.exact == nil {
+		l.exact, l.suffixes = map[string]*rung{}, map[string]*rung{}
+	}
+	suffix, into := strings.CutPrefix(pattern, "*.")
+	m := l.exact
+	if into {
+		m = l.suffixes
+	}
+	name, err := mx.Normal(suffix)
+	if err != nil {
+		return fmt.Errorf("%q: %w", pattern, err)
+	}
+	if m[name] == nil {
+		m[name] = &rung{}
+	}
+	if err := m[name].add(t, tenants); err != nil {
+		return fmt.Errorf("%q: %w", pattern, err)
+	}
+	return nil
+}
+
+// next is the suffix of name below its first label, "" at the end.
+func next(name string) string {
+	_, rest, _ := strings.Cut(name, ".")
+	return rest
+}
+
+// fill takes over into t what is said of a name and a tenant's mail, the most specific first.
+func (l *ladder) fill(t *terms, name, tenant string) {
+	l.exact[name].fill(t, tenant)
+	if len(l.suffixes) == 0 {
+		return
+	}
+	for name = next(name); name != ""; name = next(name) {
+		l.suffixes[name].fill(t, tenant)
+	}
+}
+
+// rungs are those of a name, the most specific first.
+func (l *ladder) rungs(name string) (all []*rung) {
+	if r := l.exact[name]; r != nil {
+		all = append(all, r)
+	}
+	for name = next(name); name != ""; name = next(name) {
+		if r := l.suffixes[name]; r != nil {
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+// policies are the compiled form of all. They are immutable.
+type policies struct {
+	root     terms // of Options: it says everything
+	none     bool  // there is nothing but the root
+	shortest time.Duration
+	domains  ladder
+	hosts    ladder
+	routes   map[string]*rung
+	anywhere rung
+}
+
+// compile makes the policies of complete Options.
+func compile(o *Options) (*policies, error) {
+	p := &policies{routes: map[string]*rung{}, none: len(o.Policies) == 0, root: terms{
+		retry:  &schedule.Backoff{List: o.Retry, Min: o.RetryMin, Max: o.RetryMax, Jitter: o.Jitter},
+		expire: o.Expire, bounce: o.BounceExpire,
+	}}
+	p.shortest = min(o.Expire, o.BounceExpire)
+	if err := checkDelays(o.Retry); err != nil {
+		return nil, err
+	}
+	for i := range o.Policies {
+		if err := p.add(&o.Policies[i], o); err != nil {
+			return nil, fmt.Errorf("policy %d: %w", i+1, err)
+		}
+	}
+	return p, nil
+}
+
+func (p *policies) add(from *Policy, o *Options) error {
+	t, err := from.terms(o)
+	if err != nil {
+		return err
+	}
+	for _, d := range []time.Duration{t.expire, t.bounce} {
+		if d > 0 {
+			p.shortest = min(p.shortest, d)
+		}
+	}
+	kinds := 0
+	for _, list := range [][]string{from.Domains, from.MX, from.Routes} {
+		kinds += min(len(list), 1)
+	}
+	switch {
+	case kinds > 1:
+		return errors.New("more than one of domains, mail exchangers and routes")
+	case kinds == 0 && len(from.Tenants) == 0:
+		return errors.New("it is for nothing")
+	case kinds == 0:
+		return p.anywhere.add(t, from.Tenants)
+	}
+	for _, d := range from.Domains {
+		if err := p.domains.add(d, t, from.Tenants); err != nil {
+			return fmt.Errorf("domain %w", err)
+		}
+	}
+	for _, h := range from.MX {
+		if err := p.hosts.add(h, t, from.Tenants); err != nil {
+			return fmt.Errorf("mail exchanger %w", err)
+		}
+	}
+	for _, name := range from.Routes {
+		if p.routes[name] == nil {
+			p.routes[name] = &rung{}
+		}
+		if err := p.routes[name].add(t, from.Tenants); err != nil {
+			return fmt.Errorf("route %q: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// terms are what the policy says.
+func (p *Policy) terms(o *Options) (*terms, error) {
+	t := &terms{expire: p.Expire, bounce: p.BounceExpire}
+	if t.bounce == 0 {
+		t.bounce = t.expire
+	}
+	if len(p.Retry) > 0 || p.RetryMin != 0 || p.RetryMax != 0 {
+		t.retry = &schedule.Backoff{List: p.Retry, Min: p.RetryMin, Max: p.RetryMax, Jitter: o.Jitter}
+		if t.retry.Min == 0 {
+			t.retry.Min = o.RetryMin
+		}
+		if t.retry.Max == 0 {
+			t.retry.Max = o.RetryMax
+		}
+		if t.retry.Min > t.retry.Max {
+			return nil, fmt.Errorf("first retry after %v, above the bound of %v", t.retry.Min, t.retry.Max)
+		}
+	}
+	if min(p.RetryMin, p.RetryMax, p.Expire, p.BounceExpire) < 0 {
+		return nil, errors.New("a time is negative")
+	}
+	return t, checkDelays(p.Retry)
+}
+
+// checkDelays judges a list of delays.
+func checkDelays(list []time.Duration) error {
+	for _, d := range list {
+		if d <= 0 {
+			return fmt.Errorf("delay %v between attempts, want one above 0", d)
+		}
+	}
+	return nil
+}
+
+// of are the terms of a tenant's mail for a domain in normal form, by a route (nil = none matches), at a site with these rungs. It allocates nothing.
+func (p *policies) of(domain string, site []*rung, route *Route, tenant string) (t terms) {
+	if p.none {
+		return p.root
+	}
+	p.domains.fill(&t, domain, tenant)
+	for _, r := range site {
+		r.fill(&t, tenant)
+	}
+	if route != nil && len(p.routes) > 0 {
+		p.routes[route.Name].fill(&t, tenant)
+	}
+	p.anywhere.fill(&t, tenant)
+	t.fill(&p.root)
+	return t
+}
+
+// at are the rungs of a site: what is said of all of its hosts, the most specific for the first of them first. It is asked once for each site.
+func (p *policies) at(a *mx.Answer) (site []*rung) {
+	if len(p.hosts.exact)+len(p.hosts.suffixes) == 0 || a.Query.Kind != mx.Exchangers || len(a.Hosts) == 0 {
+		return nil
+	}
+	for _, r := range p.hosts.rungs(a.Hosts[0].Name) {
+		of := &rung{}
+		if r.all != nil && p.covers(a.Hosts[1:], r.all, "") {
+			of.all = r.all
+		}
+		for tenant, t := range r.tenants {
+			if p.covers(a.Hosts[1:], t, tenant) {
+				_ = of.add(t, []string{tenant}) // it is the first of its name
+			}
+		}
+		site = append(site, of)
+	}
+	return site
+}
+
+// covers says whether terms hold for all of the hosts.
+func (p *policies) covers(hosts []mx.Host, t *terms, tenant string) bool {
+next:
+	for i := range hosts {
+		for _, r := range p.hosts.rungs(hosts[i].Name) {
+			if r.says(t, tenant) {
+				continue next
+			}
+		}
+		return false
+	}
+	return true
+}
+
+// terms are those of recipient i of t's message. What is said of mail exchangers counts as soon as t came to its site.
+func (s *Scheduler) terms(t *Transaction, i int) terms {
+	p := s.router.policies
+	if p.none {
+		return p.root
+	}
+	var site []*rung
+	if t.site != nil {
+		site = t.site.rungs
+	}
+	return p.of(s.router.domain(t.Message, i), site, t.route, t.Message.Tenant)
+}
+
+// domain is that of recipient i in normal form, "" if it has no valid one.
+func (r *Router) domain(m *message.Message, i int) string {
+	name := m.Recipients[i].Domain()
+	if name == "" {
+		name = r.opts.LocalDomain
+	}
+	name, _ = mx.Normal(name)
+	return name
+}
+
+// expiry is when the lifetime of recipient i of t's message ends.
+func (s *Scheduler) expiry(t *Transaction, i int) int64 {
+	of := s.terms(t, i)
+	return born(t.Message) + int64(of.lifetime(t.Message.From))
+}
+
+// Expiry is when the lifetime of recipient i of m ends, as far as its site is known without asking. Any goroutine.
+func (r *Router) Expiry(m *message.Message, i int) time.Time {
+	domain := r.domain(m, i)
+	route := r.opts.Table.Match(domain)
+	var site []*rung
+	if !r.policies.none && route != nil && route.Kind == MX {
+		if a, ok := r.opts.Resolver.Cached(mx.Query{Kind: mx.Exchangers, Name: domain}); ok && a.Class == mx.OK {
+			site = r.policies.at(a)
+		}
+	}
+	of := r.policies.of(domain, site, route, m.Tenant)
+	return time.Unix(0, born(m)+int64(of.lifetime(m.From)))
+}
+
+// backoffDelay is how long a site is left alone that failed once more as a whole: until the least patient schedule of the mail that it failed since it
+// delivered has its next turn, but Options.SiteRetryMax at most, or the first delay of that schedule if it is longer.
+func (site *Site) backoffDelay() time.Duration {
+	s, p := site.owner, site.owner.router.policies
+	base := func(b *schedule.Backoff) time.Duration {
+		return min(b.Base(site.failures), max(s.opts.SiteRetryMax, b.Base(1)))
+	}
+	if site.failures == 1 {
+		site.retry = nil
+	}
+	if p.none {
+		site.retry = p.root.retry
+	} else {
+		site.queue.all(func(t *Transaction) bool {
+			site.hurry(t, base)
+			return false
+		})
+	}
+	return site.retry.Spread(base(site.retry), s.rand)
+}
+
+// hurry notes the schedules of t that are less patient than those before.
+func (site *Site) hurry(t *Transaction, base func(*schedule.Backoff) time.Duration) {
+	for place, i := range t.Recipients {
+		if t.settled[place] {
+			continue
+		}
+		if of := site.owner.terms(t, i); site.retry == nil || base(of.retry) < base(site.retry) {
+			site.retry = of.retry
+		}
+	}
+}

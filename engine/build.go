@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"path/filepath"
 	"strconv"
 	"time"
 
@@ -199,20 +198,14 @@ func newResolver(c *config.Config) (*mx.Resolver, error) {
 // policyFile is where MTA-STS policies are kept, in the directory of the spool.
 const policyFile = "mta-sts.json"
 
-// newPolicies is what tells the router what domains demand; nil = nothing.
-func (n *Node) newPolicies() (*policy.Resolver, error) {
-	c := n.cfg
-	dane := c.Egress.DANE && len(c.DNS.TrustAD) > 0
-	if !dane && !c.Egress.STS {
+// newPolicies is what knows the demands of domains, beside what o says; nil = they demand nothing.
+func newPolicies(c *config.Config, resolver *mx.Resolver, o policy.Options) (_ *policy.Resolver, err error) {
+	o.DNS, o.DANE, o.STS, o.Entries = resolver, c.Egress.DANE && len(c.DNS.TrustAD) > 0, c.Egress.STS, c.DNS.Cache
+	if !o.DANE && !o.STS {
 		return nil, nil
 	}
-	roots, err := c.Egress.CAs()
-	if err != nil {
+	if o.Roots, err = c.Egress.CAs(); err != nil {
 		return nil, fmt.Errorf("certificate authorities: %w", err)
-	}
-	o := policy.Options{DNS: n.resolver, DANE: dane, STS: c.Egress.STS, Entries: c.DNS.Cache, Roots: roots, Port: n.webPort, Log: n.log}
-	if c.Spool.Path != nullPath {
-		o.File = filepath.Join(c.Spool.Path, policyFile)
 	}
 	return policy.New(o), nil
 }

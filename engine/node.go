@@ -206,7 +206,11 @@ func (n *Node) openRouter() (err error) {
 		return fmt.Errorf("dns: %w", err)
 	}
 	var policed router.Resolver
-	if n.policies, err = n.newPolicies(); err != nil {
+	kept := ""
+	if c.Spool.Path != nullPath {
+		kept = filepath.Join(c.Spool.Path, policyFile)
+	}
+	if n.policies, err = newPolicies(c, n.resolver, policy.Options{File: kept, Port: n.webPort, Log: n.log}); err != nil {
 		return err
 	}
 	if n.policies != nil {

@@ -259,6 +259,21 @@ func TestPoliciesOfNeighbours(t *testing.T) {
 		}
 		connection[domain] = f.next().peer
 	}
+	for address, want := range map[string]struct{ site, verdict string }{
+		"a@one.example": {"mx.good.example/sts", "deliver"}, "a@free.example": {"mx.good.example", "deliver"}, "a@bad.example": {"", "wait"},
+	} {
+		e, err := r.Explain(t.Context(), address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		site := ""
+		if e.Site != nil {
+			site = withoutPort(e.Site.Name)
+		}
+		if site != want.site || e.Verdict.Would != want.verdict || (e.DNS.Hosts[0].Dropped != "") != (want.site == "") || (e.DNS.Hosts[0].Demand == "sts") != (address == "a@one.example") {
+			t.Errorf("%s is explained by %+v, %+v at %q", address, e.Verdict, e.DNS, site)
+		}
+	}
 	if connection["one"] != connection["two"] || connection["one"] == connection["free"] {
 		t.Errorf("connections: %v", connection)
 	}

@@ -24,8 +24,14 @@ type Explainer struct {
 	Config   *config.Config
 	Table    *router.Table // of Config, its routes in their order
 	Resolver *mx.Resolver
+	Policed  Policed                                                                  // nil = domains demand nothing
 	View     func(route *router.Route, answer *mx.Answer, done func(router.SiteView)) // as router.Router.View; nil = no node runs
 	Now      func() time.Time
+}
+
+// Policed finds what the domains of MX routes demand of their hosts, as router.Options.Policed does.
+type Policed interface {
+	Find(ctx context.Context, q mx.Query) (*mx.Answer, error)
 }
 
 // Explain tells which way mail for an address would go. It waits for DNS, as long as ctx lets it, and then for the loop of the site. Its only error
@@ -54,6 +60,12 @@ func (e *Explainer) Explain(ctx context.Context, address string) (*Report, error
 		if answer, r.DNS = e.resolve(ctx, q); answer == nil || answer.Class != mx.OK {
 			r.Verdict = unreached(r.DNS)
 			return r, nil
+		}
+		if e.Policed != nil && route.Kind == router.MX && route.TLS != router.TLSOff {
+			if answer = e.police(ctx, q, answer, r.DNS); answer.Class != mx.OK {
+				r.Verdict = Verdict{Would: Wait, Text: replyOf(answer) + "; it is tried again later"}
+				return r, nil
+			}
 		}
 	}
 	view := e.site(ctx, r, route, answer)
@@ -93,13 +105,35 @@ func (e *Explainer) resolve(ctx context.Context, q mx.Query) (*mx.Answer, *DNS) 
 	}
 	d.Class, d.Validated, d.TTL, d.MXTTL = answer.Class.String(), answer.Validated, seconds(after.TTL), seconds(after.MXTTL)
 	if answer.Class != mx.OK {
-		d.Reply = fmt.Sprintf("%d %s %s", answer.Code, answer.Enhanced, answer.Text)
+		d.Reply = replyOf(answer)
 	}
 	d.list(answer, after)
 	if d.From == Literal { // nobody vouches for what nobody was asked
 		d.Validated, d.Hosts = false, unvouched(d.Hosts)
 	}
 	return answer, d
+}
+
+func replyOf(a *mx.Answer) string { return fmt.Sprintf("%d %s %s", a.Code, a.Enhanced, a.Text) }
+
+// police notes what the domain demands of each host, and which may not get its mail, and returns the answer that delivery goes by.
+func (e *Explainer) police(ctx context.Context, q mx.Query, answer *mx.Answer, d *DNS) *mx.Answer {
+	judged, err := e.Policed.Find(ctx, q)
+	if err != nil {
+		return &mx.Answer{Query: q, Class: mx.Temporary, Code: 451, Enhanced: "4.4.3", Text: "what the domain demands: " + err.Error()}
+	}
+	for _, h := range answer.Hosts {
+		i := slices.IndexFunc(d.Hosts, func(known Host) bool { return known.Name == h.Name })
+		kept := judged.Class == mx.OK && slices.ContainsFunc(judged.Hosts, func(known mx.Host) bool { return known.Name == h.Name })
+		switch demand := judged.DemandOf(h.Name); {
+		case i < 0 || d.Hosts[i].Dropped != "":
+		case !kept:
+			d.Hosts[i].Dropped = "DANE or the MTA-STS policy of the domain keeps its mail from it"
+		case demand != nil:
+			d.Hosts[i].Demand = demand.Kind.String()
+		}
+	}
+	return judged
 }
 
 func unvouched(hosts []Host) []Host {

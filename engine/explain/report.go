@@ -69,6 +69,7 @@ type Host struct {
 	Stale      bool          `json:"stale,omitempty"`
 	TTL        int64         `json:"ttl_seconds"`
 	Dropped    string        `json:"dropped,omitempty"` // why it is not used
+	Demand     string        `json:"demand,omitempty"`  // what it must show of TLS, for the domain: as tls_policy in records
 	Addresses  []HostAddress `json:"addresses"`
 }
 

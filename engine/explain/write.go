@@ -159,6 +159,9 @@ func (p *page) host(h *Host, preferred bool) (rows [][]string, colours []string)
 	if h.Validated {
 		remarks = "validated"
 	}
+	if h.Demand != "" {
+		remarks = strings.TrimPrefix(remarks+", must show "+h.Demand, ", ")
+	}
 	if h.Stale {
 		left = "stale"
 	}

@@ -10,6 +10,7 @@ package policy
 import (
 	"context"
 	"crypto/x509"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"strings"
@@ -133,6 +134,20 @@ func (r *Resolver) Lookup(q mx.Query, done func(*mx.Answer)) bool {
 	}
 	q.Name = strings.Clone(q.Name) // it may be a piece of a message
 	return r.spawn(func() { done(r.resolve(q)) })
+}
+
+// Find waits for the answer. It is not for event loops.
+func (r *Resolver) Find(ctx context.Context, q mx.Query) (*mx.Answer, error) {
+	found := make(chan *mx.Answer, 1)
+	if !r.Lookup(q, func(a *mx.Answer) { found <- a }) {
+		return nil, mx.ErrBusy
+	}
+	select {
+	case a := <-found:
+		return a, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("look up %s: %w", q.Name, ctx.Err())
+	}
 }
 
 // spawn does something beside, unless too much is under way.

@@ -2,7 +2,6 @@ package dialog
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -24,11 +23,7 @@ func Command(ctx context.Context, o Options, out console.Output) error {
 	if err != nil {
 		return err
 	}
-	if out.JSON {
-		err = json.NewEncoder(out.Stdout).Encode(r)
-	} else {
-		err = r.WriteText(out.Stdout)
-	}
+	err = out.Report(r)
 	if r.Failed > 0 {
 		err = errors.Join(err, fmt.Errorf("%d of %d dialogs failed", r.Failed, len(r.Dialogs)))
 	}

@@ -2,7 +2,6 @@ package scenario
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 
 	"mailrace/bench/console"
@@ -18,11 +17,7 @@ func Command(ctx context.Context, kind Kind, o Options, out console.Output) erro
 	if err != nil {
 		return err
 	}
-	if out.JSON {
-		err = json.NewEncoder(out.Stdout).Encode(r)
-	} else {
-		err = r.WriteText(out.Stdout)
-	}
+	err = out.Report(&r)
 	if !r.Account.Clean() {
 		err = errors.Join(err, ErrAccounting)
 	}

@@ -2,7 +2,6 @@ package scenario
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -170,10 +169,5 @@ func DepthCommand(ctx context.Context, o DepthOptions, out console.Output) error
 	if err != nil {
 		return err
 	}
-	if out.JSON {
-		err = json.NewEncoder(out.Stdout).Encode(r)
-	} else {
-		err = r.WriteText(out.Stdout)
-	}
-	return errors.Join(err, r.fault())
+	return errors.Join(out.Report(&r), r.fault())
 }

@@ -3,7 +3,6 @@ package scenario
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -191,10 +190,5 @@ func IdleCommand(ctx context.Context, o IdleOptions, out console.Output) error {
 	if err != nil {
 		return err
 	}
-	if out.JSON {
-		err = json.NewEncoder(out.Stdout).Encode(r)
-	} else {
-		err = r.WriteText(out.Stdout)
-	}
-	return errors.Join(err, r.fault())
+	return errors.Join(out.Report(&r), r.fault())
 }

@@ -3,7 +3,6 @@ package scenario
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -134,11 +133,7 @@ func WANCommand(ctx context.Context, o WANOptions, out console.Output) error {
 	if err != nil {
 		return err
 	}
-	if out.JSON {
-		err = json.NewEncoder(out.Stdout).Encode(r)
-	} else {
-		err = r.WriteText(out.Stdout)
-	}
+	err = out.Report(&r)
 	if !r.Account.Clean() {
 		err = errors.Join(err, ErrAccounting)
 	}

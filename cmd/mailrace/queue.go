@@ -50,46 +50,51 @@ func (f *nodeFlags) find() (string, error) {
 }
 
 func queueLsCommand() *cobra.Command {
-	var node nodeFlags
-	var domain string
-	var limit int
-	var asJSON bool
 	c := &cobra.Command{
 		Use:   "ls",
 		Short: "List queued messages with the state of each recipient",
 		Example: `  mailrace queue ls
   mailrace queue ls --domain example.com --limit 20
   mailrace queue ls --json | jq '.messages[].recipients[]'`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			address, err := node.find()
-			if err != nil {
-				return err
-			}
-			q := url.Values{"limit": {strconv.Itoa(limit)}}
-			if domain != "" {
-				q.Set("domain", domain)
-			}
-			body, err := get(cmd, "http://"+address+"/v1/queue?"+q.Encode())
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				_, err := cmd.OutOrStdout().Write(body)
-				return err
-			}
-			var list admin.Queue
-			if err := json.Unmarshal(body, &list); err != nil {
-				return fmt.Errorf("the node's answer: %w", err)
-			}
-			return writeQueue(cmd.OutOrStdout(), &list)
-		},
+	}
+	lists(c, "/v1/queue", "only messages with a recipient of this `domain`", writeQueue)
+	return c
+}
+
+// lists makes c print what a path of the node lists of the queue, filtered by domain; domains says what that means.
+func lists(c *cobra.Command, path, domains string, write func(io.Writer, *admin.Queue) error) {
+	var node nodeFlags
+	var domain string
+	var limit int
+	var asJSON bool
+	c.Args = cobra.NoArgs
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		address, err := node.find()
+		if err != nil {
+			return err
+		}
+		q := url.Values{"limit": {strconv.Itoa(limit)}}
+		if domain != "" {
+			q.Set("domain", domain)
+		}
+		body, err := get(cmd, "http://"+address+path+"?"+q.Encode())
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			_, err := cmd.OutOrStdout().Write(body)
+			return err
+		}
+		var list admin.Queue
+		if err := json.Unmarshal(body, &list); err != nil {
+			return fmt.Errorf("the node's answer: %w", err)
+		}
+		return write(cmd.OutOrStdout(), &list)
 	}
 	node.bind(c)
-	c.Flags().StringVar(&domain, "domain", "", "only messages with a recipient of this `domain`")
+	c.Flags().StringVar(&domain, "domain", "", domains)
 	c.Flags().IntVar(&limit, "limit", 100, "most messages to list")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return c
 }
 
 // get asks the node.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -19,10 +18,6 @@ import (
 )
 
 func queueInDoubtCommand() *cobra.Command {
-	var node nodeFlags
-	var domain string
-	var limit int
-	var asJSON bool
 	c := &cobra.Command{
 		Use:   "in-doubt",
 		Short: "List recipients that a delivery may have reached, and decide about those that wait",
@@ -31,35 +26,8 @@ noted what the next host said. [queue] in_doubt says what is done about them.`,
 		Example: `  mailrace queue in-doubt
   mailrace queue in-doubt retry 0CKR5D9NHG001
   mailrace queue in-doubt give-up --all`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			address, err := node.find()
-			if err != nil {
-				return err
-			}
-			q := url.Values{"limit": {strconv.Itoa(limit)}}
-			if domain != "" {
-				q.Set("domain", domain)
-			}
-			body, err := get(cmd, "http://"+address+"/v1/queue/in-doubt?"+q.Encode())
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				_, err := cmd.OutOrStdout().Write(body)
-				return err
-			}
-			var list admin.Queue
-			if err := json.Unmarshal(body, &list); err != nil {
-				return fmt.Errorf("the node's answer: %w", err)
-			}
-			return writeDoubts(cmd.OutOrStdout(), &list)
-		},
 	}
-	node.bind(c)
-	c.Flags().StringVar(&domain, "domain", "", "only recipients of this `domain`")
-	c.Flags().IntVar(&limit, "limit", 100, "most messages to list")
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	lists(c, "/v1/queue/in-doubt", "only recipients of this `domain`", writeDoubts)
 	c.AddCommand(decideCommand("retry", "Deliver what waits: its recipients may get it twice"),
 		decideCommand("give-up", "Do not deliver what waits: its senders are told that it may have been delivered"))
 	return c

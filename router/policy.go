@@ -3,6 +3,7 @@ package router
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -36,6 +37,8 @@ type terms struct {
 	retry  *schedule.Backoff
 	expire time.Duration
 	bounce time.Duration // in place of expire, for the null reverse-path
+
+	retryBy, expireBy int // whose retry and expire they are: the place in Options.Policies, from 1; 0 = Options
 }
 
 // fill takes over what t does not say yet.
@@ -44,10 +47,10 @@ func (t *terms) fill(from *terms) {
 		return
 	}
 	if t.retry == nil {
-		t.retry = from.retry
+		t.retry, t.retryBy = from.retry, from.retryBy
 	}
 	if t.expire == 0 {
-		t.expire = from.expire
+		t.expire, t.expireBy = from.expire, from.expireBy
 	}
 	if t.bounce == 0 {
 		t.bounce = from.bounce
@@ -182,18 +185,19 @@ func compile(o *Options) (*policies, error) {
 		return nil, err
 	}
 	for i := range o.Policies {
-		if err := p.add(&o.Policies[i], o); err != nil {
+		if err := p.add(&o.Policies[i], o, i+1); err != nil {
 			return nil, fmt.Errorf("policy %d: %w", i+1, err)
 		}
 	}
 	return p, nil
 }
 
-func (p *policies) add(from *Policy, o *Options) error {
+func (p *policies) add(from *Policy, o *Options, place int) error {
 	t, err := from.terms(o)
 	if err != nil {
 		return err
 	}
+	t.retryBy, t.expireBy = place, place
 	for _, d := range []time.Duration{t.expire, t.bounce} {
 		if d > 0 {
 			p.shortest = min(p.shortest, d)
@@ -285,7 +289,7 @@ func (p *policies) of(domain string, site []*rung, route *Route, tenant string) 
 
 // at are the rungs of a site: what is said of all of its hosts, the most specific for the first of them first. It is asked once for each site.
 func (p *policies) at(a *mx.Answer) (site []*rung) {
-	if len(p.hosts.exact)+len(p.hosts.suffixes) == 0 || a.Query.Kind != mx.Exchangers || len(a.Hosts) == 0 {
+	if len(p.hosts.exact)+len(p.hosts.suffixes) == 0 || a == nil || a.Query.Kind != mx.Exchangers || len(a.Hosts) == 0 {
 		return nil
 	}
 	for _, r := range p.hosts.rungs(a.Hosts[0].Name) {
@@ -358,6 +362,21 @@ func (r *Router) Expiry(m *message.Message, i int) time.Time {
 	}
 	of := r.policies.of(domain, site, route, m.Tenant)
 	return time.Unix(0, born(m)+int64(of.lifetime(m.From)))
+}
+
+// Sayers tells which of the policies, by their places from 0, say when mail for a domain in normal form is tried again, and for how long; -1 = none does.
+// It is for mail of no tenant. route and answer may be nil. It compiles them all, for people who ask.
+func Sayers(list []Policy, domain string, route *Route, answer *mx.Answer) (retry, expire int, err error) {
+	o := Options{Policies: list, RetryMin: 1, RetryMax: math.MaxInt64, Envs: make([]Env, 1)} // either goes with any of a policy
+	if err := o.complete(); err != nil {
+		return -1, -1, err
+	}
+	p, err := compile(&o)
+	if err != nil {
+		return -1, -1, err
+	}
+	of := p.of(domain, p.at(answer), route, "")
+	return of.retryBy - 1, of.expireBy - 1, nil
 }
 
 // backoffDelay is how long a site is left alone that failed once more as a whole: until the least patient schedule of the mail that it failed since it

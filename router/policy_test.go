@@ -84,6 +84,13 @@ func TestPolicyOrder(t *testing.T) {
 			t.Errorf("%+v: %s", x, got)
 		}
 	}
+	a := &mx.Answer{Query: mx.Query{Kind: mx.Exchangers}, Hosts: []mx.Host{{Name: "mx.host.test"}}}
+	if retry, expire, err := Sayers(o.Policies, "a.example", bulk, a); retry != 0 || expire != 5 || err != nil {
+		t.Errorf("policies %d and %d say it, %v", retry, expire, err)
+	}
+	if retry, expire, err := Sayers(o.Policies, "c.test", nil, nil); retry != -1 || expire != -1 || err != nil {
+		t.Errorf("policies %d and %d say it, %v", retry, expire, err)
+	}
 	if p.shortest != time.Hour {
 		t.Errorf("the shortest lifetime is %v", p.shortest)
 	}

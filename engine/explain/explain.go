@@ -45,7 +45,7 @@ func (e *Explainer) Explain(ctx context.Context, address string) (*Report, error
 	route := e.Table.Match(a.Domain)
 	if route == nil {
 		r.Verdict = Verdict{Would: Wait, Text: "451 4.3.5 no route is configured for this domain: add one to [[route]]"}
-		e.schedule(r)
+		e.schedule(r, nil, nil)
 		return r, nil
 	}
 	way := e.way(route)
@@ -59,6 +59,7 @@ func (e *Explainer) Explain(ctx context.Context, address string) (*Report, error
 	if ask {
 		if answer, r.DNS = e.resolve(ctx, q); answer == nil || answer.Class != mx.OK {
 			r.Verdict = unreached(r.DNS)
+			e.schedule(r, route, nil)
 			return r, nil
 		}
 		if e.Policed != nil && route.Kind == router.MX && route.TLS != router.TLSOff {
@@ -68,6 +69,7 @@ func (e *Explainer) Explain(ctx context.Context, address string) (*Report, error
 			}
 		}
 	}
+	e.schedule(r, route, answer)
 	view := e.site(ctx, r, route, answer)
 	if r.DNS != nil {
 		r.DNS.judge(view.Addresses)

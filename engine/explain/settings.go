@@ -9,6 +9,7 @@ import (
 
 	"mailrace/engine/config"
 	"mailrace/router"
+	"mailrace/router/mx"
 )
 
 // way is a route as it is configured.
@@ -67,7 +68,6 @@ func (e *Explainer) settings(r *Report, w way) {
 		w.setting("messages of a connection", unlimited(c.Egress.Messages), "egress.messages"),
 		w.setting("recipients of a transaction", c.Egress.Recipients, "egress.recipients"),
 		w.setting("idle connection kept for", span(c.Egress.Idle), "egress.idle"))
-	e.schedule(r)
 	if w.to.Kind == config.ToMaildir || w.to.Kind == config.ToSocket {
 		return
 	}
@@ -83,13 +83,39 @@ func (e *Explainer) settings(r *Report, w way) {
 	}
 }
 
-// schedule fills in when mail is tried again, and given up.
-func (e *Explainer) schedule(r *Report) {
+// schedule fills in when mail of no tenant is tried again, and given up.
+func (e *Explainer) schedule(r *Report, route *router.Route, answer *mx.Answer) {
 	w, q := way{c: e.Config}, &e.Config.Queue
-	r.Limits = append(r.Limits,
-		w.setting("first retry after", span(q.RetryMin), "queue.retry_min"),
-		w.setting("retries at most", span(q.RetryMax)+" apart", "queue.retry_max"),
-		w.setting("expires after", span(q.Expire), "queue.expire"))
+	list := make([]router.Policy, len(e.Config.Policies))
+	for i := range list {
+		list[i] = router.Policy(e.Config.Policies[i])
+	}
+	retry, expire, err := router.Sayers(list, r.Address.Domain, route, answer)
+	if err != nil { // a node with these would not start
+		retry, expire = -1, -1
+	}
+	delays, first, most := q.Retry, q.RetryMin, q.RetryMax
+	table, lifetime := "queue", q.Expire
+	if retry >= 0 {
+		p := &e.Config.Policies[retry]
+		table, delays, first, most = fmt.Sprintf("policy[%d]", retry), p.Retry, cmp.Or(p.RetryMin, q.RetryMin), cmp.Or(p.RetryMax, q.RetryMax)
+	}
+	if len(delays) > 0 {
+		spans := make([]string, len(delays))
+		for i, d := range delays {
+			spans[i] = span(d)
+		}
+		r.Limits = append(r.Limits, w.setting("retries after", strings.Join(spans, ", "), table+".retry"))
+	} else {
+		r.Limits = append(r.Limits,
+			w.setting("first retry after", span(first), table+".retry_min", "queue.retry_min"),
+			w.setting("retries at most", span(most)+" apart", table+".retry_max", "queue.retry_max"))
+	}
+	keys := []string{"queue.expire"}
+	if expire >= 0 {
+		lifetime, keys[0] = e.Config.Policies[expire].Expire, fmt.Sprintf("policy[%d].expire", expire)
+	}
+	r.Limits = append(r.Limits, w.setting("expires after", span(lifetime), keys...))
 }
 
 // tls is the TLS of the connections, and what demands it.

@@ -104,7 +104,7 @@ var catalogue = []struct {
 	{"D15", "names in questions", false, "router/mx.TestD15Names"},
 	{"D16", "rebinding", false, "router/mx.TestD16Rebinding engine.TestD16DialsWhatPassed"},
 	{"D17", "MTA-STS of strangers", false, "engine.TestD17PoliciesOfStrangers engine/policy.TestD17Fetch proto/mtasts.FuzzPolicy"},
-	{"D18", "DANE without DNSSEC", false, "router/mx.TestD18Associations router/mx.TestD18NoTrust router/mx.TestD18Exchangers router/mx.TestD18Usable engine.TestTLSPolicies"},
+	{"D18", "DANE without DNSSEC", false, "router/mx.TestD18Associations router/mx.TestD18NoTrust router/mx.TestD18Exchangers router/mx.TestD18Usable engine.TestTLSPolicies engine/egress.TestD18Records"},
 }
 
 // later are rows that wait for what they are about: milters.

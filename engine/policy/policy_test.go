@@ -335,6 +335,24 @@ func TestWarmLookup(t *testing.T) {
 	}
 }
 
+// BenchmarkWarmLookup is what a policy costs a message whose domain is known.
+func BenchmarkWarmLookup(b *testing.B) {
+	r := New(Options{DNS: &fake{of: map[mx.Query]*mx.Answer{}}, DANE: true, Log: slog.New(slog.DiscardHandler)})
+	defer r.Close()
+	q := mx.Query{Kind: mx.Exchangers, Name: "a.example"}
+	a := r.opts.DNS.(*fake).set(q, mx.Answer{Key: "mx.a.example", Hosts: []mx.Host{{Name: "mx.a.example"}}, Expires: time.Unix(1<<40, 0)})
+	for i := range 100_000 {
+		r.known.put(strings.Repeat("x", i%50)+time.Duration(i).String(), verdict{})
+	}
+	r.known.put("a.example", verdict{a, a, a.Expires})
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, ok := r.Cached(q); !ok {
+			b.Fatal("not known")
+		}
+	}
+}
+
 // TestMixedHosts: each host has its own demand, and those that may not get the mail are left out.
 func TestMixedHosts(t *testing.T) {
 	a := &mx.Answer{Key: "x", Hosts: []mx.Host{{Name: "mx1.a.example", Preference: 1}, {Name: "mx2.a.example", Preference: 1}, {Name: "mx3.a.example", Preference: 2}}}

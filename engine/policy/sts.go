@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	fetchesMost  = 32                  // at a time
+	fetchesMost  = 256                 // at a time
 	failuresMost = 10_000              // domains whose policy could not be fetched, that are remembered
 	retryPause   = 5 * time.Minute     // before a policy is fetched again that could not be. RFC 8461 §3.3
 	refreshAge   = 24 * time.Hour      // of a policy that is fetched again, long before it ends. RFC 8461 §10.2
@@ -143,7 +143,7 @@ func (s *policies) fetchNow(domain, id string) *stored {
 	now := s.opts.Now()
 	if err != nil {
 		s.fetched["failed"].Inc()
-		s.opts.Log.Warn("the MTA-STS policy of a domain cannot be fetched", "domain", domain, "error", err)
+		s.opts.Log.Info("the MTA-STS policy of a domain cannot be fetched", "domain", domain, "error", err)
 		s.bar(domain, failure{id, now.Add(retryPause)})
 		return nil
 	}

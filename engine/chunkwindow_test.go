@@ -2,10 +2,12 @@ package engine
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 
+	"mailrace/engine/config"
 	"mailrace/proto/message"
 )
 
@@ -46,8 +48,13 @@ func (p *peer) open() {
 
 // unsettled is a rig with messages of n octets, one of which begins lines with dots, for one connection to f.
 func unsettled(t *testing.T, f *far, messages, octets int) *rig {
+	return unsettledBy(t, f, messages, octets, config.Default().Egress.Window)
+}
+
+// unsettledBy is unsettled with a window.
+func unsettledBy(t *testing.T, f *far, messages, octets, window int) *rig {
 	c := settings(t, f.route("*"))
-	c.Engine.Loops, c.Egress.Connections = 1, 1
+	c.Engine.Loops, c.Egress.Connections, c.Egress.Window = 1, 1, window
 	r := start(t, c)
 	for i := range messages {
 		dots := func(m *message.Message) { m.Flags |= message.LeadingDots }
@@ -177,14 +184,28 @@ func TestChunkWindowLost(t *testing.T) {
 			if n := len(r.records("in-doubt")); n != doubtful {
 				t.Errorf("%d in doubt, want %d", n, doubtful)
 			}
+			for range messages { // those that were put off come from the spool
+				l, i := f.next(), 0
+				fmt.Sscanf(l.mail, "MAIL FROM:<s%d@", &i)
+				if got := withoutTrace(t, l.content); got != dotted(i, 500) || !l.chunked {
+					t.Errorf("%s, by BDAT %v: %q", l.mail, l.chunked, got)
+				}
+			}
+			f.none()
+			r.awaitEmpty()
+			r.stop()
+			if left, _ := filepath.Glob(filepath.Join(r.cfg.Spool.InFlight, "mailrace-*")); len(left) > 0 {
+				t.Errorf("marks of what is in flight are left: %v", left)
+			}
 		})
 	}
 }
 
-// TestUnknownChunks: a server that offers CHUNKING and does not know BDAT, or ends the connection for it, gets its mail by DATA.
+// TestUnknownChunks: a server that offers CHUNKING and does not know BDAT, or ends the connection for it, gets its mail by DATA; and so does one that
+// knows it, where there is no window.
 func TestUnknownChunks(t *testing.T) {
 	t.Parallel()
-	for name, reply := range map[string]string{"refused": "500 5.5.1 what?", "closed": hangUp} {
+	for name, reply := range map[string]string{"refused": "500 5.5.1 what?", "closed": hangUp, "not wanted": ""} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var chunks atomic.Int32
@@ -198,7 +219,11 @@ func TestUnknownChunks(t *testing.T) {
 				}})
 			})
 			const messages = 10
-			r := unsettled(t, f, messages, 500)
+			window, tried := 100, int32(1)
+			if reply == "" {
+				window, tried = 0, 0
+			}
+			r := unsettledBy(t, f, messages, 500, window)
 			if reply == hangUp {
 				r.record("in-doubt", "a0@far.example", 1)
 			}
@@ -207,7 +232,7 @@ func TestUnknownChunks(t *testing.T) {
 					t.Errorf("%s came by BDAT", l.mail)
 				}
 			}
-			if n := chunks.Load(); n != 1 {
+			if n := chunks.Load(); n != tried {
 				t.Errorf("%d chunks", n)
 			}
 		})

@@ -297,6 +297,53 @@ func TestClientDoesNotAllocate(t *testing.T) {
 	}
 }
 
+// TestWindowDoesNotAllocate: once its ring is as long as the window, whole messages cost nothing.
+func TestWindowDoesNotAllocate(t *testing.T) {
+	const window = 20
+	c := upClient(t, "220 mx\r\n250-mx\r\n250-PIPELINING\r\n250 CHUNKING\r\n")
+	if !c.UseChunks(window) {
+		t.Fatal("no chunks")
+	}
+	fill := func() (begun int) {
+		for ; c.CanBegin(); begun++ {
+			if err := c.Begin("bounce-123@news.example.com", MailParams{Size: 900}, relayedTo); err != nil {
+				t.Fatal(err)
+			}
+			c.EndContent()
+		}
+		c.Flushed()
+		return begun
+	}
+	if n := fill(); n != window || c.Outstanding() != window {
+		t.Errorf("%d messages are under way", n)
+	}
+	answered, replies := 0, []byte("250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n250 2.0.0 Ok: queued\r\n250 2.0.0 Reset\r\n")
+	message := func() {
+		for p := replies; ; {
+			n, ev := c.Feed(p)
+			p = p[n:]
+			switch ev {
+			case ClientNeedInput:
+				if n := fill(); n != 1 {
+					t.Fatalf("%d more messages", n)
+				}
+				return
+			case ClientDone:
+				answered++
+			case ClientMail, ClientRcpt:
+			default:
+				t.Fatal(ev, c.Err())
+			}
+		}
+	}
+	for range 3 * window { // around the ring
+		message()
+	}
+	if n := testing.AllocsPerRun(100, message); n != 0 || answered < 4*window {
+		t.Errorf("%v allocations per message, %d answered", n, answered)
+	}
+}
+
 func BenchmarkClient(b *testing.B) {
 	c := relayingClient(b)
 	replies := []byte(relayed)

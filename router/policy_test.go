@@ -302,3 +302,33 @@ func TestSiteGoesByItsMail(t *testing.T) {
 		}
 	}
 }
+
+// TestBacklogByPolicy: of a message that waits for a slow site, the recipients whose lifetime is over expire without an attempt, and the others go on waiting.
+func TestBacklogByPolicy(t *testing.T) {
+	const limit, n = 400, 1000
+	s := newDiskSim(t, 2, limit, 1, func(o *Options) {
+		o.SiteConnections = 5
+		o.Policies = []Policy{{Domains: []string{"brief.test"}, Expire: 2 * time.Minute}}
+	})
+	s.slowSite(1)
+	s.domains["brief.test"] = s.domains["slow.test"]
+	for i := range n {
+		s.disk.accept(i%2, s.message(fmt.Sprintf("u%d@slow.test", i), fmt.Sprintf("u%d@brief.test", i)))
+		s.run(s.now.Sub(start) + time.Millisecond)
+	}
+	s.finishDisk(2 * n)
+	expired := 0
+	for _, e := range s.log {
+		switch brief := strings.HasSuffix(e.address, "@brief.test"); {
+		case e.state == message.Expired && brief:
+			if expired++; e.at < 2*time.Minute || e.out.Attempt > 0 || e.out.Enhanced != "4.4.7" {
+				t.Fatalf("%+v", e)
+			}
+		case e.state != message.Delivered:
+			t.Fatalf("%+v", e)
+		}
+	}
+	if expired == 0 {
+		t.Error("nothing expired")
+	}
+}

@@ -31,6 +31,7 @@ type keeper struct {
 	reserve  reserve
 	full     atomic.Bool
 	waiting  atomic.Int32  // writes that wait for space
+	told     atomic.Bool   // that some do, since the spool became full
 	written  atomic.Int64  // bytes since the room was measured last
 	often    int64         // bytes after which it is measured
 	patient  atomic.Bool   // writes wait; while the spool is closed they fail
@@ -184,6 +185,7 @@ func (k *keeper) declare(full bool, message string, args ...any) {
 		return
 	}
 	if !full {
+		k.told.Store(false)
 		k.log.Info("spool: there is room again, mail is taken")
 		return
 	}
@@ -227,7 +229,8 @@ func (k *keeper) await(what, name string, err error) bool {
 	if !k.patient.Load() {
 		return false
 	}
-	if k.waiting.Add(1) == 1 {
+	k.waiting.Add(1)
+	if k.told.CompareAndSwap(false, true) {
 		k.log.Error("spool: the disk is full, and so is the reserve: writes wait. Nothing is lost; free some space, and they go on",
 			"operation", what, "path", name, "error", err)
 	}

@@ -366,6 +366,26 @@ func TestFullIsLogged(t *testing.T) {
 	}
 }
 
+// TestWaitIsLoggedOnce: however often a write is tried again, until there is room.
+func TestWaitIsLoggedOnce(t *testing.T) {
+	var log bytes.Buffer
+	o := testOptions(t, vfs.NewMem())
+	o.Log, o.Space = plainLog(&log), newRoom().space
+	s := mustOpen(t, o)
+	for range 2 {
+		for range 3 {
+			if !s.keeper.await("writing", "x", syscall.ENOSPC) {
+				t.Error("no wait")
+			}
+		}
+		s.keeper.look() // there is room
+	}
+	mustClose(t, s)
+	if n := strings.Count(log.String(), "writes wait"); n != 2 {
+		t.Errorf("logged %d times, want 2\n%s", n, &log)
+	}
+}
+
 // TestFullOnceIsNothing lets the n-th operation that takes room find none, once, for all n: of WALs, tables, blobs, manifests and directories. Nobody
 // notices.
 func TestFullOnceIsNothing(t *testing.T) {

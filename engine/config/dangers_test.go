@@ -44,3 +44,27 @@ func TestDangers(t *testing.T) {
 		}
 	}
 }
+
+// TestNotes: DANE without a name server that validates is said to do nothing, where it could do something.
+func TestNotes(t *testing.T) {
+	const head = "hostname = 'mail.example.com'\n[[listener]]\nmode = 'mx'\naddress = ':25'\n"
+	for text, want := range map[string]int{
+		head:                              1,
+		head + "[egress]\ndane = false\n": 0,
+		head + "[egress]\ntls = 'off'\n":  0,
+		head + "[dns]\nservers = ['127.0.0.1']\ntrust_ad = ['127.0.0.1']\n":       0,
+		head + "[[route]]\ndomains = ['*']\nto = 'smtp://a.example'\n":            0,
+		head + "[[route]]\ndomains = ['*']\nto = 'mx'\n":                          1,
+		head + "[[route]]\ndomains = ['*']\nto = 'mx'\ntls = 'off'\n":             0,
+		head + "[egress]\nmta_sts = false\n[[route]]\ndomains = ['*']\nto='mx'\n": 1,
+	} {
+		cfg, err := Parse("m.toml", []byte(text))
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		if notes := cfg.Notes(); len(notes) != want || want > 0 && !strings.Contains(notes[0], "dane of [egress]") {
+			t.Errorf("%s: %q", text, notes)
+		}
+	}
+}

@@ -34,10 +34,10 @@ func explainCommand() *cobra.Command {
 		Short: "Print the way that mail for an address would go now, and why",
 		Long: `Print the way that mail for an address would go now: the route and the line of the configuration that sets it; the mail exchangers with their addresses,
 for how long that holds, and where the answer came from; hosts that are not used, and why; the site that the mail queues for, its connections and failures; TLS,
-limits and retries, each with the line that sets it or "default"; and in the last line what the mail would meet: it delivers, waits, or bounces.
+with what MTA-STS and DANE demand; limits and retries (of mail without a tenant), each with the line that sets it or "default"; and in the last line what the mail would meet: it delivers, waits, or bounces.
 
 The running node is asked, by the [admin] address of the configuration. When none answers there, or with --offline, the configuration is read and DNS
-is asked from here; then nothing is known of sites, and a note on standard error says so. No mail is sent, and no mail exchanger is connected to.
+is asked from here, with the web server of a domain that has an MTA-STS policy; then nothing is known of sites, and a note on standard error says so. No mail is sent, and no mail exchanger is connected to.
 
 Over HTTP: GET /v1/explain?address=user@example.com answers as --json prints.`,
 		Example: `  mailrace explain user@example.com

@@ -65,6 +65,7 @@ func (e *Explainer) Explain(ctx context.Context, address string) (*Report, error
 		if e.Policed != nil && route.Kind == router.MX && route.TLS != router.TLSOff {
 			if answer = e.police(ctx, q, answer, r.DNS); answer.Class != mx.OK {
 				r.Verdict = Verdict{Would: Wait, Text: replyOf(answer) + "; it is tried again later"}
+				e.schedule(r, route, nil)
 				return r, nil
 			}
 		}

@@ -117,6 +117,26 @@ func showing(v router.SiteView) func(*router.Route, *mx.Answer, func(router.Site
 	return func(_ *router.Route, _ *mx.Answer, done func(router.SiteView)) { go done(v) }
 }
 
+// demanding is one by which the first host of each domain must show a certificate, the second one nothing, and others get no mail.
+type demanding struct{ *mx.Resolver }
+
+func (d demanding) Find(ctx context.Context, q mx.Query) (*mx.Answer, error) {
+	a, err := d.Resolver.Find(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	judged := *a
+	judged.Hosts, judged.Records, judged.Key = a.Hosts[:2], &mx.Records{Demands: []mx.Demand{{Kind: mx.DemandDANE}, {}}}, "judged"
+	return &judged, nil
+}
+
+// denying is one by which no host may get mail.
+type denying struct{}
+
+func (denying) Find(_ context.Context, q mx.Query) (*mx.Answer, error) {
+	return &mx.Answer{Query: q, Class: mx.Temporary, Code: 451, Enhanced: "4.7.5", Text: "MTA-STS: the policy names others"}, nil
+}
+
 const zone = `
 far.example. 3600 MX 10 mx1.far.example.
 far.example. 3600 MX 20 mx2.far.example.
@@ -167,6 +187,23 @@ to = "mx"
 tls = "verified"
 `
 
+const scheduled = head + `[queue]
+retry_max = "2h"
+[[policy]]
+mx = ["*.far.example"]
+retry_min = "7m"
+[[policy]]
+domains = ["null.example"]
+retry = ["1m", "2m"]
+[[policy]]
+domains = ["null.example"]
+tenants = ["shop"]
+expire = "1d"
+[[policy]]
+domains = ["last.far.example", "*.example"]
+expire = "2d"
+`
+
 const tuned = head + `[queue]
 retry_min = "90s"
 expire = "3d"
@@ -208,6 +245,10 @@ func TestExplain(t *testing.T) {
 			w.down.Store(true)
 			w.now.Add(int64(30 * time.Minute))
 		}},
+		{name: "policy", file: scheduled, address: "ann@far.example"},
+		{name: "delays", file: scheduled, address: "ann@null.example"},
+		{name: "dane", file: head, address: "ann@far.example", prepare: func(_ *world, e *Explainer) { e.Policed = demanding{e.Resolver} }},
+		{name: "denied", file: head, address: "ann@far.example", prepare: func(_ *world, e *Explainer) { e.Policed = denying{} }},
 		{name: "down", file: head, address: "ann@far.example", prepare: func(w *world, _ *Explainer) { w.down.Store(true) }},
 		{name: "nullmx", file: head, address: "ann@null.example"},
 		{name: "nxdomain", file: head, address: "ann@nobody.example"},

@@ -71,7 +71,18 @@ func (e *Explainer) settings(r *Report, w way) {
 	if w.to.Kind == config.ToMaildir || w.to.Kind == config.ToSocket {
 		return
 	}
+	if w.to.Kind != config.ToLMTP {
+		r.Limits = append(r.Limits, w.setting("messages unanswered", max(c.Egress.Window, 1), "egress.window"))
+	}
 	r.Policies = append(r.Policies, w.tls())
+	if w.to.Kind == config.ToMX && w.route.Security(c.Egress.TLS) != config.TLSOff {
+		r.Policies = append(r.Policies, w.setting("MTA-STS", onOff(c.Egress.STS), "egress.mta_sts"))
+		if c.Egress.DANE && len(c.DNS.TrustAD) == 0 {
+			r.Policies = append(r.Policies, w.setting("DANE", "off: no name server is trusted", "dns.trust_ad"))
+		} else {
+			r.Policies = append(r.Policies, w.setting("DANE", onOff(c.Egress.DANE), "egress.dane"))
+		}
+	}
 	if w.route.User != "" {
 		r.Policies = append(r.Policies, w.setting("log in as", w.route.User, w.table+".user"))
 	}
@@ -130,6 +141,13 @@ func (w *way) tls() Setting {
 		return w.setting("TLS", value, w.table+".user")
 	}
 	return w.setting("TLS", value, "egress.tls")
+}
+
+func onOff(is bool) string {
+	if is {
+		return "on"
+	}
+	return "off"
 }
 
 func unlimited(n int) string {

@@ -14,10 +14,11 @@ import (
 // chunking is what a peer offers that takes whole messages one behind the other.
 var chunking = []string{"PIPELINING", "CHUNKING", "8BITMIME", "SIZE"}
 
-// whole reads a whole message that came by BDAT, without a word.
-func (p *peer) whole() (l letter, ok bool) {
+// whole reads a whole message that came by BDAT to one recipient, without a word. reset is the reply to the RSET before it, if there was one.
+func (p *peer) whole() (l letter, reset string, ok bool) {
 	line, ok := p.line()
 	if line == "RSET" {
+		reset = "250 reset\r\n"
 		line, ok = p.line()
 	}
 	l = letter{mail: line, peer: p.number, chunked: true}
@@ -28,7 +29,7 @@ func (p *peer) whole() (l letter, ok bool) {
 	}
 	size := 0
 	if _, err := fmt.Sscanf(line, "BDAT %d LAST", &size); err != nil {
-		return l, false
+		return l, reset, false
 	}
 	content := make([]byte, size)
 	for n := 0; ok && n < size; {
@@ -36,8 +37,11 @@ func (p *peer) whole() (l letter, ok bool) {
 		n, ok = n+got, err == nil
 	}
 	l.content = string(content)
-	return l, ok
+	return l, reset, ok
 }
+
+// taken is the reply to MAIL, RCPT and BDAT of a message.
+const taken = "250 ok\r\n250 ok\r\n250 ok"
 
 // open says who it is, and what it can.
 func (p *peer) open() {
@@ -79,21 +83,19 @@ func TestChunkWindow(t *testing.T) {
 				<-handedIn
 				p.open()
 				for _, n := range []int{1, messages - 1} {
-					var taken []letter
+					var letters []letter
+					var replies []string
 					for range n {
-						l, ok := p.whole()
+						l, reset, ok := p.whole()
 						if !ok {
 							t.Error("the client sent no whole message before it got a reply")
 							return
 						}
-						taken = append(taken, l)
+						letters, replies = append(letters, l), append(replies, reset+taken)
 					}
-					for i, l := range taken {
+					for i, l := range letters {
 						p.far.mail <- l
-						p.say("250 ok\r\n250 ok\r\n250 ok")
-						if i < len(taken)-1 {
-							p.say("250 reset")
-						}
+						p.say(replies[i])
 					}
 				}
 				p.gone()
@@ -154,21 +156,23 @@ func TestChunkWindowLost(t *testing.T) {
 				}
 				<-handedIn
 				p.open()
-				for i := range before {
-					l, _ := p.whole()
+				for range before {
+					l, reset, _ := p.whole()
 					p.far.mail <- l
-					if i > 1 {
-						p.say("250 reset")
-					}
-					p.say("250 ok\r\n250 ok\r\n250 ok")
+					p.say(reset + taken)
 				}
-				for range messages - before {
-					if _, ok := p.whole(); !ok {
+				first := ""
+				for i := range messages - before {
+					_, reset, ok := p.whole()
+					if !ok {
 						t.Error("a message is missing")
+					}
+					if i == 0 {
+						first = reset
 					}
 				}
 				if bye != "" {
-					p.say("250 reset\r\n" + bye)
+					p.say(first + bye)
 				}
 			})
 			r := unsettled(t, f, messages, 500)

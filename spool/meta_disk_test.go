@@ -2,6 +2,7 @@ package spool
 
 import (
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -81,7 +82,7 @@ type wreckable struct {
 	matches atomic.Int64 // operations that could have failed
 	met     atomic.Bool  // something has failed
 
-	reuse sync.Mutex // MemFS takes its lock twice to reuse a file, which a crash between the two would wait for, and be waited for
+	twice sync.Mutex // held while MemFS takes its own lock twice: a crash between the two would wait for the operation, and be waited for
 
 	mu     sync.Mutex
 	left   *vfs.MemFS // by the crash
@@ -128,8 +129,8 @@ func (d *wreckable) fail(kind errorfs.OpKind) error {
 
 // crash notes what is on the disk after a crash at this moment.
 func (d *wreckable) crash() {
-	d.reuse.Lock()
-	defer d.reuse.Unlock()
+	d.twice.Lock()
+	defer d.twice.Unlock()
 	before := d.limits()
 	left := d.mem.CrashClone(d.trouble.loss)
 	for {
@@ -167,10 +168,16 @@ func (fs shortWrites) Create(name string, category vfs.DiskWriteCategory) (vfs.F
 }
 
 func (fs shortWrites) ReuseForWrite(from, to string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	fs.d.reuse.Lock()
-	defer fs.d.reuse.Unlock()
+	fs.d.twice.Lock()
+	defer fs.d.twice.Unlock()
 	f, err := fs.FS.ReuseForWrite(from, to, category)
 	return fs.file(f, err)
+}
+
+func (fs shortWrites) Lock(name string) (io.Closer, error) {
+	fs.d.twice.Lock()
+	defer fs.d.twice.Unlock()
+	return fs.FS.Lock(name)
 }
 
 func (fs shortWrites) file(f vfs.File, err error) (vfs.File, error) {

@@ -18,12 +18,13 @@ func (w *world) sightOf(s *Spool) (*sight, error) {
 				w.t.Errorf("life %d: %s %v is in shard %d of %d", w.life, what, id, i, len(s.shards))
 			}
 		}
-		err := sh.visitUnsettled(sh.db, 1<<64-1, func(m *message.Message, parked bool) error {
+		snapshot := sh.db.NewSnapshot() // a recovery may run beside this
+		err := sh.visitUnsettled(snapshot, 1<<64-1, func(m *message.Message, parked bool) error {
 			home("message", m.ID)
 			in.messages[m.ID], in.parked[m.ID] = m, parked
 			return nil
 		})
-		if err != nil {
+		if err := errors.Join(err, snapshot.Close()); err != nil {
 			return nil, err
 		}
 		due, err := sh.Due(nil, Due{}, 1<<62, 1<<30)
@@ -141,12 +142,21 @@ func (w *world) recover() {
 		go func() { r.ended <- r.Run(w.checkFound(r)) }()
 		return
 	}
-	err := w.spool.Recover(func(m *message.Message, parked bool) error {
-		if stop--; stop < 0 {
-			return errEnough
-		}
-		return w.checkFound(r)(m, parked)
-	})
+	check := w.checkFound(r)
+	go func() {
+		r.ended <- w.spool.Recover(func(m *message.Message, parked bool) error {
+			if stop--; stop < 0 {
+				return errEnough
+			}
+			return check(m, parked)
+		})
+	}()
+	var err error
+	select {
+	case err = <-r.ended:
+	case <-w.fatal: // it stands still
+		return
+	}
 	switch {
 	case errors.Is(err, errEnough):
 		w.note("recovery was ended by its caller")

@@ -25,14 +25,15 @@ import (
 // patience is how long a black-box test waits for an event before it fails. It is no measure of speed.
 const patience = 2 * time.Minute
 
+// workshop is a directory for what tests share. No test has it in its own TMPDIR.
+var workshop string
+
 // program builds the binary once for all tests of the package.
 var program = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "mailrace-test-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "mailrace")
-	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput()
+	path := filepath.Join(workshop, "mailrace")
+	build := exec.Command("go", "build", "-o", path, ".")
+	build.Env = append(os.Environ(), "TMPDIR="+workshop)
+	out, err := build.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
@@ -40,10 +41,13 @@ var program = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
-	status := m.Run()
-	if path, err := program(); err == nil {
-		os.RemoveAll(filepath.Dir(path))
+	var err error
+	if workshop, err = os.MkdirTemp("", "mailrace-test-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
+	status := m.Run()
+	os.RemoveAll(workshop)
 	os.Exit(status)
 }
 

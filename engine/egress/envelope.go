@@ -118,9 +118,11 @@ func (s *session) tooLate(m *message.Message) *router.Outcome {
 	}
 	o := router.Outcome{Class: router.Bounced, Code: 554, Enhanced: "5.4.7"}
 	switch left, least := s.timeLeft(m), s.smtp.MinDeliverBy(); {
+	case left < 1: // it passed since the router looked, which then says so, and what hosts replied so far
+		return &router.Outcome{Class: router.Deferred}
 	case !s.smtp.Extensions().Has(smtp.ExtDeliverBy):
 		o.Text = "The next host does not offer DELIVERBY, which this message needs to be returned when it is late"
-	case left < max(least, 1):
+	case left < least:
 		o.Text = fmt.Sprintf("The next host takes no message that is to be delivered within %d s: it asks for %d s at least", left, least)
 	default:
 		return nil

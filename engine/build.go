@@ -123,9 +123,11 @@ func (n *Node) openRecipients() (err error) {
 	for i, t := range n.cfg.Recipients {
 		tables[i] = recipients.Table(t)
 	}
-	if n.recipients, err = recipients.Open(recipients.Options{
-		Tables: tables, Routes: n.routes, Resolver: n.resolver, Ask: n.outbound.Probe, Log: n.log,
-	}); err != nil {
+	o := recipients.Options{Tables: tables, Routes: n.routes, Resolver: n.resolver, Ask: n.outbound.Probe, Log: n.log}
+	if n.policies != nil {
+		o.Policed = n.policies
+	}
+	if n.recipients, err = recipients.Open(o); err != nil {
 		return fmt.Errorf("recipients: %w", err)
 	}
 	metrics.RegisterSet(n.recipients.Metrics())
@@ -200,7 +202,7 @@ const policyFile = "mta-sts.json"
 
 // newPolicies is what knows the demands of domains, beside what o says; nil = they demand nothing.
 func newPolicies(c *config.Config, resolver *mx.Resolver, o policy.Options) (_ *policy.Resolver, err error) {
-	o.DNS, o.DANE, o.STS, o.Entries = resolver, c.Egress.DANE && len(c.DNS.TrustAD) > 0, c.Egress.STS, c.DNS.Cache
+	o.DNS, o.DANE, o.STS, o.Entries, o.MXPort = resolver, c.Egress.DANE && len(c.DNS.TrustAD) > 0, c.Egress.STS, c.DNS.Cache, c.Egress.Port
 	if !o.DANE && !o.STS {
 		return nil, nil
 	}

@@ -128,6 +128,7 @@ type record struct {
 	User, Tenant, Campaign                                               string
 	TLSVersion                                                           string `json:"tls_version"`
 	TLSCipher                                                            string `json:"tls_cipher"`
+	TLSResumed                                                           bool   `json:"tls_resumed"`
 	TLSPolicy                                                            string `json:"tls_policy"`
 	TLSVerdict                                                           string `json:"tls_verdict"`
 	Recipients, Code, Attempt                                            int

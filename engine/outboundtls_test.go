@@ -199,10 +199,43 @@ func TestSessionsAreResumed(t *testing.T) {
 	for i := range 2 {
 		r.send("s@sender.example", hello, "a@far.example")
 		f.next()
-		if got := receive(t, resumed); got != (i > 0) {
-			t.Errorf("connection %d: resumed %v", i+1, got)
+		if got, e := receive(t, resumed), r.record("delivery", "a@far.example", i+1); got != (i > 0) || e.TLSResumed != got || e.TLSVerdict != "verified" {
+			t.Errorf("connection %d: resumed %v, %+v", i+1, got, e)
 		}
 		r.awaitEmpty()
+	}
+}
+
+// TestSessionsThatAreOver: the certificate of a session that is resumed is judged again, and where it does not do any more the host is asked for its
+// present one at once.
+func TestSessionsThatAreOver(t *testing.T) {
+	t.Parallel()
+	cfg, ca := certified(t, "127.0.0.1")
+	resumed := make(chan bool, 10)
+	cfg.VerifyConnection = func(s tls.ConnectionState) error {
+		resumed <- s.DidResume
+		return nil
+	}
+	f := listen(t, func(p *peer) { p.receive(manners{tls: cfg}) })
+	route := f.route("*")
+	route.TLS = config.TLSVerified
+	s := settings(t, route)
+	s.Engine.Loops, s.Egress.Messages, s.Egress.CA = 1, 1, ca
+	s.Queue.RetryMin, s.Queue.RetryMax = time.Hour, time.Hour
+	r := start(t, s)
+	r.send("s@sender.example", hello, "a@far.example")
+	f.next()
+	r.awaitEmpty()
+	r.lanes[0].loop.Post(func() { r.outbound.TLS.Now = func() time.Time { return time.Now().Add(24 * time.Hour) } })
+	r.send("s@sender.example", hello, "b@far.example")
+	if e := r.record("deferral", "b@far.example", 1); !strings.Contains(e.Text, "expired") || e.TLSVerdict != "failed" {
+		t.Errorf("%+v", e)
+	}
+	f.none()
+	for i, want := range []bool{false, true, false} {
+		if got := receive(t, resumed); got != want {
+			t.Errorf("connection %d: resumed %v", i+1, got)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -105,6 +106,11 @@ func webServer(t *testing.T, certificate *tls.Config, page func(domain string) (
 	return netip.MustParseAddrPort(s.Listener.Addr().String()).Port(), asked
 }
 
+// service puts the port of the host in place of the 25 of a TLSA record.
+func (f *far) service(record string) string {
+	return strings.Replace(record, "_25.", fmt.Sprintf("_%d.", f.l.Addr().(*net.TCPAddr).Port), 1)
+}
+
 // byMX is a configuration with one route, by MX to the port of a host, and a name server.
 func byMX(t *testing.T, f *far, z *zone, ca string) *config.Config {
 	t.Helper()
@@ -195,9 +201,9 @@ func TestTLSPolicies(t *testing.T) {
 			}
 			for _, record := range c.records {
 				if record == "broken" {
-					z.broken["_25._tcp.mx.good.example."] = true
+					z.broken[f.service("_25._tcp.mx.good.example.")] = true
 				} else {
-					z.add(t, record)
+					z.add(t, f.service(record))
 				}
 			}
 			s := byMX(t, f, z, ca)
@@ -338,9 +344,10 @@ func TestD17NotPublic(t *testing.T) {
 	}
 }
 
-// TestRequireTLSByPolicy: what DANE or MTA-STS proves of an MX host is enough for REQUIRETLS. RFC 8689 §4.2.1
+// TestRequireTLSByPolicy: what DANE, MTA-STS or DNSSEC proves of an MX host is enough for REQUIRETLS. RFC 8689 §4.2.1
 func TestRequireTLSByPolicy(t *testing.T) {
 	good, ca := certified(t, "mx.good.example", "mta-sts.good.example")
+	other, _ := certified(t, "other.example")
 	leaf, err := x509.ParseCertificate(good.Certificates[0].Certificate[0])
 	if err != nil {
 		t.Fatal(err)
@@ -348,26 +355,31 @@ func TestRequireTLSByPolicy(t *testing.T) {
 	sum := sha256.Sum256(leaf.Raw)
 	for name, c := range map[string]struct {
 		text, tlsa string
-		want       string // "" = delivered
+		signed     bool
+		host       *tls.Config
+		want       string // "" = delivered; or event and enhanced code
 	}{
-		"MTA-STS": {`_mta-sts.good.example. 300 IN TXT "v=STSv1; id=1;"`, "", ""},
-		"DANE":    {"", "_25._tcp.mx.good.example. 300 IN TLSA 3 0 1 " + hex.EncodeToString(sum[:]), ""},
-		"neither": {"", "", "5.7.30"},
+		"MTA-STS":                      {`_mta-sts.good.example. 300 IN TXT "v=STSv1; id=1;"`, "", false, good, ""},
+		"DANE":                         {"", "_25._tcp.mx.good.example. 300 IN TLSA 3 0 1 " + hex.EncodeToString(sum[:]), true, good, ""},
+		"DNSSEC":                       {"", "", true, good, ""},
+		"DNSSEC, of another name":      {"", "", true, other, "deferral 4.7.10"},
+		"neither":                      {"", "", false, good, "bounce 5.7.30"},
+		"TLSA records, none is usable": {"", "_25._tcp.mx.good.example. 300 IN TLSA 1 0 1 " + hex.EncodeToString(sum[:]), true, good, "bounce 5.7.30"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := listen(t, func(p *peer) { p.receive(manners{tls: good, secret: []string{"REQUIRETLS"}}) })
+			f := listen(t, func(p *peer) { p.receive(manners{tls: c.host, secret: []string{"REQUIRETLS"}}) })
 			port, _ := webServer(t, good, func(string) (int, string, string) { return 200, "text/plain", policyOf("enforce", "mx.good.example") })
-			z := newZone(t, c.tlsa != "", "good.example. 300 IN MX 10 mx.good.example.", "mx.good.example. 300 IN A 127.0.0.1", "mta-sts.good.example. 300 IN A 127.0.0.1")
+			z := newZone(t, c.signed, "good.example. 300 IN MX 10 mx.good.example.", "mx.good.example. 300 IN A 127.0.0.1", "mta-sts.good.example. 300 IN A 127.0.0.1")
 			for _, line := range []string{c.text, c.tlsa} {
 				if line != "" {
-					z.add(t, line)
+					z.add(t, f.service(line))
 				}
 			}
 			r := startPoliced(t, byMX(t, f, z, ca), port)
 			r.inject(func(m *message.Message) { m.Flags |= message.RequireTLS }, "s@sender.example", hello, "a@good.example")
-			if c.want != "" {
-				if e := r.record("bounce", "a@good.example", 1); e.Enhanced != c.want {
+			if event, enhanced, _ := strings.Cut(c.want, " "); event != "" {
+				if e := r.record(event, "a@good.example", 1); e.Enhanced != enhanced {
 					t.Errorf("%+v", e)
 				}
 				return
@@ -376,6 +388,57 @@ func TestRequireTLSByPolicy(t *testing.T) {
 				t.Errorf("%+v", l)
 			}
 			r.awaitEmpty()
+		})
+	}
+}
+
+// TestProbesFollowPolicies: a host that does not show what its domain demands is not asked for recipients, and one that does is asked under TLS.
+func TestProbesFollowPolicies(t *testing.T) {
+	good, ca := certified(t, "mx.good.example", "mta-sts.good.example")
+	other, _ := certified(t, "other.example")
+	leaf, err := x509.ParseCertificate(good.Certificates[0].Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
+	tlsa := "_25._tcp.mx.good.example. 300 IN TLSA 3 1 1 " + hex.EncodeToString(sum[:])
+	for name, c := range map[string]struct {
+		policy, tlsa string
+		host         *tls.Config
+		code         int // 550 = the host was asked
+	}{
+		"enforce":                      {policyOf("enforce", "mx.good.example"), "", good, 550},
+		"enforce, no STARTTLS":         {policyOf("enforce", "mx.good.example"), "", nil, 450},
+		"enforce, the handshake fails": {policyOf("enforce", "mx.good.example"), "", unfriendly, 450},
+		"enforce, for another name":    {policyOf("enforce", "mx.good.example"), "", other, 450},
+		"enforce, another host":        {policyOf("enforce", "x.good.example"), "", good, 450},
+		"testing, for another name":    {policyOf("testing", "mx.good.example"), "", other, 550},
+		"DANE":                         {"", tlsa, good, 550},
+		"DANE, another certificate":    {"", tlsa, other, 450},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := listen(t, func(p *peer) {
+				p.receive(manners{tls: c.host, answer: func(_ *peer, line string) string {
+					if strings.HasPrefix(line, "RCPT") {
+						return "550 5.1.1 no such user"
+					}
+					return ""
+				}})
+			})
+			port, _ := webServer(t, good, func(string) (int, string, string) { return 200, "text/plain", c.policy })
+			z := newZone(t, c.tlsa != "", "good.example. 300 IN MX 10 mx.good.example.", "mx.good.example. 300 IN A 127.0.0.1", "mta-sts.good.example. 300 IN A 127.0.0.1")
+			if c.policy != "" {
+				z.add(t, `_mta-sts.good.example. 300 IN TXT "v=STSv1; id=1;"`)
+			} else {
+				z.add(t, f.service(c.tlsa))
+			}
+			s := byMX(t, f, z, ca)
+			known := config.DefaultRecipients()
+			known.Domains, known.Probe, known.Defer = []string{"good.example"}, true, true
+			s.Listeners = []config.Listener{{Address: "127.0.0.1:0", Mode: config.ModeMX, RelayDomains: known.Domains}}
+			s.Recipients = []config.Recipients{known}
+			startPoliced(t, s, port).rcpt("unknown@good.example", c.code)
 		})
 	}
 }

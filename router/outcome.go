@@ -33,6 +33,7 @@ type Outcome struct {
 
 	TLSVersion string // of the connection, as in "TLS 1.3"; "" = in clear, or there was none
 	TLSCipher  string // as in "TLS_AES_128_GCM_SHA256"
+	TLSResumed bool   // the TLS session is one of before, and cost no full handshake
 	TLSPolicy  string // what was demanded of the host, as mx.DemandKind names it, or "required", "verified" of the route; "" = nothing
 	TLSVerdict string // what the connection proved: "verified", "encrypted", "clear"; or "failed", where that was not enough; "" = there was none, or none was made out
 

@@ -97,17 +97,23 @@ func NewStats(set *metrics.Set) *Stats {
 // Dial begins a session for a link of the router, on the link's loop.
 func (o *Options) Dial(l *loop.Loop, link *router.Link) {
 	target := link.Target()
-	o.dial(l, link, target.MayBeClear() && o.TLS.clear.has(target.Addr, l.Now()))
+	o.dial(l, link, try{inClear: target.MayBeClear() && o.TLS.clear.has(target.Addr, l.Now())})
 }
 
-// dial begins a session, in clear although the host may offer TLS if inClear.
-func (o *Options) dial(l *loop.Loop, link *router.Link, inClear bool) {
+// try is what sessions of one link with the same host have different, where the first did not come to stand.
+type try struct {
+	inClear bool // TLS failed with this host, and is not tried
+	afresh  bool // no TLS session of before is resumed
+}
+
+// dial begins a session.
+func (o *Options) dial(l *loop.Loop, link *router.Link, try try) {
 	target := link.Target()
 	if target.Manner.Protocol == router.Maildir {
 		o.appoint(l, link)
 		return
 	}
-	l.Dial(o.way(&target), &session{opts: o, link: link, loop: l, inClear: inClear})
+	l.Dial(o.way(&target), &session{opts: o, link: link, loop: l, try: try})
 }
 
 // way is how the target is connected to.

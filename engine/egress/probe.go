@@ -9,7 +9,7 @@ import (
 	"mailrace/router"
 )
 
-// Probe asks a host whether it takes mail for a recipient, by MAIL with the null reverse-path and RCPT, under TLS where the route says so. It ends
+// Probe asks a host whether it takes mail for a recipient, by MAIL with the null reverse-path and RCPT, under TLS as the route and the domain say. It ends
 // with done, on l, with the reply to RCPT; with a reply of code 0 if the host could be asked and said nothing of the recipient; and with nil if it
 // could not be asked within the limit. Called on l.
 func (o *Options) Probe(l *loop.Loop, target router.Target, rcpt string, limit time.Duration, done func(*smtp.Reply)) {
@@ -33,7 +33,7 @@ type probe struct {
 }
 
 func (p *probe) dial() {
-	p.inClear = p.inClear || p.target.TLS == router.TLSOff || p.target.TLS == router.TLSOpportunistic && p.opts.TLS.clear.has(p.target.Addr, p.loop.Now())
+	p.inClear = p.inClear || p.target.TLS == router.TLSOff || p.target.MayBeClear() && p.opts.TLS.clear.has(p.target.Addr, p.loop.Now())
 	way := p.opts.way(&p.target)
 	way.Timeout = min(way.Timeout, p.left())
 	p.loop.Dial(way, p)
@@ -94,9 +94,9 @@ func (p *probe) ready() {
 	}
 }
 
-// unsecured goes on without TLS, where the route allows that.
+// unsecured goes on without TLS, where that is allowed.
 func (p *probe) unsecured() {
-	if p.target.TLS != router.TLSOpportunistic {
+	if !p.target.MayBeClear() {
 		p.end()
 		return
 	}
@@ -112,9 +112,13 @@ func (p *probe) ask() {
 
 func (p *probe) shake() {
 	p.shaking = true
-	p.conn.StartTLS(&tls.Config{
-		ServerName: p.target.Host, MinVersion: tls.VersionTLS12, RootCAs: p.opts.TLS.roots, InsecureSkipVerify: p.target.TLS != router.TLSVerified,
-	}, func() {
+	verify := func(state tls.ConnectionState) error {
+		if j := p.opts.TLS.judge(&p.target, &state); j != nil && mustVerify(&p.target) {
+			return j.fault
+		}
+		return nil
+	}
+	p.conn.StartTLS(p.opts.TLS.config(&p.target, true, verify), func() {
 		p.shaking, p.secured = false, true
 		p.smtp.Secured()
 		p.flush()
@@ -155,9 +159,9 @@ func (p *probe) Timeout(c *loop.Conn) {
 	c.Close()
 }
 
-// Closed gives up, or tries again in clear where TLS failed and the route allows that.
+// Closed gives up, or tries again in clear where TLS failed and that is allowed.
 func (p *probe) Closed(c *loop.Conn, err error) {
-	if p.shaking && p.done != nil && p.target.TLS == router.TLSOpportunistic && p.loop.Now().Before(p.ends) {
+	if p.shaking && p.done != nil && p.target.MayBeClear() && p.loop.Now().Before(p.ends) {
 		p.opts.TLS.clear.add(p.target.Addr, p.loop.Now(), clearFor)
 		p.conn, p.shaking = nil, false
 		p.dial()

@@ -15,16 +15,13 @@ import (
 	"mailrace/router/mx"
 )
 
-const (
-	// clearFor is how long an address whose handshake failed is spoken to in clear, where that is allowed.
-	clearFor = 10 * time.Minute
-	// tickets is how many sessions are kept to be resumed, one for each host name.
-	tickets = 4096
-)
+// clearFor is how long an address whose handshake failed is spoken to in clear, where that is allowed.
+const clearFor = 10 * time.Minute
 
 // TLS is what outbound sessions share for securing connections. Any goroutine.
 type TLS struct {
-	roots *x509.CertPool // nil = the system's
+	Now   func() time.Time // when certificates are to be valid; nil = time.Now. Set before the first session, or on the only loop
+	roots *x509.CertPool   // nil = the system's
 	cache tls.ClientSessionCache
 	clear addresses // whose handshake failed not long ago
 }
@@ -37,6 +34,7 @@ func NewTLS(roots *x509.CertPool) *TLS {
 // security is the TLS of a session; its fields are empty without.
 type security struct {
 	version, cipher string
+	resumed         bool
 	policy, verdict string // as in router.Outcome
 	// judged is whether the certificate is verified; nil where nobody asked. The handshake sets it on its goroutine, and may not come to tell
 	// of its end: the peer may close first.
@@ -44,7 +42,10 @@ type security struct {
 }
 
 // judgement is what is wrong with the chain or the name of a certificate, or nil.
-type judgement struct{ fault error }
+type judgement struct {
+	fault   error
+	resumed bool // it is the certificate of a session before
+}
 
 // greeted goes on when EHLO is answered: under TLS where the route wants that and the host can.
 func (s *session) greeted() {
@@ -55,7 +56,7 @@ func (s *session) greeted() {
 	switch {
 	case s.tls.version != "":
 		s.welcome()
-	case target.TLS == router.TLSOff || s.inClear:
+	case target.TLS == router.TLSOff || s.try.inClear:
 		s.unprotected()
 	case s.smtp.StartTLS(): // ClientHandshake or ClientTLSRefused follows
 	case target.MayBeClear():
@@ -129,11 +130,7 @@ func (s *session) tlsRefused() {
 func (s *session) shake() {
 	s.shaking = true
 	target := s.link.Target()
-	s.conn.StartTLS(&tls.Config{
-		ServerName: serverName(&target), MinVersion: tls.VersionTLS12, ClientSessionCache: s.opts.TLS.cache,
-		InsecureSkipVerify: true, VerifyConnection: s.verify, // where the route says so, also of sessions that are resumed
-		DynamicRecordSizingDisabled: true,
-	}, s.secured)
+	s.conn.StartTLS(s.opts.TLS.config(&target, s.try.afresh, s.verify), s.secured)
 }
 
 // serverName is whose certificate is asked for. RFC 7672 §3.2.1
@@ -144,22 +141,25 @@ func serverName(target *router.Target) string {
 	return target.Host
 }
 
-// verify judges the certificate, on the goroutine of the handshake. Mail that asks for REQUIRETLS wants to know also where the route does not
-// care; but the names of MX hosts come from the DNS, and prove nothing, unless DANE or MTA-STS vouches for them. RFC 8689 §4.2.1
+// verify judges the certificate, on the goroutine of the handshake.
 func (s *session) verify(state tls.ConnectionState) error {
 	target := s.link.Target()
-	var fault error
+	j := s.opts.TLS.judge(&target, &state)
+	s.tls.judged.Store(j)
+	if j != nil && mustVerify(&target) {
+		return j.fault
+	}
+	return nil
+}
+
+// judge judges the certificate that the host showed; nil = nobody cares. Mail that asks for REQUIRETLS wants to know also where the route does not;
+// but the names of MX hosts come from the DNS, and prove nothing, unless DANE, MTA-STS or DNSSEC vouches for them. RFC 8689 §4.2.1
+func (t *TLS) judge(target *router.Target, state *tls.ConnectionState) *judgement {
 	switch d := target.Demand; {
 	case d != nil && d.Kind == mx.DemandDANE:
-		fault = checkDANE(d, target.Host, state.PeerCertificates)
+		return &judgement{checkDANE(d, target.Host, state.PeerCertificates), state.DidResume}
 	case target.TLS == router.TLSVerified || target.Kind == router.Host || d != nil && d.Kind != mx.DemandEncrypted:
-		fault = s.checkChain(target.Host, state.PeerCertificates)
-	default:
-		return nil
-	}
-	s.tls.judged.Store(&judgement{fault})
-	if mustVerify(&target) {
-		return fault
+		return &judgement{t.checkChain(target.Host, state.PeerCertificates), state.DidResume}
 	}
 	return nil
 }
@@ -170,8 +170,8 @@ func mustVerify(target *router.Target) bool {
 }
 
 // checkChain says what is wrong with the certificates that a host showed, by those who count as authorities, or nil.
-func (s *session) checkChain(host string, shown []*x509.Certificate) error {
-	options := x509.VerifyOptions{Roots: s.opts.TLS.roots, DNSName: host, Intermediates: x509.NewCertPool()}
+func (t *TLS) checkChain(host string, shown []*x509.Certificate) error {
+	options := x509.VerifyOptions{Roots: t.roots, DNSName: host, CurrentTime: t.present(), Intermediates: x509.NewCertPool()}
 	for _, c := range shown[1:] {
 		options.Intermediates.AddCert(c)
 	}
@@ -179,11 +179,20 @@ func (s *session) checkChain(host string, shown []*x509.Certificate) error {
 	return err
 }
 
+// present is when a certificate is to be valid; zero = now.
+func (t *TLS) present() (at time.Time) {
+	if t.Now != nil {
+		at = t.Now()
+	}
+	return at
+}
+
 // secured says EHLO again, under TLS. RFC 3207 §4.2
 func (s *session) secured() {
 	s.shaking = false
 	s.opts.Stats.Handshakes.Inc()
 	state, _ := s.conn.TLS()
+	s.tls.resumed = state.DidResume
 	s.tls.version, s.tls.cipher = tls.VersionName(state.Version), tls.CipherSuiteName(state.CipherSuite)
 	if s.tls.verdict = verdictEncrypted; s.proved() {
 		s.tls.verdict = verdictVerified
@@ -193,16 +202,23 @@ func (s *session) secured() {
 }
 
 // insecure ends a session whose handshake did not come to its end, and dials again to speak in clear where the route allows that. The link does not
-// notice: nothing is held against the host.
+// notice: nothing is held against the host. So it is where the certificate of a session that was resumed does not do any more: it ended, or the
+// host has another one by now.
 func (s *session) insecure(err error) {
 	s.opts.Stats.Failed.Inc()
 	target := s.link.Target()
+	if j := s.tls.judged.Load(); j != nil && j.fault != nil && j.resumed {
+		s.gone = true
+		s.conn.Close()
+		s.opts.dial(s.loop, s.link, try{afresh: true})
+		return
+	}
 	if target.MayBeClear() {
 		s.gone = true
 		s.conn.Close()
 		s.opts.TLS.clear.add(target.Addr, s.loop.Now(), clearFor)
 		s.opts.Log.Debug("TLS handshake failed, going on in clear", "host", target.Host, "peer", target.Addr, "error", err)
-		s.opts.dial(s.loop, s.link, true)
+		s.opts.dial(s.loop, s.link, try{inClear: true})
 		return
 	}
 	var failed *loop.HandshakeError
@@ -234,7 +250,7 @@ func (s *session) trusted() *router.Outcome {
 		later.Text = "The message asks for REQUIRETLS, and there is no TLS with the next host"
 		return &later
 	case target.Kind == router.MX && !target.Demand.Proves():
-		later.Text = "The message asks for REQUIRETLS, and neither DANE nor MTA-STS proves the name of this host"
+		later.Text = "The message asks for REQUIRETLS, and neither DANE nor MTA-STS nor DNSSEC proves the name of this host"
 		return &later
 	case j == nil:
 		never.Text = "The message asks for REQUIRETLS, and nothing proves the name of the next host"

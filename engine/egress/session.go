@@ -42,8 +42,8 @@ type session struct {
 	scratch  []byte // dot-stuffed content
 	chunks   chunks
 
+	try      try
 	own      bool // the host is ourselves
-	inClear  bool // TLS failed with this host, and is not tried
 	shaking  bool // the TLS handshake is under way
 	ready    bool // greeting, EHLO and TLS are done
 	quitting bool
@@ -188,6 +188,7 @@ func (s *session) outcome() *router.Outcome {
 // sign notes the connection that an outcome was on.
 func (s *session) sign(o *router.Outcome) {
 	o.Source, o.TLSVersion, o.TLSCipher = s.source, s.tls.version, s.tls.cipher
+	o.TLSResumed = s.tls.resumed
 	o.TLSPolicy, o.TLSVerdict = s.tls.policy, s.tls.verdict
 }
 

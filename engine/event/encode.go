@@ -14,7 +14,7 @@ const (
 	labelMax   = 255  // user, tenant, campaign
 	tlsMax     = 64   // name of a version or a cipher suite
 	wordMax    = 16   // cause, action
-	lineMax    = 6*(2*addressMax+2*nameMax+2*tlsMax+3*labelMax+16+textMax+2*wordMax) + 600
+	lineMax    = 6*(2*addressMax+2*nameMax+2*tlsMax+3*labelMax+16+textMax+2*wordMax) + 620
 )
 
 // Append appends the record as one line of JSON with its newline to dst. It does not allocate when dst has room. The line is 7-bit:
@@ -46,6 +46,9 @@ func (r *Record) Append(dst []byte) []byte {
 	}
 	dst = appendText(dst, `,"tls_version":`, r.TLSVersion, tlsMax)
 	dst = appendText(dst, `,"tls_cipher":`, r.TLSCipher, tlsMax)
+	if r.TLSResumed {
+		dst = append(dst, `,"tls_resumed":true`...)
+	}
 	dst = appendText(dst, `,"tls_policy":`, r.TLSPolicy, tlsMax)
 	dst = appendText(dst, `,"tls_verdict":`, r.TLSVerdict, tlsMax)
 	dst = appendInt(dst, `,"code":`, int64(r.Code))

@@ -52,6 +52,7 @@ type Record struct {
 	Peer       netip.AddrPort // the other end: the client of a Reception, else the remote server
 	TLSVersion string         // of the connection to Peer, as in "TLS 1.3"
 	TLSCipher  string         // as in "TLS_AES_128_GCM_SHA256"
+	TLSResumed bool           // the TLS session was one of before, and cost no full handshake
 	TLSPolicy  string         // of a delivery: what had to be shown: "sts", "testing", "dane", "encrypted", "required", "verified"
 	TLSVerdict string         // and what was: "verified", "encrypted", "clear", "failed"
 	Code       int            // reply code, 0 where no reply came

@@ -1,16 +1,13 @@
 package policy
 
 import (
-	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
 	"sync"
 	"time"
 
+	"mailrace/engine/keep"
 	"mailrace/proto/mtasts"
 )
 
@@ -19,6 +16,7 @@ const (
 	entryBytes  = 200      // of one, beside its names
 	fileMax     = 4 * cacheBytes
 	savePause   = 5 * time.Second // in which changes gather
+	saveAgain   = time.Minute     // after which a file that could not be written is tried again
 	evictSample = 8
 	fileForm    = 1
 	usedGrain   = int64(time.Hour / time.Second) // to which it is noted when a policy was used
@@ -50,6 +48,7 @@ func (p *stored) bytes(domain string) int {
 
 // cache is what is known of policies, in memory, and in one file that is replaced as a whole. Any goroutine.
 type cache struct {
+	fs   keep.FS
 	file string
 	log  *slog.Logger
 
@@ -66,9 +65,9 @@ type policyFile struct {
 }
 
 // newCache reads the file, if there is one.
-func newCache(file string, log *slog.Logger) *cache {
-	c := &cache{file: file, log: log, of: map[string]*stored{}, changed: make(chan struct{}, 1)}
-	if err := c.read(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+func newCache(fsys keep.FS, file string, log *slog.Logger) *cache {
+	c := &cache{fs: fsys, file: file, log: log, of: map[string]*stored{}, changed: make(chan struct{}, 1)}
+	if err := c.read(); err != nil {
 		log.Warn("the MTA-STS policies that were known cannot be read, and are fetched again", "file", file, "error", err)
 	}
 	return c
@@ -78,15 +77,8 @@ func (c *cache) read() error {
 	if c.file == "" {
 		return nil
 	}
-	info, err := os.Stat(c.file)
-	if err != nil {
-		return err
-	}
-	if info.Size() > fileMax {
-		return fmt.Errorf("%d octets are more than any that was written", info.Size())
-	}
-	text, err := os.ReadFile(c.file)
-	if err != nil {
+	text, err := keep.Read(c.fs, c.file, fileMax)
+	if text == nil || err != nil {
 		return err
 	}
 	var f policyFile
@@ -194,15 +186,18 @@ func (c *cache) aged(now time.Time) (domains []string) {
 
 // keep writes the file when something changed, and once more at the end.
 func (s *policies) keep() {
-	c := s.cache
+	c, pause := s.cache, savePause
 	for {
 		select {
 		case <-c.changed:
 			select {
 			case <-s.ending.Done():
-			case <-time.After(savePause):
+			case <-time.After(pause):
 			}
-			c.save()
+			if pause = savePause; !c.save() {
+				pause = saveAgain
+				c.touch()
+			}
 		case <-s.ending.Done():
 			select {
 			case <-c.changed:
@@ -214,39 +209,24 @@ func (s *policies) keep() {
 	}
 }
 
-func (c *cache) save() {
+// save says whether the file is up to date.
+func (c *cache) save() bool {
 	if c.file == "" {
-		return
+		return true
 	}
-	if err := c.write(); err != nil {
+	err := c.write()
+	if err != nil {
 		c.log.Error("the MTA-STS policies cannot be kept for the next start", "file", c.file, "error", err)
 	}
+	return err == nil
 }
 
-// write replaces the file as a whole, so that there is an old or a new one after a crash.
-func (c *cache) write() (err error) {
+func (c *cache) write() error {
 	c.mu.Lock()
 	text, err := json.Marshal(policyFile{fileForm, c.of})
 	c.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	f, err := os.OpenFile(c.file+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(text)
-	if err = cmp.Or(err, f.Sync()); err != nil {
-		f.Close()
-		return err
-	}
-	if err = f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), c.file)
+	return keep.Write(c.fs, c.file, text)
 }

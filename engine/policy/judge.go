@@ -9,16 +9,13 @@ import (
 	"mailrace/router/mx"
 )
 
-// smtpPort is the port in the names of TLSA records: that of mail exchangers, wherever a test has them listen.
-const smtpPort = 25
-
-// associations asks for the TLSA records of each host of a domain whose MX records DNSSEC vouches for. RFC 7672 §2.2.1
+// associations asks for the TLSA records of each host of a domain whose MX records DNSSEC vouches for, at the port that mail goes to. RFC 7672 §2.2.1, §2.2.3
 func (r *Resolver) associations(a *mx.Answer) []*mx.Answer {
 	found := make([]*mx.Answer, len(a.Hosts))
 	var all sync.WaitGroup
 	for i := range a.Hosts {
 		all.Go(func() {
-			q := mx.AssociationsOf(a.Hosts[i].Name, smtpPort)
+			q := mx.AssociationsOf(a.Hosts[i].Name, r.opts.MXPort)
 			var err error
 			if found[i], err = r.opts.DNS.Find(r.ending, q); err != nil {
 				found[i] = temporary(q, "4.4.3", "name service: "+err.Error(), r.opts.Now().Add(failurePause))
@@ -41,7 +38,8 @@ func judge(a *mx.Answer, p *mtasts.Policy, found []*mx.Answer) *mx.Answer {
 			fault = why
 			continue
 		}
-		plain = plain && d.Kind == mx.DemandNone
+		d.Signed = a.Validated && (d.Kind == mx.DemandNone || d.Kind == mx.DemandTesting)
+		plain = plain && d.Kind == mx.DemandNone && !d.Signed
 		hosts, demands = append(hosts, a.Hosts[i]), append(demands, d)
 	}
 	switch {
@@ -101,6 +99,9 @@ func keyOf(hosts []mx.Host, demands []mx.Demand) string {
 		b.WriteString(hosts[i].Name)
 		if kind := demands[i].Kind; kind != mx.DemandNone {
 			b.WriteString("/" + kind.String())
+		}
+		if demands[i].Signed {
+			b.WriteString("/signed")
 		}
 	}
 	return b.String()

@@ -20,6 +20,7 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 
+	"mailrace/engine/keep"
 	"mailrace/router/mx"
 )
 
@@ -45,8 +46,10 @@ type Options struct {
 
 	Entries int            // domains that are remembered; 500,000
 	File    string         // where MTA-STS policies are kept across restarts; "" = nowhere
+	FS      keep.FS        // that File is in; nil = that of the machine
 	Roots   *x509.CertPool // who issues certificates of the web servers with policies; nil = those whom the system trusts
 	Port    uint16         // of those servers; 443
+	MXPort  uint16         // of mail exchangers, in the names of TLSA records; 25
 	Timeout time.Duration  // for one policy to be fetched, which mail waits for the first time; 10 seconds
 
 	Log *slog.Logger
@@ -75,6 +78,12 @@ func New(o Options) *Resolver {
 	}
 	if o.Port == 0 {
 		o.Port = 443
+	}
+	if o.MXPort == 0 {
+		o.MXPort = 25
+	}
+	if o.FS == nil {
+		o.FS = keep.Disk{}
 	}
 	if o.Timeout <= 0 {
 		o.Timeout = 10 * time.Second

@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"mailrace/engine/keep"
+	"mailrace/engine/keep/keeptest"
 	"mailrace/proto/mtasts"
 	"mailrace/router/mx"
 )
@@ -300,11 +302,11 @@ func TestFileOfPolicies(t *testing.T) {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if n := newCache(file, log).len(); n != 0 {
+		if n := newCache(keep.Disk{}, file, log).len(); n != 0 {
 			t.Errorf("%q: %d policies", text, n)
 		}
 	}
-	c := newCache(filepath.Join(t.TempDir(), "none", "f"), log)
+	c := newCache(keep.Disk{}, filepath.Join(t.TempDir(), "none", "f"), log)
 	long := make([]string, 100)
 	for i := range long {
 		long[i] = strings.Repeat("x", 255)
@@ -317,6 +319,37 @@ func TestFileOfPolicies(t *testing.T) {
 	}
 	if err := c.write(); err == nil {
 		t.Error("written into a folder that is not there")
+	}
+}
+
+// TestDisksThatFail: whichever operation on the file fails, and however the machine goes down then, the next start knows the policy of before or the
+// new one, never none; and what could not be written is written later.
+func TestDisksThatFail(t *testing.T) {
+	log := slog.New(slog.DiscardHandler)
+	policy := func(id string) *stored {
+		return &stored{Policy: mtasts.Policy{Mode: mtasts.Enforce, MX: []string{"mx.a.example"}, MaxAge: time.Hour}, ID: id}
+	}
+	for operation, done := 1, false; !done; operation++ {
+		disk := &keeptest.FS{}
+		c := newCache(disk, "spool/policies.json", log)
+		c.put("a.example", policy("1"))
+		if !c.save() {
+			t.Fatal("not saved")
+		}
+		c.put("a.example", policy("2"))
+		disk.Fail(operation, true)
+		saved := c.save()
+		done = disk.Operations() < operation
+		disk.Fail(0, false)
+		for _, lucky := range []bool{false, true} {
+			known := newCache(disk.Crash(lucky), "spool/policies.json", log).peek("a.example")
+			if known == nil || known.ID != "2" && (saved || known.ID != "1") {
+				t.Errorf("operation %d fails: saved %v, known %+v", operation, saved, known)
+			}
+		}
+		if saved != done || !c.save() || newCache(disk.Crash(false), "spool/policies.json", log).peek("a.example").ID != "2" {
+			t.Errorf("operation %d fails: saved %v, and not later", operation, saved)
+		}
 	}
 }
 
@@ -367,5 +400,15 @@ func TestMixedHosts(t *testing.T) {
 	}
 	if got := judge(a, nil, []*mx.Answer{{}, {}, {}}); got != a {
 		t.Errorf("%+v", got)
+	}
+	a.Validated = true
+	p.Mode = mtasts.Testing
+	got = judge(a, p, []*mx.Answer{dane, {}, {Class: mx.Temporary, Text: "bogus"}})
+	if got.Key != "mx1.a.example/dane,mx2.a.example/testing/signed" {
+		t.Errorf("%+v", got)
+	}
+	got = judge(a, nil, []*mx.Answer{dane, {}, {}})
+	if d := got.DemandOf("mx3.a.example"); got.Key != "mx1.a.example/dane,mx2.a.example/signed;mx3.a.example/signed" || d.Enforced() || !d.Proves() {
+		t.Errorf("%+v, %+v", got, d)
 	}
 }

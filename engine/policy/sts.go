@@ -53,7 +53,7 @@ type failure struct {
 }
 
 func newPolicies(r *Resolver) *policies {
-	s := &policies{Resolver: r, web: newWeb(&r.opts), cache: newCache(r.opts.File, r.opts.Log), slots: make(chan struct{}, fetchesMost),
+	s := &policies{Resolver: r, web: newWeb(&r.opts), cache: newCache(r.opts.FS, r.opts.File, r.opts.Log), slots: make(chan struct{}, fetchesMost),
 		flights: map[string]*flight{}, failed: map[string]failure{}, fetched: map[string]*metrics.Counter{}}
 	for _, result := range []string{"ok", "failed"} {
 		s.fetched[result] = r.metrics.NewCounter(fmt.Sprintf("mailrace_mta_sts_fetches_total{result=%q}", result))

@@ -35,6 +35,8 @@ type Options struct {
 	Tables   []Table
 	Routes   *router.Table
 	Resolver Resolver
+	// Policed is asked in its place for the hosts of MX routes that use TLS, as router.Options.Policed is; nil = domains demand nothing.
+	Policed Resolver
 	// Ask asks the host of a target for a recipient, and ends with done, on l: with the reply to RCPT; with one of code 0 if the host said nothing
 	// of the recipient; with nil if it could not be asked within the limit.
 	Ask func(l *loop.Loop, target router.Target, rcpt string, limit time.Duration, done func(*smtp.Reply))

@@ -124,7 +124,7 @@ func (p *prober) begin(f *flight) {
 		p.end(f, unsure)
 		return
 	}
-	q := mx.Query{Kind: mx.Exchangers, Name: f.domain}
+	q, resolver := mx.Query{Kind: mx.Exchangers, Name: f.domain}, p.o.Resolver
 	switch route.Kind {
 	case router.Discard: // it takes everything
 		p.end(f, there)
@@ -139,8 +139,12 @@ func (p *prober) begin(f *flight) {
 		return
 	case router.Host:
 		q = mx.Query{Kind: mx.Addresses, Name: route.Host}
+	case router.MX:
+		if p.o.Policed != nil && route.TLS != router.TLSOff {
+			resolver = p.o.Policed
+		}
 	}
-	if !p.o.Resolver.Lookup(q, func(a *mx.Answer) { f.loop.Post(func() { p.resolved(f, route, a) }) }) {
+	if !resolver.Lookup(q, func(a *mx.Answer) { f.loop.Post(func() { p.resolved(f, route, a) }) }) {
 		p.end(f, unsure)
 	}
 }
@@ -152,7 +156,7 @@ func (p *prober) resolved(f *flight, route *router.Route, a *mx.Answer) {
 			if len(f.targets) < targetsMax {
 				f.targets = append(f.targets, router.Target{
 					Route: route.Name, Host: a.Hosts[i].Name, Addr: netip.AddrPortFrom(addr, route.Port), Kind: route.Kind, TLS: route.TLS,
-					Manner: route.Manner,
+					Manner: route.Manner, Demand: a.DemandOf(a.Hosts[i].Name),
 				})
 			}
 		}

@@ -24,13 +24,18 @@ type Demand struct {
 	Kind DemandKind
 	Base string // DemandDANE, DemandEncrypted: the host under which the records stand, which is asked for by SNI
 	TLSA []TLSA // DemandDANE: those that are usable
+	// Signed: DNSSEC vouches for the MX records that name the host, of DemandNone and DemandTesting. It demands nothing, but a certificate for the
+	// name proves as much to mail that wants to know. RFC 8689 §4.2.1
+	Signed bool
 }
 
 // Enforced says whether mail must not go where the demand is not met. nil = nothing is demanded.
 func (d *Demand) Enforced() bool { return d != nil && d.Kind >= DemandSTS }
 
 // Proves says whether a connection that meets the demand goes to whom the domain means, for mail that asks for REQUIRETLS. RFC 8689 §4.2.1
-func (d *Demand) Proves() bool { return d != nil && (d.Kind == DemandSTS || d.Kind == DemandDANE) }
+func (d *Demand) Proves() bool {
+	return d != nil && (d.Kind == DemandSTS || d.Kind == DemandDANE || d.Signed)
+}
 
 // DemandOf returns what is demanded of a host, or nil.
 func (a *Answer) DemandOf(host string) *Demand {
@@ -38,7 +43,7 @@ func (a *Answer) DemandOf(host string) *Demand {
 		return nil
 	}
 	for i := range a.Records.Demands {
-		if a.Hosts[i].Name == host && a.Records.Demands[i].Kind != DemandNone {
+		if a.Hosts[i].Name == host && (a.Records.Demands[i].Kind != DemandNone || a.Records.Demands[i].Signed) {
 			return &a.Records.Demands[i]
 		}
 	}

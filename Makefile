@@ -46,13 +46,14 @@ crash: deps ## kill a node under load ROUNDS times (20) and print what arrived, 
 queue: ## start a node on a spool with a million messages, and print when it listens, when it knows them all, and what memory it takes
 	go test -count 1 -v -timeout 30m -run '^TestLongQueue$$' ./engine -queue 1000000
 
-smoke: build ## run each bench scenario for a moment, for its accounting and the memory of idle connections
+smoke: build ## run each bench scenario for a moment, for its accounting and the memory of connections
 	bin/mailrace bench accept --rounds 1 --duration 2s
 	bin/mailrace bench relay --rounds 1 --duration 2s
 	bin/mailrace bench accept --tls --rounds 1 --duration 1s
 	bin/mailrace bench depth --depth 0,5000 --rounds 1 --duration 300ms --warmup 100ms
 	bin/mailrace bench idle --connections 10000 --rounds 1 --duration 1s
 	bin/mailrace bench idle --connections 10000 --rounds 1 --duration 1s --tls
+	bin/mailrace bench sites --connections 5000 --domains 5000
 
 race: ## run the tests of the packages under the race detector
 	go test -race -timeout 20m $(RACE)

@@ -3,6 +3,7 @@ package scenario
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -30,6 +31,10 @@ type configuration struct {
 	handshake   time.Duration
 	window      time.Duration // and how far content may fall behind the minimum rate
 	retry       time.Duration // between any two attempts; 0 = the MTA's defaults
+
+	names netip.AddrPort // name server for routes by MX, whose AD bit is believed; none = the system's
+	port  string         // of MX hosts, which are on loopback
+	idle  time.Duration  // for which a connection is kept without work; 0 = the MTA's default
 }
 
 // routeOf is the route of one domain.
@@ -85,6 +90,10 @@ func (c configuration) text(o *Options) string {
 	section("[[route]]", `domains = ["*"]`, str("to", c.route), number("connections", o.Egress))
 	for _, r := range c.other {
 		section("[[route]]", fmt.Sprintf("domains = [%q]", r.domain), str("to", r.to), number("connections", o.Egress))
+	}
+	if c.names.IsValid() {
+		section("[egress]", "port = "+c.port, `allow = ["127.0.0.0/8"]`, lasts("idle", c.idle))
+		section("[dns]", fmt.Sprintf("servers = [%q]", c.names), fmt.Sprintf("trust_ad = [%q]", c.names.Addr()))
 	}
 	exempt := ""
 	if c.submission != "" {

@@ -78,7 +78,7 @@ func (b *idleBench) run(ctx context.Context) (IdleReport, error) {
 	if r.Connections, err = b.hold(ctx); err != nil {
 		return r, err
 	}
-	if r.After, err = b.settle(ctx); err != nil {
+	if r.After, err = settled(ctx, b.memory, settleStep); err != nil {
 		return r, err
 	}
 	r.Each = (r.After - r.Before) / int64(r.Connections)
@@ -225,20 +225,25 @@ func (b *idleBench) memory() (rss int64, err error) {
 	return rss, nil
 }
 
-// settle waits until the memory of the nodes stays what it is, and returns it.
-func (b *idleBench) settle(ctx context.Context) (int64, error) {
-	last, err := b.memory()
-	for waited := time.Duration(0); err == nil && waited < settleLimit; waited += settleStep {
+// settled waits until the memory of nodes stays what it is for some time, and returns it.
+func settled(ctx context.Context, memory func() (int64, error), still time.Duration) (int64, error) {
+	last, err := memory()
+	for waited, same := time.Duration(0), -settleStep; err == nil && waited < settleLimit; waited += settleStep { // the first step does not count
 		select {
 		case <-time.After(settleStep):
 		case <-ctx.Done():
 			return 0, ctx.Err()
 		}
 		var now int64
-		if now, err = b.memory(); err == nil && waited > 0 && now-last < last/500 && last-now < last/500 {
-			return now, nil
+		if now, err = memory(); err != nil {
+			break
 		}
-		last = now
+		if same += settleStep; now-last > last/500 || last-now > last/500 {
+			same = 0
+		}
+		if last = now; same >= still {
+			break
+		}
 	}
 	return last, err
 }

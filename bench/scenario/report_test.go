@@ -3,6 +3,7 @@ package scenario
 import (
 	"errors"
 	"flag"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -93,6 +94,9 @@ func TestConfigurationText(t *testing.T) {
 	c = configuration{listen: "127.0.0.1:2525", admin: "127.0.0.1:8025", spool: "/tmp/spool", events: "off", route: "discard", retry: holdFor,
 		other: []routeOf{{relayDomain, "smtp://127.0.0.1:2526"}, {heldDomain, "smtp://127.0.0.1:2527"}}}
 	golden(t, "depth.toml", c.text(&o))
+	c = configuration{listen: "127.0.0.1:2525", admin: "127.0.0.1:8025", spool: nullSpool, events: "off", route: "mx",
+		names: netip.MustParseAddrPort("127.0.0.1:5353"), port: "2526", idle: time.Hour}
+	golden(t, "sites.toml", c.text(&o))
 }
 
 func TestSumMetric(t *testing.T) {

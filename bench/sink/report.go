@@ -15,6 +15,7 @@ import (
 type lane struct {
 	connections atomic.Uint64
 	open        atomic.Int64
+	secured     atomic.Uint64
 	messages    atomic.Uint64
 	recipients  atomic.Uint64
 	octets      atomic.Uint64
@@ -44,6 +45,7 @@ type Report struct {
 	Address     string              `json:"address"`
 	Connections uint64              `json:"connections"` // since the start
 	Open        int64               `json:"open"`        // now
+	Secured     uint64              `json:"secured"`     // connections that went under TLS, since the start
 	Messages    uint64              `json:"messages"`
 	Recipients  uint64              `json:"recipients"`
 	Octets      uint64              `json:"octets"`     // of content
@@ -65,6 +67,7 @@ func (s *Sink) Report() Report {
 		l := &s.lanes[i]
 		r.Connections += l.connections.Load()
 		r.Open += l.open.Load()
+		r.Secured += l.secured.Load()
 		r.Messages += l.messages.Load()
 		r.Recipients += l.recipients.Load()
 		r.Octets += l.octets.Load()

@@ -43,7 +43,7 @@ func (x *session) Open(c *loop.Conn) {
 	c.SetDeadline(x.sink.opts.Timeout)
 	if x.sink.opts.TLS == implicitTLS {
 		c.StartTLSAtOnce(x.sink.tls, func() {
-			x.server.Secured()
+			x.secured()
 			x.welcome()
 		})
 		return

@@ -39,5 +39,6 @@ func (o *Options) tlsConfig() (*tls.Config, error) {
 // secured goes on under TLS, with nothing of what was said before.
 func (x *session) secured() {
 	x.shaking = false
+	x.lane.secured.Add(1)
 	x.server.Secured()
 }

@@ -79,6 +79,7 @@ func benchCommand() *cobra.Command {
 		depthCommand(),
 		idleCommand(),
 		wanCommand(),
+		sitesCommand(),
 		dialogsCommand(),
 	)
 	return c
@@ -157,6 +158,34 @@ round. The exit status is 1 if mail was lost, doubled or altered.`,
 			return err
 		}
 		return scenario.WANCommand(cmd.Context(), o, out())
+	}
+	addFlags(c, o.BindFlags)
+	return c
+}
+
+func sitesCommand() *cobra.Command {
+	var o scenario.SitesOptions
+	c := &cobra.Command{
+		Use:   "sites",
+		Short: "Measure what many destinations cost: connections open to all at a time, and a queue for many domains",
+		Long: `Measure what connections to many sites cost a node that are open at a time: bytes of resident memory for each. Then a node gets one message for
+each of many domains, and delivers them all: at what rate, and with how much memory.
+
+Domains, mail exchangers and addresses come from a name server of the bench; each domain is a site of its own, at an address of its own in
+127.0.0.0/8, and MTA-STS and DANE are asked for. Where a process may not open enough files the connections are spread over several nodes, each with a
+sink, and the second node closes connections that are idle for those that are due. The exit status is 1 if connections cost more than the limit or
+are missing, or mail was lost, doubled or altered.`,
+		Example: `  mailrace bench sites
+  mailrace bench sites --tls --domains -1
+  mailrace bench sites --connections 1000 --domains 5000 --json`,
+		Args: cobra.NoArgs,
+	}
+	out := addOutput(c, "print the report as JSON")
+	c.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+		if o.Program, err = thisProgram(); err != nil {
+			return err
+		}
+		return scenario.SitesCommand(cmd.Context(), o, out())
 	}
 	addFlags(c, o.BindFlags)
 	return c

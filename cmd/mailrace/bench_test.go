@@ -79,3 +79,28 @@ func TestBenchWAN(t *testing.T) {
 		}
 	}
 }
+
+// TestBenchSites: connections to many sites stand at a time, in clear and under TLS, and mail for more domains than there are connections arrives.
+func TestBenchSites(t *testing.T) {
+	bin, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := func(args ...string) (r scenario.SitesReport) {
+		args = append([]string{"bench", "sites", "--limit", "10000000", "--rest", "1s", "--dir", t.TempDir(), "--json"}, args...)
+		out, err := exec.CommandContext(t.Context(), bin, args...).Output()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		if err := json.Unmarshal(out, &r); err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	if o := run("--tls", "--connections", "50", "--domains", "-1").Open; o.Open != 50 || o.Secured < 50 || o.Account.Arrived != 50 {
+		t.Errorf("%+v", o)
+	}
+	if q := run("--connections", "-1", "--domains", "300").Queue; q.Account.Arrived != 300 || q.Connections < 300 || q.Questions < 4 {
+		t.Errorf("%+v", q)
+	}
+}

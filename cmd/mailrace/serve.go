@@ -35,6 +35,7 @@ as well as it takes a power failure.`,
 				log.Warn("dangerous configuration", "danger", danger)
 			}
 			engine.TuneRuntime(cfg)
+			go engine.GiveBack(cmd.Context())
 			if err := engine.Reshard(cmd.Context(), cfg, log); err != nil {
 				return err
 			}

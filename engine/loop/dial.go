@@ -1,10 +1,12 @@
 package loop
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 
 	"github.com/panjf2000/gnet/v2"
@@ -84,14 +86,7 @@ func (d *dialer) next() (job dialJob, ok bool) {
 
 // connect dials and hands the connection to its loop, where Open is called before connect returns nil.
 func (d *dialer) connect(job dialJob) error {
-	dial := net.Dialer{Timeout: job.Timeout, KeepAlive: -1} // deadlines on the loop find dead peers
-	if job.Network == "" {
-		job.Network = "tcp"
-	}
-	if job.Local.IsValid() {
-		dial.LocalAddr = &net.TCPAddr{IP: job.Local.AsSlice(), Zone: job.Local.Zone()}
-	}
-	nc, err := dial.DialContext(d.ctx, job.Network, job.Address)
+	nc, err := job.dial(d.ctx)
 	if err != nil {
 		if d.ctx.Err() != nil {
 			return ErrGroupClosed
@@ -116,6 +111,23 @@ func (d *dialer) connect(job dialJob) error {
 		return errors.New("loop: enrol connection: epoll_ctl failed")
 	}
 	return nil
+}
+
+// dial connects. An address that is one needs no resolver.
+func (j *dialJob) dial(ctx context.Context) (net.Conn, error) {
+	dialer := net.Dialer{Timeout: j.Timeout, KeepAlive: -1} // deadlines on the loop find dead peers
+	network := cmp.Or(j.Network, "tcp")
+	if to, err := netip.ParseAddrPort(j.Address); err == nil {
+		conn, err := dialer.DialTCP(ctx, network, netip.AddrPortFrom(j.Local, 0), to)
+		if err != nil {
+			return nil, err // and no interface around a nil pointer
+		}
+		return conn, nil
+	}
+	if j.Local.IsValid() {
+		dialer.LocalAddr = &net.TCPAddr{IP: j.Local.AsSlice(), Zone: j.Local.Zone()}
+	}
+	return dialer.DialContext(ctx, network, j.Address)
 }
 
 func (d *dialer) failed(job dialJob, err error) {

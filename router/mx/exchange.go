@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/miekg/dns"
@@ -66,8 +67,7 @@ func (r *Resolver) exchangeOver(network string, s *server, m *dns.Msg, timeout t
 		return nil, false, errClosed
 	}
 	deadline := time.Now().Add(timeout)
-	dialer := net.Dialer{Deadline: deadline}
-	conn, err := dialer.DialContext(r.ending, network, s.addr.String())
+	conn, err := r.dial(network, s, deadline)
 	if err != nil {
 		return nil, false, err
 	}
@@ -82,15 +82,32 @@ func (r *Resolver) exchangeOver(network string, s *server, m *dns.Msg, timeout t
 	return overUDP(conn, question, m)
 }
 
+// dial opens a socket to s. One for UDP is there at once, without what a net.Dialer does around it, which costs more than the question.
+func (r *Resolver) dial(network string, s *server, deadline time.Time) (net.Conn, error) {
+	if network == "udp" {
+		conn, err := net.DialUDP(network, nil, net.UDPAddrFromAddrPort(s.addr))
+		if err != nil {
+			return nil, err
+		}
+		return conn, nil
+	}
+	dialer := net.Dialer{Deadline: deadline}
+	return dialer.DialContext(r.ending, network, s.addr.String())
+}
+
+// replyBuffers hold what comes by UDP until it is unpacked, which copies what is used of it.
+var replyBuffers = sync.Pool{New: func() any { return new([udpMost]byte) }}
+
 // overUDP waits for the reply to the question, passing over all that is not: it may be late, or forged. The socket is connected, so the kernel
 // drops what comes from elsewhere.
 func overUDP(conn net.Conn, question []byte, m *dns.Msg) (*dns.Msg, bool, error) {
 	if _, err := conn.Write(question); err != nil {
 		return nil, false, err
 	}
-	buf := make([]byte, udpMost)
+	buf := replyBuffers.Get().(*[udpMost]byte)
+	defer replyBuffers.Put(buf)
 	for {
-		n, err := conn.Read(buf)
+		n, err := conn.Read(buf[:])
 		if err != nil {
 			return nil, false, err
 		}

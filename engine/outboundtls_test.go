@@ -169,7 +169,7 @@ func TestStalledHandshake(t *testing.T) {
 		p.gone()
 	}))
 	s := settings(t, f.route("*"))
-	s.Egress.Timeouts.Connect = 200 * time.Millisecond
+	s.Egress.Timeouts.Connect = 3 * time.Second
 	r := start(t, s)
 	r.send("s@sender.example", hello, "a@far.example")
 	if l := f.next(); l.peer != 2 || l.tls {

@@ -300,6 +300,15 @@ func policies(c *config.Config) []router.Policy {
 	return ps
 }
 
+// providers are those of the configuration.
+func providers(c *config.Config) []router.Provider {
+	ps := make([]router.Provider, len(c.Providers))
+	for i := range c.Providers {
+		ps[i] = router.Provider(c.Providers[i])
+	}
+	return ps
+}
+
 // loginName tells the credentials of a route from others: connections with different ones are not alike. "" = it has none.
 func loginName(r *config.Route) string {
 	if r.User == "" {

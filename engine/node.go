@@ -230,7 +230,7 @@ func (n *Node) openRouter() (err error) {
 	}
 	n.router, err = router.New(router.Options{
 		Table: n.routes, Resolver: n.resolver, Policed: policed, Envs: envs, LocalDomain: c.Hostname,
-		RetryMin: c.Queue.RetryMin, RetryMax: c.Queue.RetryMax, Retry: c.Queue.Retry, Expire: c.Queue.Expire, BounceExpire: c.Queue.BounceExpire, Policies: policies(c),
+		RetryMin: c.Queue.RetryMin, RetryMax: c.Queue.RetryMax, Retry: c.Queue.Retry, Expire: c.Queue.Expire, BounceExpire: c.Queue.BounceExpire, Policies: policies(c), Providers: providers(c),
 		Notices: c.DSN.DelayAfter, NoticeAll: c.DSN.DelayToAll,
 		Connections: c.Engine.MaxConnections, SiteConnections: c.Egress.Connections,
 		IdleTimeout: max(c.Egress.Idle, 1), Messages: cmp.Or(c.Egress.Messages, math.MaxInt), Recipients: c.Egress.Recipients,

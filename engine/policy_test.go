@@ -257,7 +257,7 @@ func TestPoliciesOfNeighbours(t *testing.T) {
 	}
 	r := startPoliced(t, byMX(t, f, z, ca), port)
 	connection := map[string]int{}
-	for _, domain := range []string{"bad", "one", "two", "free"} {
+	for _, domain := range []string{"bad", "free", "one", "two"} {
 		r.send("s@sender.example", hello, "a@"+domain+".example")
 		if domain == "bad" {
 			r.record("deferral", "a@bad.example", 1)

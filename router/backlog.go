@@ -184,7 +184,7 @@ func (site *Site) adopt(b *backlog) {
 	}
 }
 
-// recover is for a site that delivers again.
+// recover is for a site that may deliver again.
 func (site *Site) recover() {
 	b := site.owner.router.room.backlog(site.tag)
 	if b == nil {
@@ -293,7 +293,7 @@ func nextTurn(arrived, now int64) int64 { return now + max((now-arrived)/2, ahea
 // ask asks for more of what is on the disk when the queue runs low. It is called when it became shorter.
 func (site *Site) ask() {
 	s, b := site.owner, site.backlog
-	if s.draining || site.failures > 0 || s.env.Fetch == nil {
+	if s.draining || site.failures() > 0 || s.env.Fetch == nil {
 		return
 	}
 	share, queued := s.router.room.share(normal), int64(site.queue.recipients)

@@ -193,9 +193,13 @@ func (s *Scheduler) forward(t *Transaction) {
 	s.boxes[owner.loop].put(t)
 }
 
-// owner is the scheduler of the site that route leads to by answer.
+// owner is the scheduler of the site that route leads to by answer. All sites of a party have the same.
 func (r *Router) owner(route *Route, answer *mx.Answer) *Scheduler {
-	return r.schedulers[(answer.Hash+uint64(route.Port))%uint64(len(r.schedulers))]
+	_, hash := answer.Exchange()
+	if rule := r.providers.of(answer); rule != none {
+		hash = r.providers.hashes[rule]
+	}
+	return r.schedulers[(hash+uint64(route.Port))%uint64(len(r.schedulers))]
 }
 
 // accept takes t out of a mailbox.
@@ -231,5 +235,5 @@ func (r *Router) siteKey(m *message.Message, domain string) (key siteKey, hash u
 	if asking || answer.Class != mx.OK {
 		return key, 0, false
 	}
-	return keyOf(route, answer), answer.Hash, true
+	return r.keyOf(route, answer), answer.Hash, true
 }

@@ -20,8 +20,10 @@ func (l *Link) Gone(reason Reason, o *Outcome) {
 	}
 	switch {
 	case reason == GoneDenied:
+		site.unmet = true
 		l.deny()
 	case reason == GoneUnreachable || reason == GoneRefused || reason == GoneInsecure:
+		site.unmet = site.unmet || reason == GoneInsecure
 		l.blame()
 	case reason == GoneBroken && len(l.taken) > 0 || useless: // once may be the fault of a message, or a coincidence
 		if site.broken++; site.broken > 1 {
@@ -75,7 +77,13 @@ func (l *Link) unlink() {
 		site.proved--
 	}
 	i := slices.Index(site.links, l)
-	site.links = slices.Delete(site.links, i, i+1)
+	if site.links = slices.Delete(site.links, i, i+1); len(site.links) == 0 {
+		site.party.linked--
+	}
+	all := site.party.links
+	i = slices.Index(all, l)
+	site.party.links = slices.Delete(all, i, i+1)
+	s.router.providers.count(site.key.rule, -1)
 	s.links--
 	s.stats.links.Add(-1)
 }
@@ -88,7 +96,7 @@ func (l *Link) blame() {
 	}
 	for _, other := range site.links {
 		if other.proved && other.address == l.address {
-			site.pause = s.now() + int64(s.opts.HostRetry)
+			site.party.pause = s.now() + int64(s.opts.HostRetry)
 			return
 		}
 	}

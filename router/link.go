@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"mailrace/router/mx"
 	"mailrace/router/pool"
 )
 
@@ -29,6 +30,7 @@ type Link struct {
 	site    *Site
 	conn    Conn
 	target  Target
+	made    *mx.Demand // what it was made to meet: target.Demand may ask for less since
 	address *pool.Address
 	state   linkState
 	taken   []*Transaction // handed out and not done, in their order
@@ -45,12 +47,17 @@ type Link struct {
 // dial opens a link to a.
 func (site *Site) dial(a *pool.Address) {
 	s := site.owner
-	l := &Link{site: site, address: a, target: Target{
+	demand := site.answer.DemandOf(a.Host)
+	l := &Link{site: site, address: a, made: demand, target: Target{
 		Site: site.name, Route: site.route.Name, Host: a.Host, Addr: netip.AddrPortFrom(a.Addr, site.key.port),
-		Kind: site.route.Kind, TLS: site.route.TLS, Demand: site.answer.DemandOf(a.Host), Path: site.route.Path, Manner: site.route.Manner,
+		Kind: site.route.Kind, TLS: site.route.TLS, Demand: demand, Path: site.route.Path, Manner: site.route.Manner,
 	}}
 	site.links = append(site.links, l)
-	site.opening++
+	if site.opening++; len(site.links) == 1 {
+		site.party.linked++
+	}
+	site.party.links = append(site.party.links, l)
+	s.router.providers.count(site.key.rule, 1)
 	s.links++
 	s.stats.links.Add(1)
 	s.stats.dials.Add(1)
@@ -85,7 +92,7 @@ func (l *Link) Next() *Transaction {
 		return nil // it asks again with the next reply
 	}
 	crowding := !s.starving.empty() && (len(site.links) > 1 || l.handed >= turn)
-	if s.draining || l.handed >= s.opts.Messages || crowding {
+	if s.draining || l.handed >= s.opts.Messages || crowding || site.party.presses(l) {
 		l.retire()
 		return nil
 	}
@@ -174,11 +181,10 @@ func (l *Link) done(t *Transaction) {
 func (l *Link) works() {
 	site := l.site
 	site.hosts.Works(l.address)
-	if site.failures > 0 {
-		site.failures = 0
-		site.recover()
+	if site.failures() > 0 {
+		site.recovers()
 	}
-	site.tried, site.broken = 0, 0
+	site.tried, site.broken, site.unmet = 0, 0, false
 	if site.lastError.Class != 0 {
 		site.lastError = Outcome{}
 	}

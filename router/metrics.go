@@ -1,6 +1,7 @@
 package router
 
 import (
+	"fmt"
 	"io"
 	"sync/atomic"
 
@@ -35,6 +36,7 @@ var counters = []figure{
 	{`mailrace_router_transactions_requeued_total`, func(s *stats) *atomic.Int64 { return &s.requeued }},
 	{`mailrace_router_transactions_in_doubt_total`, func(s *stats) *atomic.Int64 { return &s.inDoubt }},
 	{`mailrace_router_dials_total`, func(s *stats) *atomic.Int64 { return &s.dials }},
+	{`mailrace_router_connections_borrowed_total`, func(s *stats) *atomic.Int64 { return &s.borrowed }},
 	{`mailrace_router_connections_failed_total{reason="unreachable"}`, func(s *stats) *atomic.Int64 { return &s.unreachable }},
 	{`mailrace_router_connections_failed_total{reason="refused"}`, func(s *stats) *atomic.Int64 { return &s.refused }},
 	{`mailrace_router_connections_failed_total{reason="insecure"}`, func(s *stats) *atomic.Int64 { return &s.insecure }},
@@ -52,6 +54,9 @@ func (r *Router) register() {
 		}
 		metrics.WriteGaugeFloat64(w, "mailrace_router_recipients_in_memory", float64(r.room.held.Load()))
 		metrics.WriteGaugeFloat64(w, "mailrace_router_sites_backlogged", float64(r.room.crowded.Load()))
+		for i := range r.providers.rules {
+			metrics.WriteGaugeFloat64(w, fmt.Sprintf("mailrace_router_provider_connections{provider=%q}", r.providers.rules[i].Name), float64(r.providers.links[i].Load()))
+		}
 		for _, f := range counters {
 			metrics.WriteCounterUint64(w, f.name, uint64(r.sum(f.of)))
 		}

@@ -379,35 +379,37 @@ func Sayers(list []Policy, domain string, route *Route, answer *mx.Answer) (retr
 	return of.retryBy - 1, of.expireBy - 1, nil
 }
 
-// backoffDelay is how long a site is left alone that failed once more as a whole: until the least patient schedule of the mail that it failed since it
+// backoffDelay is how long the sites are left alone that have h, that failed once more as a whole: until the least patient schedule of the mail that it failed since it
 // delivered has its next turn, but Options.SiteRetryMax at most, or the first delay of that schedule if it is longer.
-func (site *Site) backoffDelay() time.Duration {
+func (site *Site) backoffDelay(h *health, failed []*Site) time.Duration {
 	s, p := site.owner, site.owner.router.policies
 	base := func(b *schedule.Backoff) time.Duration {
-		return min(b.Base(site.failures), max(s.opts.SiteRetryMax, b.Base(1)))
+		return min(b.Base(h.failures), max(s.opts.SiteRetryMax, b.Base(1)))
 	}
-	if site.failures == 1 {
-		site.retry = nil
+	if h.failures == 1 {
+		h.retry = nil
 	}
 	if p.none {
-		site.retry = p.root.retry
+		h.retry = p.root.retry
 	} else {
-		site.queue.all(func(t *Transaction) bool {
-			site.hurry(t, base)
-			return false
-		})
+		for _, other := range failed {
+			other.queue.all(func(t *Transaction) bool {
+				h.hurry(s, t, base)
+				return false
+			})
+		}
 	}
-	return site.retry.Spread(base(site.retry), s.rand)
+	return h.retry.Spread(base(h.retry), s.rand)
 }
 
 // hurry notes the schedules of t that are less patient than those before.
-func (site *Site) hurry(t *Transaction, base func(*schedule.Backoff) time.Duration) {
+func (h *health) hurry(s *Scheduler, t *Transaction, base func(*schedule.Backoff) time.Duration) {
 	for place, i := range t.Recipients {
 		if t.settled[place] {
 			continue
 		}
-		if of := site.owner.terms(t, i); site.retry == nil || base(of.retry) < base(site.retry) {
-			site.retry = of.retry
+		if of := s.terms(t, i); h.retry == nil || base(of.retry) < base(h.retry) {
+			h.retry = of.retry
 		}
 	}
 }

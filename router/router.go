@@ -31,6 +31,7 @@ type Options struct {
 
 	Retry        []time.Duration // delays in place of RetryMin and RetryMax, one after the other; the last one repeats. None = by these two
 	BounceExpire time.Duration   // lifetime of mail with the null reverse-path; Expire
+	Providers    []Provider      // whose limits hold for all of their domains together; in the order of precedence
 	Policies     []Policy        // what is different for some mail. What a changed policy says counts from the next attempt of what waits
 
 	// Notices are how long after a message arrived its sender is told that it is not delivered yet, ascending, 8 at most; nil = never. NoticeAll:
@@ -80,6 +81,7 @@ type Router struct {
 	schedulers []*Scheduler
 	room       room
 	policies   *policies
+	providers  *providers
 	metrics    *metrics.Set
 }
 
@@ -94,6 +96,9 @@ func New(o Options) (*Router, error) {
 	r := &Router{opts: o}
 	var err error
 	if r.policies, err = compile(&r.opts); err != nil {
+		return nil, fmt.Errorf("router: %w", err)
+	}
+	if r.providers, err = compileProviders(r.opts.Providers); err != nil {
 		return nil, fmt.Errorf("router: %w", err)
 	}
 	if o.Park {
@@ -220,6 +225,7 @@ type Totals struct {
 // SiteStatus describes a site at one moment.
 type SiteStatus struct {
 	Site        string
+	Provider    string // Provider.Name; "" = none
 	Route       string
 	Queued      int       // recipients in its queue
 	InFlight    int       // recipients that connections hold

@@ -36,6 +36,7 @@ type Scheduler struct {
 	askAgain int64 // 0 = the resolver has room
 
 	sites    map[siteKey]*Site
+	parties  map[partyKey]*party
 	touched  []*Site     // have new mail in the batch being accepted
 	starving fifo[*Site] // need a connection, and none is left to the loop
 	watched  fifo[*Site] // have mail that waits
@@ -61,6 +62,7 @@ func newScheduler(r *Router, loop int) *Scheduler {
 		groups:  map[destination]*Transaction{},
 		lookups: map[mx.Query]*lookup{},
 		sites:   map[siteKey]*Site{},
+		parties: map[partyKey]*party{},
 	}
 	if s.rand == nil {
 		s.rand = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
@@ -152,12 +154,12 @@ func (s *Scheduler) kickTouched() {
 
 // stats are counted by the loop and read by anyone.
 type stats struct {
-	queued, resolving, inFlight, waiting                            atomic.Int64 // recipients
-	sites, links, idle, backoff, transactions                       atomic.Int64
-	delivered, deferrals, bounced, expired                          atomic.Int64 // recipients, ever
-	putBack                                                         atomic.Int64 // recipients, ever
-	handedOut, requeued, inDoubt                                    atomic.Int64 // transactions, ever
-	dials, unreachable, refused, broken, insecure, denied, failures atomic.Int64 // of connections, of sites, ever
+	queued, resolving, inFlight, waiting                                      atomic.Int64 // recipients
+	sites, links, idle, backoff, transactions                                 atomic.Int64
+	delivered, deferrals, bounced, expired                                    atomic.Int64 // recipients, ever
+	putBack                                                                   atomic.Int64 // recipients, ever
+	handedOut, requeued, inDoubt                                              atomic.Int64 // transactions, ever
+	dials, borrowed, unreachable, refused, broken, insecure, denied, failures atomic.Int64 // of connections, of sites, ever
 }
 
 // fifo holds values that are due after the same delay each, in the order in which they were put in.
@@ -187,6 +189,8 @@ func (f *fifo[T]) next() int64 {
 	}
 	return f.items[f.head].at
 }
+
+func (f *fifo[T]) length() int { return len(f.items) - f.head }
 
 func (f *fifo[T]) empty() bool { return f.head == len(f.items) }
 

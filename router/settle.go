@@ -110,8 +110,11 @@ func (s *Scheduler) nextAttempt(t *Transaction, retry *schedule.Backoff, attempt
 	if c == attempted {
 		due += int64(retry.Delay(attempts, s.rand))
 	}
-	if t.site != nil && t.site.backoff > now {
-		due = max(due, t.site.backoff+s.rand.Int64N((t.site.backoff-now)/backoffSpread+1))
+	if t.site == nil {
+		return due
+	}
+	if until := t.site.backoff(); until > now {
+		due = max(due, until+s.rand.Int64N((until-now)/backoffSpread+1))
 	}
 	return due
 }

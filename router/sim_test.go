@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -237,6 +238,7 @@ type conn struct {
 	sim     *sim
 	link    *Link
 	host    *host
+	site    string // that dialed
 	under   []*Transaction
 	n       int
 	gone    bool
@@ -258,7 +260,10 @@ func (s *sim) dial(l *Link) {
 		s.t.Fatalf("no host at %v", target.Addr)
 	}
 	s.dials = append(s.dials, target.Host)
-	c := &conn{sim: s, link: l, host: h}
+	if p := l.site.party; len(p.links) > p.limit {
+		s.t.Fatalf("%d connections to the hosts of %s, at most %d are allowed", len(p.links), target.Site, p.limit)
+	}
+	c := &conn{sim: s, link: l, host: h, site: target.Site}
 	s.conns[l] = c
 	s.count(target.Site, 1)
 	h.conns++
@@ -267,7 +272,7 @@ func (s *sim) dial(l *Link) {
 		switch {
 		case h.down:
 			c.end(GoneUnreachable, &Outcome{Text: "connection refused"})
-		case h.insecure && target.TLS >= TLSRequired:
+		case h.insecure && (target.TLS >= TLSRequired || target.Demand.Enforced()):
 			c.end(GoneInsecure, &Outcome{Enhanced: "4.7.5", Text: "bad certificate"})
 		case h.denied != nil:
 			o := *h.denied
@@ -293,7 +298,7 @@ func (c *conn) end(r Reason, o *Outcome) {
 	c.gone = true
 	c.host.conns--
 	delete(c.sim.conns, c.link)
-	c.sim.count(c.link.Target().Site, -1)
+	c.sim.count(c.site, -1)
 	c.link.Gone(r, o)
 }
 
@@ -325,8 +330,26 @@ func (c *conn) pull() {
 		if t.Held && len(t.Message.Body) == 0 && t.Message.Size > 0 {
 			c.sim.t.Fatal("content is said to be held and is not")
 		}
+		c.belongs(t)
 		c.under = append(c.under, t)
 		c.schedule()
+	}
+}
+
+// belongs asserts that the host is among those of the domain of each recipient, and that the connection meets what is demanded of it there.
+func (c *conn) belongs(t *Transaction) {
+	target := c.link.Target()
+	for _, i := range t.Recipients {
+		a := c.sim.domains[t.Message.Recipients[i].Domain()]
+		if a == nil || target.Kind != MX {
+			continue
+		}
+		if !slices.ContainsFunc(a.Hosts, func(h mx.Host) bool { return h.Name == target.Host && slices.Contains(h.Addrs, target.Addr.Addr()) }) {
+			c.sim.t.Fatalf("mail for %s goes to %s, which is not among the hosts of its domain", t.Message.Recipients[i].Address, target.Host)
+		}
+		if !c.link.made.Meets(a.DemandOf(target.Host)) {
+			c.sim.t.Fatalf("mail for %s goes over a connection made for less than its domain demands", t.Message.Recipients[i].Address)
+		}
 	}
 }
 

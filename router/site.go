@@ -9,7 +9,6 @@ import (
 
 	"mailrace/router/mx"
 	"mailrace/router/pool"
-	"mailrace/router/schedule"
 )
 
 // rampStart is how many connections a site has until one of them brought something to an end.
@@ -20,6 +19,7 @@ const rampStart = 2
 // connections are not alike.
 type siteKey struct {
 	kind mx.Kind
+	rule int // place of the Provider, or none
 	key  string
 	port uint16
 	tls  TLS
@@ -27,8 +27,8 @@ type siteKey struct {
 }
 
 // keyOf is the key of the site that route leads to by answer.
-func keyOf(route *Route, answer *mx.Answer) siteKey {
-	return siteKey{answer.Query.Kind, answer.Key, route.Port, route.TLS, route.Manner}
+func (r *Router) keyOf(route *Route, answer *mx.Answer) siteKey {
+	return siteKey{answer.Query.Kind, r.providers.of(answer), answer.Key, route.Port, route.TLS, route.Manner}
 }
 
 // name is what people read.
@@ -43,21 +43,15 @@ func (k *siteKey) name() string {
 	}
 }
 
-// limitOf is the most connections to a site of route.
-func (s *Scheduler) limitOf(route *Route) int {
-	if route.Connections > 0 {
-		return route.Connections
-	}
-	return s.opts.SiteConnections
-}
-
 // Site is a set of mail exchangers with the mail that waits for it and the connections to it. It belongs to its owner loop.
 type Site struct {
 	owner    *Scheduler
 	key      siteKey
 	name     string
 	route    *Route // of the first transaction
-	limit    int    // of connections
+	limit    int    // of connections; see party
+	party    *party
+	exchange *exchange
 	hosts    pool.Hosts
 	answer   *mx.Answer
 	queue    lanes
@@ -73,28 +67,28 @@ type Site struct {
 	deadline int64   // the next one of what is in the queue, or earlier, Unix nanoseconds; 0 = there is none
 	swept    int64   // when the queue was last looked through for them
 
-	tried     int               // addresses that failed since one worked
-	broken    int               // links that broke since one worked
-	failures  int               // times in a row that the site failed as a whole
-	retry     *schedule.Backoff // when that was last; see backoffDelay
-	backoff   int64             // not tried before then, Unix nanoseconds; 0 = in use
-	pause     int64             // no further connections before then: one was refused while others worked
-	lastError Outcome           // of a connection; Class 0 = none since a delivery
+	tried     int     // addresses that failed since one worked
+	broken    int     // links that broke since one worked
+	unmet     bool    // since then a host was there, but not as secure as it must be, or refused our credentials
+	own       health  // beside that of the exchange: failures of what no other site shares
+	pause     int64   // no further connections before then: one was denied while others worked
+	lastError Outcome // of a connection; Class 0 = none since a delivery
 
 	emptySince int64 // without mail and connections
-	remember   int64 // kept at least until then, so that its failures count when it is tried again
 
 	// In the list of the scheduler with the same name.
 	touched, starving, watched, vacant bool
+	awaits                             bool // in party.waiting
 }
 
 // siteOf returns the site that t goes to.
 func (s *Scheduler) siteOf(t *Transaction) *Site {
-	k := keyOf(t.route, t.answer)
+	k := s.router.keyOf(t.route, t.answer)
 	site := s.sites[k]
 	if site == nil {
 		k.key = strings.Clone(k.key)
-		site = &Site{owner: s, key: k, name: k.name(), route: t.route, limit: s.limitOf(t.route)}
+		site = &Site{owner: s, key: k, name: k.name(), route: t.route}
+		site.join(t)
 		site.tag = k.tag(t.answer.Hash)
 		site.rungs = s.router.policies.at(t.answer)
 		s.sites[k] = site
@@ -111,14 +105,14 @@ func (s *Scheduler) siteOf(t *Transaction) *Site {
 // enqueue puts t into the queue, or back onto the wheel while the site is backed off. The site is kicked when the batch is accepted.
 func (site *Site) enqueue(t *Transaction) {
 	s := site.owner
-	if site.backoff != 0 {
-		if site.backoff > s.now() {
-			s.outcome = site.lastError
+	if until := site.backoff(); until != 0 {
+		if until > s.now() {
+			s.outcome = site.trouble()
 			s.settleAll(t, &s.outcome, backedOff)
 			return
 		}
-		site.backoff = 0
-		s.stats.backoff.Add(-1)
+		s.clear(&site.own)
+		s.clear(&site.exchange.health)
 	}
 	if site.full(t) {
 		site.putBack(t, s.now())
@@ -146,6 +140,12 @@ func (site *Site) kick() {
 		return
 	}
 	site.sweep(s.now())
+	if !site.party.waiting.empty() {
+		site.party.feed(s.now())
+	}
+	if site.queue.length > 0 && len(site.links) == 0 {
+		site.borrow(s.now())
+	}
 	for site.queue.length > 0 && len(site.waiting) > 0 {
 		l := site.nextToWake()
 		l.stopWaiting()
@@ -180,7 +180,11 @@ func (site *Site) nextToWake() *Link {
 // costs one attempt for each address, not twenty. When nothing is left to try and nothing is connected, the site has failed.
 func (site *Site) grow() {
 	s, now := site.owner, site.owner.now()
-	for site.queue.length > 0 && site.wantsLink(now) {
+	if site.queue.length > 0 && len(site.links) == 0 && site.backoff() > now { // another site of the same hosts failed
+		site.deferAll()
+		return
+	}
+	for site.queue.length > 0 && site.wantsLink(now) && site.party.has(site, now) {
 		bound := uint16(math.MaxUint16)
 		for _, l := range site.links { // a backup is for when the preferred are down, not for when they are busy
 			if l.state == linkOpen {
@@ -213,9 +217,9 @@ func (site *Site) wantsLink(now int64) bool {
 		return false
 	case n == 0:
 		return true
-	case site.pause > now || site.opening >= max(1, n-site.opening) || len(site.links)-site.proved >= max(rampStart, site.proved):
+	case max(site.pause, site.party.pause) > now || site.opening >= max(1, n-site.opening) || len(site.links)-site.proved >= max(rampStart, site.proved):
 		return false
-	case site.failures > 0: // a site that comes back is probed by one connection until it delivered
+	case site.failures() > 0: // a site that comes back is probed by one connection until it delivered
 		return false
 	}
 	aged := site.opening == 0 && site.queue.front().first.queued+int64(s.opts.GrowAfter) <= now
@@ -235,23 +239,46 @@ func (site *Site) starve() {
 	}
 }
 
-// fail backs the site off as a whole and defers its queue.
+// fail backs the site off as a whole, with the others of its hosts if those are down, and defers what they have queued.
 func (site *Site) fail(now int64) {
-	s := site.owner
-	site.failures++
-	site.tried = 0
-	site.hosts.Forgive()
-	delay := int64(site.backoffDelay())
-	site.backoff, site.remember = now+delay, now+2*delay+int64(vacancy)
+	s, h := site.owner, site.failing()
+	failed := []*Site{site}
+	if h != &site.own {
+		failed = site.exchange.sites
+	}
+	h.failures++
+	delay := int64(site.backoffDelay(h, failed))
+	s.clear(h)
+	h.backoff, h.remember = now+delay, now+2*delay+int64(vacancy)
 	s.stats.backoff.Add(1)
 	s.stats.failures.Add(1)
-	site.disown()
+	site.trouble()
+	for _, other := range failed {
+		if other.unmet = false; len(other.links) > 0 {
+			continue // they are the last to try, and will fail likewise
+		}
+		other.disown()
+		other.lastError = site.lastError
+		other.deferAll()
+	}
+}
+
+// trouble is why the site is not in use.
+func (site *Site) trouble() Outcome {
 	if site.lastError.Class == 0 {
 		site.lastError = Outcome{Class: Deferred, Enhanced: "4.4.1", Text: "no host of the site can be tried now"}
 	}
+	return site.lastError
+}
+
+// deferAll defers what is queued. When the backoff is over every address is tried again.
+func (site *Site) deferAll() {
+	s := site.owner
+	site.tried = 0
+	site.hosts.Forgive()
 	for t := site.queue.pop(); t != nil; t = site.queue.pop() {
 		s.stats.queued.Add(-int64(t.open))
-		s.outcome = site.lastError
+		s.outcome = site.trouble()
 		s.settleAll(t, &s.outcome, attempted)
 	}
 }
@@ -276,28 +303,26 @@ func (site *Site) forget(now int64) {
 		site.vacant = false
 		return
 	}
-	if now < max(site.emptySince+int64(vacancy), site.remember) {
+	if now < max(site.emptySince+int64(vacancy), site.own.remember, site.exchange.remember) {
 		s.vacant.put(site, now+int64(vacancy))
 		return
 	}
-	if site.backoff != 0 {
-		s.stats.backoff.Add(-1)
-	}
 	site.disown()
+	site.part()
 	delete(s.sites, site.key)
 	s.stats.sites.Add(-1)
 }
 
 // status describes the site.
 func (site *Site) status() SiteStatus {
-	st := SiteStatus{Site: site.name, Route: site.route.Name, Queued: site.queue.recipients, InFlight: site.inFlight, Connections: len(site.links), Failures: site.failures}
+	st := SiteStatus{Site: site.name, Route: site.route.Name, Queued: site.queue.recipients, InFlight: site.inFlight, Connections: len(site.links), Failures: site.failures(), Provider: site.owner.router.providers.name(site.key.rule)}
 	for _, l := range site.links {
 		if l.state == linkOpen && len(l.taken) == 0 {
 			st.Idle++
 		}
 	}
-	if site.backoff > site.owner.now() {
-		st.Backoff = time.Unix(0, site.backoff)
+	if until := site.backoff(); until > site.owner.now() {
+		st.Backoff = time.Unix(0, until)
 	}
 	if site.lastError.Class != 0 {
 		st.LastError = site.lastError.Reply()

@@ -24,6 +24,7 @@ type Config struct {
 	Queue      Queue
 	Routes     []Route // the most specific domain wins, whatever the order; none = everything by MX
 	Policies   []Policy
+	Providers  []Provider // the first one that has a host counts
 	Egress     Egress
 	DNS        DNS
 	Limits     Limits

@@ -301,6 +301,19 @@ var faults = []struct{ toml, want string }{
 	{"+[limits.client]\nauth_failures = -1\n", `m.toml:6:17: limits.client.auth_failures: -1 is out of range: want 0 to 1000000000`},
 
 	// policies
+	{"+[[provider]]\n[[provider]]\nname = 'a'\nmx = ['*.co.uk', '*', '*.A.example', 'com', 'a..b']\naddresses = ['0.0.0.0/0', '192.0.2.1/24']\nconnections = -1\n" +
+		"[[provider]]\nname = 'a'\nmx = ['*.a.example']\n[[provider]]\nname = 'say \"x\"'\nmx = ['mx.b.example']\n", "" +
+		`m.toml:5:3: provider.name: missing: want what records and mailrace explain call the provider` + "\n" +
+		`m.toml:5:3: provider: has no hosts: want mx, as in ["*.provider.example"], or addresses, as in ["192.0.2.0/24"]` + "\n" +
+		`m.toml:8:7: provider.mx: anybody has names below "co.uk": want the provider's own, as in "*.provider.co.uk"` + "\n" +
+		`m.toml:8:18: provider.mx: "*" is everything: want names or "*.suffix"` + "\n" +
+		`m.toml:8:45: provider.mx: "a..b" is not a domain name: want an exact name or "*.suffix"` + "\n" +
+		`m.toml:9:14: provider.addresses: 0.0.0.0/0 is everything: want the addresses of the provider` + "\n" +
+		`m.toml:9:27: provider.addresses: "192.0.2.1/24" has bits set behind the prefix: did you mean "192.0.2.0/24"?` + "\n" +
+		`m.toml:10:15: provider.connections: -1 is out of range: want 0 to 1000000` + "\n" +
+		`m.toml:12:8: provider.name: "a" is the name of a provider above: want another` + "\n" +
+		`m.toml:13:7: provider.mx: "*.a.example" is in a provider above: want it once` + "\n" +
+		`m.toml:15:8: provider.name: not a name: want 1 to 255 octets without control characters, quotes and backslashes`},
 	{"+[[policy]]\n[[policy]]\ndomains = ['a.example']\nmx = ['*.b.example']\nroutes = ['r']\n[[policy]]\ndomains = ['*']\nretry_min = '5h'\n", "" +
 		`m.toml:5:3: policy: is for no mail: want domains, mx, routes or tenants. What holds for all mail stands in [queue]` + "\n" +
 		`m.toml:6:3: policy: says nothing: want retry, retry_min, retry_max, expire or bounce_expire` + "\n" +

@@ -110,6 +110,10 @@ func schema(c *Config) []field {
 			c.Policies = append(c.Policies, Policy{})
 			return policyFields(&c.Policies[len(c.Policies)-1])
 		})},
+		{"provider", tables(func() []field {
+			c.Providers = append(c.Providers, Provider{})
+			return providerFields(&c.Providers[len(c.Providers)-1])
+		})},
 		{"recipients", tables(func() []field {
 			c.Recipients = append(c.Recipients, DefaultRecipients())
 			known := &c.Recipients[len(c.Recipients)-1]

@@ -41,6 +41,7 @@ func (c *Config) problems() Errors {
 	k.queue(&c.Queue)
 	k.routes(c.Routes)
 	k.policies(c)
+	k.providers(c)
 	k.recipients(c.Recipients)
 	k.egress(&c.Egress)
 	k.dns(&c.DNS)

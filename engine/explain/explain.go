@@ -72,6 +72,7 @@ func (e *Explainer) Explain(ctx context.Context, address string) (*Report, error
 	}
 	e.schedule(r, route, answer)
 	view := e.site(ctx, r, route, answer)
+	e.provider(r, way, answer)
 	if r.DNS != nil {
 		r.DNS.judge(view.Addresses)
 	}
@@ -200,6 +201,7 @@ func (e *Explainer) site(ctx context.Context, r *Report, route *router.Route, an
 	}
 	s := r.Site
 	s.Queued, s.OnDisk, s.InFlight, s.Connections, s.Opening, s.Idle, s.ConnectionsMost = v.Queued, v.OnDisk, v.InFlight, v.Connections, v.Opening, v.Idle, v.Limit
+	s.Shared, s.SharedMost = v.Shared, v.SharedLimit
 	s.Failures, s.Backoff, s.Pause, s.LastError = v.Failures, utc(v.Backoff), utc(v.Pause), v.LastError
 	switch {
 	case !v.Known:

@@ -155,6 +155,7 @@ null.example. 600 MX 0 .
 self.example. 600 MX 0 mail.example.com.
 xn--bcher-kva.example. 600 A 198.41.0.7
 store.example. 600 A 10.0.0.9
+literal.example. 600 MX 5 mx2.far.example.
 `
 
 const head = `hostname = "mail.example.com"
@@ -204,6 +205,19 @@ domains = ["last.far.example", "*.example"]
 expire = "2d"
 `
 
+const provided = head + `[[provider]]
+name = "elsewhere"
+mx = ["mx1.far.example"]
+[[provider]]
+name = "far"
+mx = ["*.far.example"]
+addresses = ["198.41.0.0/24"]
+connections = 9
+[[provider]]
+name = "idn"
+addresses = ["198.41.0.0/16"]
+`
+
 const tuned = head + `[queue]
 retry_min = "90s"
 expire = "3d"
@@ -245,6 +259,12 @@ func TestExplain(t *testing.T) {
 			w.down.Store(true)
 			w.now.Add(int64(30 * time.Minute))
 		}},
+		{name: "provider", file: provided, address: "ann@literal.example", view: showing(router.SiteView{
+			SiteStatus: router.SiteStatus{Provider: "far", Queued: 1, Connections: 4}, Known: true, Limit: 9, Shared: 9, SharedLimit: 9,
+		})},
+		{name: "shared", file: provided, address: "ann@far.example", view: showing(router.SiteView{
+			SiteStatus: router.SiteStatus{Queued: 1, Connections: 4}, Known: true, Limit: 20, Shared: 20, SharedLimit: 20,
+		})},
 		{name: "policy", file: scheduled, address: "ann@far.example"},
 		{name: "delays", file: scheduled, address: "ann@null.example"},
 		{name: "dane", file: head, address: "ann@far.example", prepare: func(_ *world, e *Explainer) { e.Policed = demanding{e.Resolver} }},

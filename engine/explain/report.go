@@ -92,6 +92,8 @@ const (
 // Site is where the mail queues.
 type Site struct {
 	Name            string    `json:"name"`
+	Provider        string    `json:"provider,omitempty"`        // whose limits hold for all of its sites; "" = none is configured for it
+	ProviderSource  string    `json:"provider_source,omitempty"` // file:line of the provider
 	State           string    `json:"state"`
 	Fault           string    `json:"fault,omitempty"`
 	Queued          int       `json:"queued"`    // recipients in memory
@@ -101,7 +103,9 @@ type Site struct {
 	Opening         int       `json:"opening"` // of these
 	Idle            int       `json:"idle"`    // of these
 	ConnectionsMost int       `json:"connections_most"`
-	Failures        int       `json:"failures"` // times in a row that it failed as a whole
+	Shared          int       `json:"connections_shared,omitempty"`      // connections to the same hosts under any policy, and of the provider: those of this site are among them
+	SharedMost      int       `json:"connections_shared_most,omitempty"` // of these
+	Failures        int       `json:"failures"`                          // times in a row that it failed as a whole
 	Backoff         time.Time `json:"backoff_until,omitzero"`
 	Pause           time.Time `json:"no_further_connection_until,omitzero"`
 	LastError       string    `json:"last_error,omitempty"`

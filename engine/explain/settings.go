@@ -3,6 +3,7 @@ package explain
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -55,6 +56,9 @@ func plain(key string) string {
 	return key
 }
 
+// siteConnections is the name of a setting that a provider may change.
+const siteConnections = "connections to the site"
+
 // settings fills in what holds for the mail of a route that leads somewhere.
 func (e *Explainer) settings(r *Report, w way) {
 	c := e.Config
@@ -63,7 +67,7 @@ func (e *Explainer) settings(r *Report, w way) {
 		connections = []string{w.table + ".connections"}
 	}
 	r.Limits = append(r.Limits,
-		w.setting("connections to the site", cmp.Or(w.route.Connections, c.Egress.Connections), connections...),
+		w.setting(siteConnections, cmp.Or(w.route.Connections, c.Egress.Connections), connections...),
 		w.setting("connections in all", c.Engine.MaxConnections, "engine.max_connections"),
 		w.setting("messages of a connection", unlimited(c.Egress.Messages), "egress.messages"),
 		w.setting("recipients of a transaction", c.Egress.Recipients, "egress.recipients"),
@@ -92,6 +96,28 @@ func (e *Explainer) settings(r *Report, w way) {
 	} else {
 		r.Egress = append(r.Egress, w.setting("port", w.to.Port, w.table+".to"))
 	}
+}
+
+// provider notes whose the hosts of an answer are, and the limit that follows.
+func (e *Explainer) provider(r *Report, w way, answer *mx.Answer) {
+	list := make([]router.Provider, len(e.Config.Providers))
+	for i := range list {
+		list[i] = router.Provider(e.Config.Providers[i])
+	}
+	i, err := router.ProviderOf(list, answer)
+	if err != nil || i < 0 { // a node with a list that has faults would not start
+		return
+	}
+	p, table := &list[i], fmt.Sprintf("provider[%d]", i)
+	r.Site.Provider, r.Site.ProviderSource = p.Name, e.Config.Origin(table+".name")
+	if p.Connections == 0 {
+		return
+	}
+	at := slices.IndexFunc(r.Limits, func(s Setting) bool { return s.Name == siteConnections })
+	if w.route.Connections == 0 || w.route.Connections > p.Connections {
+		r.Limits[at] = w.setting(siteConnections, p.Connections, table+".connections")
+	}
+	r.Limits = slices.Insert(r.Limits, at+1, w.setting("connections to the provider", p.Connections, table+".connections"))
 }
 
 // schedule fills in when mail of no tenant is tried again, and given up.

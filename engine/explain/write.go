@@ -199,6 +199,9 @@ func (p *page) site(s *Site) {
 		return
 	}
 	p.line("site", p.in("", s.Name))
+	if s.Provider != "" {
+		p.line("", "of the provider "+p.in("", s.Provider)+"  "+p.in(dim, s.ProviderSource))
+	}
 	switch s.State {
 	case SiteUnknown:
 		p.line("", p.in(dim, "its state is not known: "+s.Fault))
@@ -207,6 +210,9 @@ func (p *page) site(s *Site) {
 		p.line("", "no mail, no connections, no failures")
 	default:
 		p.line("", fmt.Sprintf("%d queued, %d in flight, %d of %d connections (%d idle, %d opening)", s.Queued, s.InFlight, s.Connections, s.ConnectionsMost, s.Idle, s.Opening))
+	}
+	if s.Shared > s.Connections {
+		p.line("", fmt.Sprintf("%d of %d connections in all to its hosts%s", s.Shared, s.SharedMost, ofProvider(s)))
 	}
 	if s.OnDisk > 0 {
 		p.line("", fmt.Sprintf("some %d wait on the disk for room in memory", s.OnDisk))
@@ -224,6 +230,14 @@ func (p *page) site(s *Site) {
 	if s.LastError != "" {
 		p.line("", p.in(yellow, "last error: "+s.LastError))
 	}
+}
+
+// ofProvider says whose the connections are that sites share.
+func ofProvider(s *Site) string {
+	if s.Provider != "" {
+		return " and the others of the provider"
+	}
+	return ", whatever is demanded of them"
 }
 
 func (p *page) settings(part string, all []Setting) {

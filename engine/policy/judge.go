@@ -49,7 +49,7 @@ func judge(a *mx.Answer, p *mtasts.Policy, found []*mx.Answer) *mx.Answer {
 		return temporary(a.Query, "4.7.5", fault, time.Time{})
 	}
 	judged := *a
-	judged.Hosts, judged.Records = hosts, &mx.Records{Demands: demands}
+	judged.Hosts, judged.Records = hosts, &mx.Records{Demands: demands, Key: a.Key, Hash: a.Hash}
 	judged.Key = keyOf(hosts, demands)
 	judged.Hash = hash(judged.Key)
 	return &judged

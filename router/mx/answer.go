@@ -112,7 +112,11 @@ type Records struct {
 	TLSA  []TLSA   // of Associations
 	Base  string   // of Addresses: where the CNAMEs of the host lead. Of Associations: under which host the records stand, that or itself. RFC 7672 §2.2.3
 
-	Demands []Demand // of Exchangers, where somebody beside the resolver put them there: of each of Hosts
+	// Of Exchangers, where somebody beside the resolver judged the hosts: what is demanded of each of Hosts, and the Key and Hash of all of them,
+	// whatever is demanded.
+	Demands []Demand
+	Key     string
+	Hash    uint64
 }
 
 // Answer is what a lookup found. It is shared and immutable.
@@ -138,6 +142,14 @@ type Answer struct {
 
 	// Records are what Texts and Associations found, and of Addresses where the CNAMEs of the host lead; nil = nothing.
 	Records *Records
+}
+
+// Exchange is the Key and Hash of the hosts as DNS names them: they are the same for all domains that have these, whatever each of them demands.
+func (a *Answer) Exchange() (key string, hash uint64) {
+	if a.Records != nil && a.Records.Key != "" {
+		return a.Records.Key, a.Records.Hash
+	}
+	return a.Key, a.Hash
 }
 
 // entry is an answer in the cache, with what is known besides.

@@ -1,5 +1,10 @@
 package mx
 
+import (
+	"bytes"
+	"slices"
+)
+
 // DemandKind is what a connection to a host must show before mail of some domains goes there.
 type DemandKind uint8
 
@@ -48,4 +53,26 @@ func (a *Answer) DemandOf(host string) *Demand {
 		}
 	}
 	return nil
+}
+
+// Meets says whether a connection that was made to meet d meets other as well, of the same host: nothing is asked twice of a certificate that was
+// judged by the same authority for the same name. nil = nothing is demanded.
+func (d *Demand) Meets(other *Demand) bool {
+	switch {
+	case other != nil && other.Signed && (d == nil || !d.Signed && d.Kind != DemandSTS): // nobody judged the certificate by its name
+		return false
+	case other == nil || other.Kind == DemandNone:
+		return d == nil || d.Kind == DemandNone || d.Enforced()
+	case d == nil:
+		return false
+	case other.Kind == DemandEncrypted:
+		return d.Enforced()
+	case other.Kind == DemandTesting:
+		return d.Kind == DemandTesting || d.Kind == DemandSTS
+	case other.Kind == DemandSTS:
+		return d.Kind == DemandSTS
+	}
+	return d.Kind == DemandDANE && d.Base == other.Base && slices.EqualFunc(d.TLSA, other.TLSA, func(a, b TLSA) bool {
+		return a.Usage == b.Usage && a.Selector == b.Selector && a.Matching == b.Matching && bytes.Equal(a.Data, b.Data)
+	})
 }

@@ -83,6 +83,23 @@ func (h *Hosts) Best(a *Address) bool {
 	return len(h.addresses) == 0 || a.Preference <= h.addresses[0].Preference
 }
 
+// Preferred returns the address of that name and number, if Pick could return it: it is not passed over, nor is another one preferred to it. nil =
+// there is none.
+func (h *Hosts) Preferred(now int64, host string, addr netip.Addr) *Address {
+	for i, a := range h.addresses {
+		if a.until > now {
+			continue
+		}
+		for _, same := range h.addresses[i:] {
+			if same.Preference == a.Preference && same.Addr == addr && same.Host == host && same.until <= now {
+				return same
+			}
+		}
+		return nil
+	}
+	return nil
+}
+
 // Failed notes that a did not work: it is passed over for the given time, longer with each failure in a row. It reports whether that is news:
 // several connections to one address that fail together count once.
 func (h *Hosts) Failed(a *Address, now int64, retry time.Duration) bool {

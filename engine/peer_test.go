@@ -126,6 +126,13 @@ func TestTroublesomePeer(t *testing.T) {
 			p.say("451 4.3.1 disk full")
 			p.gone()
 		}, 1, 451, "4.3.1", "disk full"},
+		"421 to the end of data": {none, func(p *peer) {
+			p.greet("PIPELINING")
+			p.envelope()
+			p.content()
+			p.say("421 4.7.28 unusual rate of mail")
+			p.gone()
+		}, 1, 421, "4.7.28", "unusual rate"},
 		"never greets": {none, (*peer).gone, 1, 0, "4.4.1", "timed out"},
 		"never answers MAIL": {none, func(p *peer) {
 			p.greet("PIPELINING")
@@ -180,6 +187,33 @@ func TestTroublesomePeer(t *testing.T) {
 				t.Errorf("%d connections", n)
 			}
 		})
+	}
+}
+
+// TestRefusedInTheContent: who refuses content that is still on its way refuses this message, and no other.
+func TestRefusedInTheContent(t *testing.T) {
+	t.Parallel()
+	f := listen(t, first(func(p *peer) {
+		p.greet("PIPELINING", "SIZE 100000000")
+		p.envelope()
+		p.line()
+		p.say("550 5.7.1 spam")
+		p.gone()
+	}))
+	cfg := settings(t, f.route("*"))
+	cfg.Egress.Connections, cfg.Limits.MessageSize = 1, 100<<20
+	r := start(t, cfg)
+	r.send("", text(1, large), "a@far.example")
+	if got := r.record("bounce", "a@far.example", 1); got.Code != 550 || got.Enhanced != "5.7.1" || got.Text != "spam" {
+		t.Errorf("%+v", got)
+	}
+	r.send("s@sender.example", text(2, 100), "b@far.example")
+	if got := f.next(); withoutTrace(t, got.content) != text(2, 100) || got.peer != 2 {
+		t.Errorf("connection %d took %d octets", got.peer, len(got.content))
+	}
+	r.awaitEmpty()
+	if n := len(r.records("deferral")); n != 0 {
+		t.Errorf("%d deferrals", n)
 	}
 }
 

@@ -71,14 +71,7 @@ func postfixSink(t *testing.T, address string) *sinkDump {
 		args = append([]string{"-u", "nobody"}, args...)
 	}
 	d.process = run(t, nil, "smtp-sink", args...)
-	await(t, "smtp-sink", func() (bool, string) {
-		c, err := net.Dial("tcp", address)
-		if err != nil {
-			return false, err.Error()
-		}
-		c.Close()
-		return true, ""
-	})
+	d.awaitListening(t, "tcp")
 	return d
 }
 
@@ -91,11 +84,11 @@ func (d *sinkDump) messages(t *testing.T) []string {
 	}
 	var out []string
 	for _, m := range strings.Split("\n"+strings.TrimSuffix(string(b), "\n"), "\nX-Client-Addr: ")[1:] {
-		_, m, ok := strings.Cut(m, "\n\tby smtp-sink ")
+		_, m, ok := strings.Cut(m, "\n\tby ") // the name is that of -h
 		if !ok {
 			t.Fatalf("smtp-sink wrote %.200q", m)
 		}
-		// … with (?:UTF8|E)?SMTP id 234adde5;\n\tdate\n
+		// … (smtp-sink) with (?:UTF8|E)?SMTP id 234adde5;\n\tdate\n
 		m = m[strings.IndexByte(m, '\n')+1:]
 		out = append(out, m[strings.IndexByte(m, '\n')+1:])
 	}

@@ -307,7 +307,7 @@ func (c *Client) takeTransaction(t *clientTransaction, r *ReplyView) ClientEvent
 		}
 		return c.takeFinal(t, class)
 	case stepContent:
-		if t.chunked && class >= 4 && !c.cfg.LMTP {
+		if class >= 4 && !c.cfg.LMTP {
 			return c.takeFinal(t, class)
 		}
 	}
@@ -319,8 +319,8 @@ func (c *Client) takeTransaction(t *clientTransaction, r *ReplyView) ClientEvent
 // takeFinal judges the answer to the content.
 func (c *Client) takeFinal(t *clientTransaction, class int) ClientEvent {
 	c.pop()
-	if t.chunked && !t.written {
-		// The rest of the chunk is still owed, and nobody wants it: what was decided is told, then the session ends.
+	if t.step == stepContent || t.chunked && !t.written {
+		// The rest of the content is still owed, and nobody wants it: what was decided is told, then the session ends.
 		if class == 2 {
 			return c.fail(ErrUnexpectedReply)
 		}

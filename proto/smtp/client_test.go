@@ -234,9 +234,11 @@ func TestClientReset(t *testing.T) {
 	}
 }
 
-// TestAnswerInMidContent: a server that answers before the content has ended is out of step. What it said can be read.
+// TestAnswerInMidContent: a server that answers before the content has ended is out of step. What it said can be read, and a refusal is of the message.
 func TestAnswerInMidContent(t *testing.T) {
-	for reply, want := range map[string]ClientEvent{"550 5.5.2 bare <LF>\r\n": ClientGone, "421 bye\r\n": ClientGone, "250 ok\r\n": ClientFailed, "354 go\r\n": ClientFailed} {
+	for reply, want := range map[string]ClientEvent{
+		"550 5.5.2 bare <LF>\r\n": ClientDone, "451 later\r\n": ClientDone, "421 bye\r\n": ClientGone, "250 ok\r\n": ClientFailed, "354 go\r\n": ClientFailed,
+	} {
 		c := upClient(t, greetings)
 		if err := c.Begin("a@a", MailParams{}, relayedTo); err != nil {
 			t.Fatal(err)
@@ -245,12 +247,37 @@ func TestAnswerInMidContent(t *testing.T) {
 		for n, ev := c.Feed(p); ev != ClientStart; n, ev = c.Feed(p) {
 			p = p[n:]
 		}
-		if _, ev := c.Feed([]byte(reply)); ev != want || c.Outstanding() != 1 || !strings.HasPrefix(reply, c.Reply().String()) {
+		left := 1
+		if want == ClientDone {
+			left = 0
+		}
+		if _, ev := c.Feed([]byte(reply)); ev != want || c.Outstanding() != left || !strings.HasPrefix(reply, c.Reply().String()) {
 			t.Errorf("%q: %v, %v", reply, ev, c.Reply())
 		}
 		if _, ev := c.Feed([]byte("250 ok\r\n")); ev != ClientGone || c.CanBegin() || c.Quit() {
 			t.Errorf("%q: it goes on with %v", reply, ev)
 		}
+	}
+}
+
+// TestGoodbyeToContent: 421 to the end of data is an answer: the message was not taken. What stands behind was not looked at. RFC 5321 §3.8
+func TestGoodbyeToContent(t *testing.T) {
+	c := upClient(t, greetings)
+	begin := func() {
+		if err := c.Begin("a@a", MailParams{}, relayedTo); err != nil {
+			t.Fatal(err)
+		}
+	}
+	begin()
+	for rest := []byte("250 ok\r\n250 ok\r\n354 go\r\n"); len(rest) > 0; {
+		n, _ := c.Feed(rest)
+		rest = rest[n:]
+	}
+	c.EndContent()
+	begin()
+	p := []byte("421 4.7.28 bye\r\n")
+	if n, ev := c.Feed(p); n != len(p) || ev != ClientGone || c.Outstanding() != 2 || c.Undecided() != 0 {
+		t.Error(n, ev, c.Outstanding(), c.Undecided())
 	}
 }
 

@@ -91,12 +91,12 @@ func (c *Client) AuthResponse(response []byte) {
 // takeAuth judges the answer to AUTH or to a response.
 func (c *Client) takeAuth(r *ReplyView) (ev ClientEvent) {
 	switch {
-	case r.Code == 421:
+	case r.Code == 421 || r.Code == 221:
 		c.phase = clientOver
 		return ClientGone
 	case r.Code/100 >= 4:
 		ev = ClientAuthRefused
-	case r.Code == 235:
+	case r.Code/100 == 2: // 235, but for servers that say 250: RFC 5321 §4.2.1
 		ev = ClientAuthenticated
 	case r.Code == 334:
 		text := bytes.TrimRight(r.Text, " ")

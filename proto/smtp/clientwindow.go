@@ -64,13 +64,14 @@ func (c *Client) Outstanding() int { return c.count }
 func (c *Client) Accepted() int { return c.at(0).accepted }
 
 // Undecided is how many transactions, the oldest first, the server may have taken without saying so, now that the session has ended. A server that
-// announces the end looks at nothing behind: after 421 and 221 it is only a transaction whose content waits for its answer. RFC 5321 §3.8
+// announces the end looks at nothing behind. 421 is the answer to the oldest: it was not taken, and only by LMTP nobody knows for how many of the
+// recipients that is said. After 221 a transaction whose content waits for its answer is undecided. RFC 5321 §3.8
 func (c *Client) Undecided() int {
 	code := c.parser.view.Code
 	switch {
 	case c.phase != clientOver || c.err != nil || code != 421 && code != 221:
 		return c.count
-	case c.count > 0 && c.at(0).step == stepFinal:
+	case c.count > 0 && c.at(0).step == stepFinal && (code != 421 || c.cfg.LMTP):
 		return 1
 	}
 	return 0

@@ -50,6 +50,8 @@ smoke: build ## run each bench scenario for a moment, for its accounting and the
 	bin/mailrace bench accept --rounds 1 --duration 2s
 	bin/mailrace bench relay --rounds 1 --duration 2s
 	bin/mailrace bench accept --tls --rounds 1 --duration 1s
+	bin/mailrace bench relay --tls --rounds 1 --duration 1s
+	bin/mailrace bench relay --mx --tls --rounds 1 --duration 1s
 	bin/mailrace bench depth --depth 0,5000 --rounds 1 --duration 300ms --warmup 100ms
 	bin/mailrace bench wan --rounds 1 --duration 500ms --warmup 200ms
 	bin/mailrace bench idle --connections 10000 --rounds 1 --duration 1s

@@ -32,13 +32,18 @@ type configuration struct {
 	window      time.Duration // and how far content may fall behind the minimum rate
 	retry       time.Duration // between any two attempts; 0 = the MTA's defaults
 
-	names netip.AddrPort // name server for routes by MX, whose AD bit is believed; none = the system's
-	port  string         // of MX hosts, which are on loopback
-	idle  time.Duration  // for which a connection is kept without work; 0 = the MTA's default
+	names     netip.AddrPort // name server for routes by MX, whose AD bit is believed; none = the system's
+	port      string         // of MX hosts, which are on loopback
+	idle      time.Duration  // for which a connection is kept without work; 0 = the MTA's default
+	authority string         // PEM file of who issues the certificates of hosts, or ""
+	policies  []string       // patterns of domains that have a policy of their own
 }
 
 // routeOf is the route of one domain.
-type routeOf struct{ domain, to string }
+type routeOf struct {
+	domain, to string
+	tls        string // "" = the MTA's default
+}
 
 // text writes the configuration; numbers that are 0 in the options are left to the MTA's defaults.
 func (c configuration) text(o *Options) string {
@@ -89,10 +94,19 @@ func (c configuration) text(o *Options) string {
 	}
 	section("[[route]]", `domains = ["*"]`, str("to", c.route), number("connections", o.Egress))
 	for _, r := range c.other {
-		section("[[route]]", fmt.Sprintf("domains = [%q]", r.domain), str("to", r.to), number("connections", o.Egress))
+		section("[[route]]", fmt.Sprintf("domains = [%q]", r.domain), str("to", r.to), str("tls", r.tls), number("connections", o.Egress))
+	}
+	for _, domains := range c.policies {
+		section("[[policy]]", fmt.Sprintf("domains = [%q]", domains), `retry = ["1m", "10m", "1h"]`, `expire = "2d"`)
+	}
+	if c.authority != "" || c.names.IsValid() {
+		allow, port := "", ""
+		if c.names.IsValid() {
+			allow, port = `allow = ["127.0.0.0/8"]`, "port = "+c.port
+		}
+		section("[egress]", port, allow, lasts("idle", c.idle), str("ca", c.authority))
 	}
 	if c.names.IsValid() {
-		section("[egress]", "port = "+c.port, `allow = ["127.0.0.0/8"]`, lasts("idle", c.idle))
 		section("[dns]", fmt.Sprintf("servers = [%q]", c.names), fmt.Sprintf("trust_ad = [%q]", c.names.Addr()))
 	}
 	exempt := ""

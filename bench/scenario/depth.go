@@ -118,7 +118,7 @@ func (b *depthBench) start(ctx context.Context) (err error) {
 		t := &target{name: fmt.Sprintf("depth%d", depth)}
 		b.nodes = append(b.nodes, t)
 		c := configuration{spool: filepath.Join(b.dir, t.name), events: "off", route: "discard", retry: holdFor,
-			other: []routeOf{{relayDomain, "smtp://" + b.sink.address}, {heldDomain, "smtp://" + nowhere}}}
+			other: []routeOf{{domain: relayDomain, to: "smtp://" + b.sink.address}, {domain: heldDomain, to: "smtp://" + nowhere}}}
 		if err := t.launch(ctx, &o, b.dir, c); err != nil {
 			return err
 		}

@@ -41,8 +41,10 @@ type Options struct {
 	Drain       time.Duration // how long the sink may see nothing new before what is missing counts as lost; default 10 s
 	Backlog     int           // Relay: octets of content that the MTA has accepted and not relayed, beyond which the generator waits; default 64 MiB, -1 = no limit
 	NoVerify    bool          // the sink trusts the octets
-	TLS         bool          // measure the MTA under TLS 1.3 as well, by STARTTLS, over the same long-lived connections
-	Auth        bool          // under TLS at a submission listener, logged in with AUTH PLAIN. Not for another MTA
+	TLS         bool          // measure the MTA under TLS 1.3 as well, by STARTTLS: Accept: over the same long-lived connections; Relay: delivering
+	Auth        bool          // Accept: under TLS at a submission listener, logged in with AUTH PLAIN. Not for another MTA
+	MX          bool          // Relay: the MTA finds the way by DNS, with MTA-STS, DANE and policies, and the ceiling does not
+	Domains     int           // with MX: of the recipients, all with the same hosts; default 1,000
 	Keep        bool          // leave configuration, logs and spool behind
 
 	// Another MTA, measured in place of ours: it runs already, accepts mail at Address, and for Relay sends it to SinkAddress.
@@ -61,6 +63,10 @@ const (
 	defaultConnections = 200
 	defaultDrain       = 10 * time.Second
 	defaultBacklog     = 64 << 20
+
+	defaultDomains     = 1000
+	domainsMost        = 2000 // that a command line has room for
+	defaultSinkAddress = "127.0.0.1:0"
 )
 
 // BindFlags declares the options as flags of `mailrace bench accept` and `mailrace bench relay`; cobra takes them over with
@@ -69,7 +75,7 @@ const (
 //	--rounds n       --duration d     --warmup d       --connections n  --lockstep       --size mix     --recipients n
 //	--loops n        --shards n       --egress n       --memory size    --no-sync        --events       --dir path
 //	--drain d        --backlog octets --no-verify      --keep           --address a      --pid n          --metrics url
-//	--sink-address a --tls           --auth
+//	--sink-address a --tls           --auth          --mx             --domains n
 func BindFlags(fs *flag.FlagSet, o *Options) {
 	fs.IntVar(&o.Rounds, "rounds", cmp.Or(o.Rounds, defaultRounds), "rounds; each measures the null ceiling and the MTA")
 	fs.DurationVar(&o.Duration, "duration", cmp.Or(o.Duration, defaultDuration), "load in a round")
@@ -92,8 +98,10 @@ func BindFlags(fs *flag.FlagSet, o *Options) {
 	fs.StringVar(&o.Address, "address", o.Address, "measure another MTA that runs already, at this `host:port`")
 	fs.IntVar(&o.PID, "pid", o.PID, "its main process")
 	fs.StringVar(&o.Metrics, "metrics", o.Metrics, "`URL` of its metrics")
-	fs.BoolVar(&o.TLS, "tls", o.TLS, "measure the MTA under TLS 1.3, too: each round, beside the same in clear")
-	fs.BoolVar(&o.Auth, "auth", o.Auth, "with --tls: at a submission listener, logged in with AUTH PLAIN")
+	fs.BoolVar(&o.TLS, "tls", o.TLS, "measure the MTA under TLS 1.3, too: each round, beside the same in clear; relay: delivering under TLS")
+	fs.BoolVar(&o.MX, "mx", o.MX, "relay: the MTA finds the way by MX, and asks for MTA-STS and DANE, in a zone of the bench")
+	fs.IntVar(&o.Domains, "domains", cmp.Or(o.Domains, defaultDomains), "with --mx: domains of the recipients")
+	fs.BoolVar(&o.Auth, "auth", o.Auth, "accept, with --tls: at a submission listener, logged in with AUTH PLAIN")
 	fs.StringVar(&o.SinkAddress, "sink-address", o.SinkAddress, "where the sink listens (default a free port)")
 }
 
@@ -107,7 +115,8 @@ func (o Options) withDefaults() (Options, error) {
 	o.Dir = cmp.Or(o.Dir, ".")
 	o.Drain = cmp.Or(o.Drain, defaultDrain)
 	o.Backlog = cmp.Or(o.Backlog, defaultBacklog)
-	o.SinkAddress = cmp.Or(o.SinkAddress, "127.0.0.1:0")
+	o.SinkAddress = cmp.Or(o.SinkAddress, defaultSinkAddress)
+	o.Domains = cmp.Or(o.Domains, defaultDomains)
 	if len(o.Sizes) == 0 {
 		o.Sizes = load.Sizes{{Octets: 10 << 10, Weight: 1}}
 	}
@@ -121,8 +130,23 @@ func (o Options) withDefaults() (Options, error) {
 		return o, errors.New("rounds, times and connections must be above 0")
 	case o.Auth && (!o.TLS || o.Address != ""):
 		return o, errors.New("users log in under TLS, and at our own MTA only")
+	case o.Domains < 0 || o.Domains > domainsMost:
+		return o, fmt.Errorf("domains: want 1 to %d", domainsMost)
 	case o.Address == "" && (o.PID != 0 || o.Metrics != ""):
 		return o, fmt.Errorf("a process id and metrics are of another MTA, whose address is missing")
 	}
 	return o, nil
+}
+
+// suit checks what depends on the scenario.
+func (o *Options) suit(kind Kind) error {
+	switch {
+	case kind == Accept && o.MX:
+		return errors.New("what is accepted goes nowhere: MX is for relaying")
+	case kind == Relay && o.Auth:
+		return errors.New("users log in where mail is accepted only")
+	case kind == Relay && o.Address != "" && (o.TLS || o.MX):
+		return errors.New("how another MTA finds its way and goes under TLS is for its own configuration to say")
+	}
+	return nil
 }

@@ -28,12 +28,13 @@ type Report struct {
 	Recipients  int           `json:"recipients"`
 	Sync        bool          `json:"sync"`
 	Duration    time.Duration `json:"duration_ns"`
+	MX          bool          `json:"mx"` // the MTA, and not the ceiling, found the way by MX, and asked for MTA-STS and DANE
 	Rounds      []Round       `json:"rounds"`
 
 	// What follows is made of the rounds.
 	Median  Round          `json:"median"`              // of each figure by itself
 	Ratio   Spread         `json:"ratio"`               // rate of the MTA to that of the ceiling in the same round
-	TLS     *Spread        `json:"ratio_tls,omitempty"` // rate of the MTA under TLS to that in clear in the same round
+	TLS     *Spread        `json:"ratio_tls,omitempty"` // rate of the MTA under TLS to that in clear in the same round; Relay: delivering under TLS
 	Account ledger.Account `json:"account"`             // of all rounds and targets
 	Notes   []string       `json:"notes"`               // what makes the figures less than what they seem
 }
@@ -169,8 +170,12 @@ func (r *Report) WriteText(w io.Writer) error {
 	if !r.Sync {
 		durable = "NOT synced"
 	}
-	fmt.Fprintf(w, "%s: %d rounds of %s, %d connections, %s, %d recipients, mail of the MTA %s\n\n", r.Kind, len(r.Rounds), r.Duration,
-		r.Connections, r.Sizes, r.Recipients, durable)
+	way := ""
+	if r.MX {
+		way = ", by MX with MTA-STS and DANE asked for"
+	}
+	fmt.Fprintf(w, "%s: %d rounds of %s, %d connections, %s, %d recipients, mail of the MTA %s%s\n\n", r.Kind, len(r.Rounds), r.Duration,
+		r.Connections, r.Sizes, r.Recipients, durable, way)
 	header := []string{"", "messages/s", "MTA µs", "generator µs", "sink µs", "syncs/message", "messages/sync", "p50", "p99", "RSS MiB"}
 	var rows [][]string
 	for _, name := range r.targets() {

@@ -54,6 +54,7 @@ func TestReportText(t *testing.T) {
 	}
 	golden(t, "relay.txt", b.String())
 
+	r.MX = true
 	for i, round := range r.Rounds {
 		round[TLS] = measureOf(float64(9_000+1000*i), 99, whole)
 	}
@@ -92,11 +93,16 @@ func TestConfigurationText(t *testing.T) {
 	c.submission, c.users = "127.0.0.1:2587", "/tmp/users.toml"
 	golden(t, "submission.toml", c.text(&o))
 	c = configuration{listen: "127.0.0.1:2525", admin: "127.0.0.1:8025", spool: "/tmp/spool", events: "off", route: "discard", retry: holdFor,
-		other: []routeOf{{relayDomain, "smtp://127.0.0.1:2526"}, {heldDomain, "smtp://127.0.0.1:2527"}}}
+		other: []routeOf{{domain: relayDomain, to: "smtp://127.0.0.1:2526"}, {domain: heldDomain, to: "smtp://127.0.0.1:2527"}}}
 	golden(t, "depth.toml", c.text(&o))
 	c = configuration{listen: "127.0.0.1:2525", admin: "127.0.0.1:8025", spool: nullSpool, events: "off", route: "mx",
 		names: netip.MustParseAddrPort("127.0.0.1:5353"), port: "2526", idle: time.Hour}
 	golden(t, "sites.toml", c.text(&o))
+	c.idle, c.policies = 0, []string{"*." + clearDomains}
+	golden(t, "mx.toml", c.text(&o))
+	c = configuration{listen: "127.0.0.1:2525", admin: "127.0.0.1:8025", spool: "/tmp/spool", events: "off", route: "smtp://127.0.0.1:2526",
+		other: []routeOf{{domain: secureDomain, to: "smtp://127.0.0.2:2526", tls: "verified"}}, authority: "/tmp/chain.pem"}
+	golden(t, "secure.toml", c.text(&o))
 }
 
 func TestSumMetric(t *testing.T) {

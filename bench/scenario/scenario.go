@@ -10,8 +10,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-
-	"mailrace/bench/sink"
 )
 
 // Run measures a scenario.
@@ -20,13 +18,16 @@ func Run(ctx context.Context, kind Kind, opts Options) (report Report, err error
 	if err != nil {
 		return Report{}, fmt.Errorf("bench %s: %w", kind, err)
 	}
+	if err := opts.suit(kind); err != nil {
+		return Report{}, fmt.Errorf("bench %s: %w", kind, err)
+	}
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("bench %s: %w", kind, err)
 		}
 	}()
 	report = Report{Kind: kind, Connections: opts.Connections, Sizes: opts.Sizes.String(), Recipients: opts.Recipients,
-		Sync: !opts.NoSync, Duration: opts.Duration}
+		Sync: !opts.NoSync, Duration: opts.Duration, MX: opts.MX}
 	base, err := os.MkdirTemp(opts.Dir, "mailrace-bench-")
 	if err != nil {
 		return report, err
@@ -40,60 +41,70 @@ func Run(ctx context.Context, kind Kind, opts Options) (report Report, err error
 	} else {
 		defer os.RemoveAll(dir)
 	}
-	b := &bench{opts: opts, kind: kind}
-	if kind == Relay {
-		if opts.Backlog >= 0 {
-			b.gauge = filepath.Join(dir, "arrived")
+	legs, far, err := startLegs(ctx, kind, &opts, dir)
+	defer func() {
+		for _, l := range legs {
+			l.target.stop()
 		}
-		b.sink, err = startSink(ctx, opts.Program, sink.Options{Address: opts.SinkAddress, NoVerify: opts.NoVerify, Gauge: b.gauge})
-		if err != nil {
-			return report, err
+		if far != nil {
+			far.stop()
 		}
-		defer b.sink.stop()
-	}
-	targets, err := b.targets(ctx, dir)
-	for _, t := range targets {
-		defer t.stop()
-	}
+	}()
 	if err != nil {
 		return report, err
 	}
-	if opts.TLS {
-		targets = append(targets, targets[len(targets)-1].underTLS())
-	}
 	for n := range opts.Rounds {
 		round := Round{}
-		for _, t := range targets {
-			m, err := b.measure(ctx, t)
+		for _, l := range legs {
+			m, err := l.bench.measure(ctx, l.target)
 			if err != nil {
-				return report, fmt.Errorf("round %d, %s: %w", n+1, t.name, err)
+				return report, fmt.Errorf("round %d, %s: %w", n+1, l.target.name, err)
 			}
-			round[t.name] = m
-			fmt.Fprintf(opts.Progress, "round %d/%d  %-7s  %s\n", n+1, opts.Rounds, t.name, m.line())
+			round[l.target.name] = m
+			fmt.Fprintf(opts.Progress, "round %d/%d  %-7s  %s\n", n+1, opts.Rounds, l.target.name, m.line())
 		}
 		report.Rounds = append(report.Rounds, round)
 	}
 	report.summarize()
-	return report, nil
+	return report, far.checkSecure()
 }
 
-// targets starts what is measured, in the order of a round. What was started is returned with an error, too.
-func (b *bench) targets(ctx context.Context, dir string) ([]*target, error) {
-	sinkAddress := ""
-	if b.sink != nil {
-		sinkAddress = b.sink.address
+// leg is one thing that is measured in a round.
+type leg struct {
+	bench  *bench
+	target *target
+}
+
+// startLegs starts what is measured, in the order of a round, and in Relay what that delivers to. What was started is returned with an error, too.
+func startLegs(ctx context.Context, kind Kind, o *Options, dir string) (legs []leg, far *farSide, err error) {
+	b := &bench{opts: *o, kind: kind}
+	if kind == Relay {
+		if far, err = startFar(ctx, o, dir); err != nil {
+			return nil, far, err
+		}
+		b.sink, b.gauge = far.clear, far.clearGauge
 	}
-	ceiling, err := startTarget(ctx, &b.opts, b.kind, Ceiling, dir, sinkAddress)
+	ceiling, err := startTarget(ctx, o, kind, Ceiling, dir, far)
 	if err != nil {
-		return nil, err
+		return nil, far, err
 	}
-	if b.opts.Address != "" {
-		other := &target{name: MTA, address: b.opts.Address, pid: b.opts.PID, metrics: b.opts.Metrics}
-		return []*target{ceiling, other}, awaitBanner(ctx, nil, other.address)
+	legs = append(legs, leg{b, ceiling})
+	mta := &target{name: MTA, address: o.Address, pid: o.PID, metrics: o.Metrics}
+	if o.Address != "" {
+		if err := awaitBanner(ctx, nil, mta.address); err != nil {
+			return legs, far, err
+		}
+	} else if mta, err = startTarget(ctx, o, kind, MTA, dir, far); err != nil {
+		return legs, far, err
 	}
-	mta, err := startTarget(ctx, &b.opts, b.kind, MTA, dir, sinkAddress)
-	if err != nil {
-		return []*target{ceiling}, err
+	legs = append(legs, leg{b, mta})
+	switch {
+	case o.TLS && kind == Relay:
+		secure := *b
+		secure.sink, secure.gauge = far.secure, far.secureGauge
+		legs = append(legs, leg{&secure, mta.toTLS(far.domains(o, true))})
+	case o.TLS:
+		legs = append(legs, leg{b, mta.underTLS()})
 	}
-	return []*target{ceiling, mta}, nil
+	return legs, far, nil
 }

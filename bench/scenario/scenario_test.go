@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	netsmtp "net/smtp"
 	"os"
 	"os/signal"
@@ -25,6 +26,7 @@ import (
 	"mailrace/bench/console"
 	"mailrace/bench/load"
 	"mailrace/bench/sink"
+	"mailrace/bench/zone"
 	"mailrace/proto/smtp"
 )
 
@@ -142,7 +144,7 @@ func serveMain(ctx context.Context, args []string) error {
 				if !relays || loses && n%10 == 0 {
 					return
 				}
-				if err := netsmtp.SendMail(host, nil, "a@b.example", rcpts, content); errors.Is(err, syscall.ECONNREFUSED) {
+				if err := forward(host, rcpts, content); errors.Is(err, syscall.ECONNREFUSED) {
 					held.Add(1)
 				} else if err != nil {
 					panic(err)
@@ -152,6 +154,28 @@ func serveMain(ctx context.Context, args []string) error {
 	}()
 	<-ctx.Done()
 	return l.Close()
+}
+
+// forward delivers under TLS where that is offered.
+func forward(host string, rcpts []string, content []byte) error {
+	c, err := netsmtp.Dial(host)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if ok, _ := c.Extension("STARTTLS"); ok && os.Getenv("MTA_IN_CLEAR") == "" {
+		err = c.StartTLS(&tls.Config{InsecureSkipVerify: true})
+	}
+	err = errors.Join(err, c.Mail("a@b.example"))
+	for _, rcpt := range rcpts {
+		err = errors.Join(err, c.Rcpt(rcpt))
+	}
+	w, dataErr := c.Data()
+	if err = errors.Join(err, dataErr); err != nil {
+		return err
+	}
+	_, err = w.Write(content)
+	return errors.Join(err, w.Close(), c.Quit())
 }
 
 func session(c net.Conn, secure *tls.Config, window time.Duration, message func([]string, []byte)) {
@@ -243,6 +267,65 @@ func TestAcceptAndRelay(t *testing.T) {
 				t.Errorf("left behind: %v", left)
 			}
 		})
+	}
+}
+
+// TestMailInClearIsFoundOut: an MTA that does not go under TLS where it should measures nothing.
+func TestMailInClearIsFoundOut(t *testing.T) {
+	t.Setenv("MTA_IN_CLEAR", "1")
+	o := options(t)
+	o.TLS, o.Rounds = true, 1
+	if _, err := Run(t.Context(), Relay, o); !errors.Is(err, ErrClearText) {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestOptionsSuitTheScenario: what makes no sense with a scenario is refused.
+func TestOptionsSuitTheScenario(t *testing.T) {
+	for _, bad := range []struct {
+		kind  Kind
+		spoil func(*Options)
+	}{
+		{Accept, func(o *Options) { o.MX = true }},
+		{Relay, func(o *Options) { o.TLS, o.Auth = true, true }},
+		{Relay, func(o *Options) { o.Address, o.TLS = "127.0.0.1:1", true }},
+		{Relay, func(o *Options) { o.Address, o.MX = "127.0.0.1:1", true }},
+		{Relay, func(o *Options) { o.MX, o.Domains = true, domainsMost+1 }},
+	} {
+		o := options(t)
+		bad.spoil(&o)
+		if _, err := Run(t.Context(), bad.kind, o); err == nil {
+			t.Errorf("%s: %+v was taken", bad.kind, o)
+		}
+	}
+}
+
+// TestFarZone: domains have two hosts at the address of their sink, and those of the secure one have the TLSA record of its certificate.
+func TestFarZone(t *testing.T) {
+	f := farSide{key: zone.KeyRecord([]byte("key"))}
+	at := netip.MustParseAddrPort("127.0.0.1:2526")
+	for domain, want := range map[string]struct {
+		address string
+		keys    int
+	}{"d7." + clearDomains: {"127.0.0.1", 0}, "d7." + secureDomain: {secureHost, 1}} {
+		r, ok := f.records(at, domain)
+		if !ok || len(r.MX) != 2 {
+			t.Fatalf("%s: %+v, %v", domain, r, ok)
+		}
+		for _, mx := range r.MX {
+			host, ok := f.records(at, mx.Host)
+			if !ok || len(host.Addrs) != 1 || host.Addrs[0].String() != want.address {
+				t.Errorf("%s: %+v, %v", mx.Host, host, ok)
+			}
+			if keys, _ := f.records(at, "_2526._tcp."+mx.Host); len(keys.TLSA) != want.keys {
+				t.Errorf("%s: %+v", mx.Host, keys)
+			}
+		}
+	}
+	for _, name := range []string{"", "_mta-sts.d7." + clearDomains, "mx3.hosts." + clearDomains, "_25._tcp.mx1.hosts." + secureDomain} {
+		if r, ok := f.records(at, name); ok {
+			t.Errorf("%s: %+v", name, r)
+		}
 	}
 }
 

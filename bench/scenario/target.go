@@ -40,7 +40,7 @@ type target struct {
 const (
 	Ceiling = "ceiling" // the same MTA with a spool that keeps nothing
 	MTA     = "mta"
-	TLS     = "tls" // the MTA again, over connections under TLS 1.3
+	TLS     = "tls" // the MTA again: Accept: over connections under TLS 1.3; Relay: delivering over such
 )
 
 // underTLS is the same MTA, spoken to under TLS. Of one that is not ours any certificate is taken.
@@ -51,6 +51,13 @@ func (t *target) underTLS() *target {
 	if t.submission != "" {
 		other.address, other.secure.User, other.secure.PasswordFile = t.submission, benchUser, t.password
 	}
+	return &other
+}
+
+// toTLS is the same MTA with mail for domains to which it delivers under TLS.
+func (t *target) toTLS(domains load.Domains) *target {
+	other := *t
+	other.name, other.domains = TLS, domains
 	return &other
 }
 
@@ -73,21 +80,26 @@ func addUser(ctx context.Context, program []string, dir string) (users, password
 	return users, password, nil
 }
 
-// startTarget runs our MTA with the configuration that the scenario asks for, and waits until it accepts mail.
-func startTarget(ctx context.Context, o *Options, kind Kind, name, dir, sinkAddress string) (*target, error) {
+// startTarget runs our MTA with the configuration that the scenario asks for, and waits until it accepts mail. far is nil but in Relay. The ceiling always
+// has a fixed route, in clear.
+func startTarget(ctx context.Context, o *Options, kind Kind, name, dir string, far *farSide) (*target, error) {
 	t := &target{name: name}
 	c := configuration{spool: nullSpool, events: "off", route: "discard"}
 	if kind == Relay {
-		c.route = "smtp://" + sinkAddress
+		c.route = "smtp://" + far.clear.address
 	}
 	if name == MTA {
+		if kind == Relay {
+			far.configure(&c, o)
+			t.domains = far.domains(o, false)
+		}
 		c.spool = filepath.Join(dir, "spool")
 		if o.Events {
 			c.events = filepath.Join(dir, "events.jsonl")
 		}
 	}
 	var err error
-	if o.TLS && name == MTA {
+	if o.TLS && kind == Accept && name == MTA {
 		pair, err := certificate.New("127.0.0.1")
 		if err != nil {
 			return nil, err

@@ -71,15 +71,9 @@ func RunWAN(ctx context.Context, opts WANOptions) (report WANReport, err error) 
 type wanBench struct {
 	opts  WANOptions
 	dir   string
-	legs  []wanLeg
+	legs  []leg
 	sinks []*sinkChild
 	lines []*delayLine
-}
-
-// wanLeg is one thing that is measured.
-type wanLeg struct {
-	bench  *bench
-	target *target
 }
 
 // start starts sinks, delay lines and MTAs. What was started is there with an error, too.
@@ -138,11 +132,11 @@ func (w *wanBench) addLeg(ctx context.Context, name string) error {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return err
 		}
-		if t, err = startTarget(ctx, &o, Relay, MTA, dir, line.address()); err != nil {
+		if t, err = startTarget(ctx, &o, Relay, MTA, dir, &farSide{clear: &sinkChild{address: line.address()}}); err != nil {
 			return err
 		}
 	}
-	w.legs = append(w.legs, wanLeg{b, t})
+	w.legs = append(w.legs, leg{b, t})
 	return nil
 }
 

@@ -3,6 +3,7 @@
 package zone
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
@@ -25,6 +26,13 @@ type MX struct {
 type Records struct {
 	MX    []MX
 	Addrs []netip.Addr // IPv4
+	TLSA  [][]byte     // as they stand on the wire, RFC 6698 §2.1
+}
+
+// KeyRecord is the TLSA record of a host that shows exactly this public key, in DER form (SubjectPublicKeyInfo). RFC 7671 §5.1
+func KeyRecord(publicKey []byte) []byte {
+	digest := sha256.Sum256(publicKey)
+	return append([]byte{3, 1, 1}, digest[:]...)
 }
 
 // Server answers questions until it is closed.
@@ -36,6 +44,7 @@ type Server struct {
 }
 
 const (
+	typeTLSA  = dnsmessage.Type(52)
 	ttl       = 3600     // seconds, of everything
 	socketBuf = 4 << 20  // octets of questions that wait: a resolver has hundreds under way
 	packetMax = 64 << 10 // RFC 768
@@ -139,6 +148,13 @@ func appendAnswers(b *dnsmessage.Builder, q *dnsmessage.Question, r *Records) (n
 	case dnsmessage.TypeA:
 		for _, a := range r.Addrs {
 			if err := b.AResource(head, dnsmessage.AResource{A: a.As4()}); err != nil {
+				return n, err
+			}
+			n++
+		}
+	case typeTLSA:
+		for _, data := range r.TLSA {
+			if err := b.UnknownResource(head, dnsmessage.UnknownResource{Type: typeTLSA, Data: data}); err != nil {
 				return n, err
 			}
 			n++

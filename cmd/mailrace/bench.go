@@ -227,8 +227,9 @@ func scenarioCommand(kind scenario.Kind, short string) *cobra.Command {
 
 The node runs beside the same node with a spool that keeps nothing (the null ceiling), in interleaved rounds, as processes of their own, with the
 same generator. Printed are messages per second, CPU per message of each process, syncs per message, and the ratio to the ceiling. With --tls each
-round measures the node once more under TLS 1.3, by STARTTLS, and the ratio to the same in clear is printed; with --auth, too, that is at a
-submission listener, by a user who has logged in.`,
+round measures the node once more under TLS 1.3, by STARTTLS, and the ratio to the same in clear is printed: for accept that is where mail comes in,
+with --auth at a submission listener, by a user who has logged in; for relay where it goes out, to a host whose certificate is verified. With --mx
+relay finds the way by DNS, in a zone of the bench, and asks for MTA-STS and DANE; the ceiling still has a fixed route.`,
 		Args: cobra.NoArgs,
 	}
 	out := addOutput(c, "print the report as JSON")

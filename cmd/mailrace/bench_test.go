@@ -104,3 +104,28 @@ func TestBenchSites(t *testing.T) {
 		t.Errorf("%+v", q)
 	}
 }
+
+// TestBenchRelay: mail finds its way by DNS to hosts that DANE secures, and to a fixed host whose certificate is verified, and arrives once.
+func TestBenchRelay(t *testing.T) {
+	bin, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, way := range []string{"--mx=false", "--mx"} {
+		cmd := exec.CommandContext(t.Context(), bin, "bench", "relay", "--tls", way, "--domains", "50", "--rounds", "1", "--duration", "200ms",
+			"--warmup", "20ms", "--connections", "10", "--dir", t.TempDir(), "--json")
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		var r scenario.Report
+		if err := json.Unmarshal(out, &r); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{scenario.Ceiling, scenario.MTA, scenario.TLS} {
+			if m := r.Rounds[0][name]; m.Messages == 0 || m.Arrived != m.Messages || !m.Clean() {
+				t.Errorf("%s, %s: %+v", way, name, m)
+			}
+		}
+	}
+}

@@ -1,21 +1,13 @@
 package console
 
-import (
-	"encoding/json"
-	"io"
-)
+import "io"
 
 // Output is where a sub-command of the bench puts what it has to say.
 type Output struct {
-	JSON   bool      // reports as JSON on Stdout, and no progress for people
-	Stdout io.Writer // reports
-	Stderr io.Writer // progress
-}
-
-// Report prints a report: as one JSON object, or as text for people.
-func (o Output) Report(r interface{ WriteText(io.Writer) error }) error {
-	if o.JSON {
-		return json.NewEncoder(o.Stdout).Encode(r)
-	}
-	return r.WriteText(o.Stdout)
+	JSON    bool      // reports as JSON on Stdout, and no progress for people
+	HTML    string    // file for the report as a page, where the sub-command has one; "" = none
+	Command string    // the command line, for the page
+	Version string    // of this program, for the page
+	Stdout  io.Writer // reports
+	Stderr  io.Writer // progress
 }

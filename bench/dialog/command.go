@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"mailrace/bench/console"
+	"mailrace/bench/result"
 )
 
 // Command is `mailrace bench dialogs`: it has the dialogs with a server and prints the report, with JSON as one object. It fails if a dialog did,
@@ -23,7 +24,7 @@ func Command(ctx context.Context, o Options, out console.Output) error {
 	if err != nil {
 		return err
 	}
-	err = out.Report(r)
+	err = result.Print(out, r)
 	if r.Failed > 0 {
 		err = errors.Join(err, fmt.Errorf("%d of %d dialogs failed", r.Failed, len(r.Dialogs)))
 	}

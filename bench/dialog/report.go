@@ -2,10 +2,11 @@ package dialog
 
 import (
 	"fmt"
-	"io"
+	"strings"
 	"time"
 
 	"mailrace/bench/console"
+	"mailrace/bench/result"
 )
 
 // Report is how all dialogs went.
@@ -39,26 +40,27 @@ func newReport(o *Options, s *server, results []Result, took time.Duration) *Rep
 	return r
 }
 
-// WriteText prints what failed, with its transcript, what was not run, and the sums.
-func (r *Report) WriteText(w io.Writer) error {
+// Result is the report for people: what was not run, what failed with its transcript, and the sums.
+func (r *Report) Result() result.Result {
+	var text strings.Builder
 	for _, d := range r.Dialogs {
 		if d.Outcome == NotOffered || d.Outcome == TurnedAway {
-			fmt.Fprintf(w, "%s  %s: %s\n", d.Outcome, d.Name, d.Reason)
+			fmt.Fprintf(&text, "%s  %s: %s\n", d.Outcome, d.Name, d.Reason)
 		}
 	}
 	for _, d := range r.Dialogs {
 		if d.Outcome != Failed {
 			continue
 		}
-		fmt.Fprintf(w, "failed       %s: %s\n", d.Name, d.Reason)
+		fmt.Fprintf(&text, "failed       %s: %s\n", d.Name, d.Reason)
 		for _, note := range d.Notes {
-			fmt.Fprintf(w, "    note: %s\n", note)
+			fmt.Fprintf(&text, "    note: %s\n", note)
 		}
 		for _, line := range d.Transcript {
-			fmt.Fprintf(w, "    %s\n", line)
+			fmt.Fprintf(&text, "    %s\n", line)
 		}
 	}
-	_, err := fmt.Fprintf(w, "%s, mode %s, tls %s: %d ok, %d failed, %d not offered, %d turned away, in %s\n", r.Address, r.Mode, r.TLS, r.Ok, r.Failed,
+	fmt.Fprintf(&text, "%s, mode %s, tls %s: %d ok, %d failed, %d not offered, %d turned away, in %s", r.Address, r.Mode, r.TLS, r.Ok, r.Failed,
 		r.NotOffered, r.TurnedAway, console.Duration(r.Took))
-	return err
+	return result.Result{Name: "dialogs", Parts: []result.Part{{Text: text.String()}}}
 }

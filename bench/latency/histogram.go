@@ -68,6 +68,20 @@ func (h *Histogram) Merge(other *Histogram) {
 	h.max.Store(max(h.max.Load(), other.max.Load()))
 }
 
+// Since is what h has counted and before, a copy of it from then, had not. Its longest is as exact as its quantiles.
+func (h *Histogram) Since(before *Histogram) *Histogram {
+	d := new(Histogram)
+	for i := range h.counts {
+		if n := h.counts[i].Load() - before.counts[i].Load(); n > 0 {
+			d.counts[i].Store(n)
+			d.total.Add(n)
+			d.max.Store(upper(i))
+		}
+	}
+	d.sum.Store(h.sum.Load() - before.sum.Load())
+	return d
+}
+
 // Count is how many durations were recorded.
 func (h *Histogram) Count() uint64 { return h.total.Load() }
 
@@ -88,6 +102,21 @@ func (h *Histogram) Quantile(q float64) time.Duration {
 		}
 	}
 	return h.Max()
+}
+
+// Shares are where a distribution is looked at to be drawn.
+var Shares = []float64{0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998, 0.9999}
+
+// Curve is the quantile of each of Shares. It ends before a share that nothing recorded lies beyond, and is empty when nothing was recorded.
+func (h *Histogram) Curve() []time.Duration {
+	var curve []time.Duration
+	for _, share := range Shares {
+		if float64(h.Count())*(1-share) < 1 {
+			break
+		}
+		curve = append(curve, h.Quantile(share))
+	}
+	return curve
 }
 
 // Summary is what reports print of a histogram, in nanoseconds.

@@ -45,6 +45,15 @@ func TestQuantiles(t *testing.T) {
 			t.Errorf("q %v: %v, exactly %v", q, got, exact)
 		}
 	}
+	recent := other.Since(new(Histogram))
+	if recent.Count() != other.Count() || recent.Quantile(0.5) != other.Quantile(0.5) || recent.Summary().Mean != other.Summary().Mean {
+		t.Errorf("since the beginning: %+v, all: %+v", recent.Summary(), other.Summary())
+	}
+	other.Record(time.Hour)
+	recent.Record(time.Second) // it is a copy
+	if d := other.Since(&other); d.Count() != 0 || d.Summary() != (Summary{}) {
+		t.Errorf("since now: %+v", d.Summary())
+	}
 	if s := h.Summary(); s.Count != 100_000 || s.Max != all[len(all)-1] {
 		t.Errorf("%+v", s)
 	}
@@ -52,7 +61,13 @@ func TestQuantiles(t *testing.T) {
 	if empty.Summary() != (Summary{}) {
 		t.Error("an empty histogram has figures")
 	}
+	if curve := h.Curve(); len(curve) != len(Shares) || curve[len(curve)-1] != h.Quantile(0.9999) || !slices.IsSorted(curve) || empty.Curve() != nil {
+		t.Errorf("%v, %v", curve, empty.Curve())
+	}
 	empty.Record(-1)
+	if curve := empty.Curve(); len(curve) != 1 {
+		t.Errorf("of one value: %v", curve)
+	}
 	if empty.Max() != 0 || empty.Count() != 1 {
 		t.Error("a negative duration is not 0")
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // Command is `mailrace load`: it runs a generator and prints its report, with JSON as one object. The report is printed whatever happened, unless
-// the options were refused. Connections that are only held are reported on each Interval, too, with JSON as a line.
+// the options were refused. Connections that are only held are reported on each Interval, too, with JSON as a line; so is everything with Lines.
 func Command(ctx context.Context, o Options, out console.Output) error {
 	line := console.NewLine(out.Stderr)
 	var before Progress
@@ -20,7 +20,7 @@ func Command(ctx context.Context, o Options, out console.Output) error {
 			before = p
 		}
 	}
-	if out.JSON && o.Hold {
+	if out.JSON && (o.Hold || o.Lines) {
 		enc := json.NewEncoder(out.Stdout)
 		o.Progress = func(p Progress) { _ = enc.Encode(p) } // a reader that went away must not end the run
 	}

@@ -16,7 +16,7 @@ import (
 //	--timeout d              --grace d                --run id               --first n         --record file
 //	--gauge file             --window n               --interval d           --tls way            --tls-version v
 //	--ca file                --insecure               --user name            --password-file file  --from list
-//	--hold
+//	--hold                   --lines
 func BindFlags(fs *flag.FlagSet, o *Options) {
 	fs.StringVar(&o.Address, "address", cmp.Or(o.Address, "127.0.0.1:2525"), "`host:port` of the SMTP server")
 	fs.IntVar(&o.Connections, "connections", cmp.Or(o.Connections, 50), "connections held open at once")
@@ -49,6 +49,7 @@ func BindFlags(fs *flag.FlagSet, o *Options) {
 	fs.Uint64Var(&o.Window, "window", o.Window, "most messages under way by the gauge (default 10000)")
 	fs.StringVar(&o.Record, "record", o.Record, "`file` that the acknowledged messages are recorded in")
 	fs.DurationVar(&o.Interval, "interval", cmp.Or(o.Interval, defaultInterval), "time between progress reports")
+	fs.BoolVar(&o.Lines, "lines", o.Lines, "with --json: print the progress as a line each interval, too")
 }
 
 // Args writes the options as BindFlags reads them.
@@ -89,5 +90,6 @@ func (o Options) Args() []string {
 	add(o.Window != 0, "window", strconv.FormatUint(o.Window, 10))
 	add(o.Record != "", "record", o.Record)
 	add(o.Interval != 0, "interval", o.Interval.String())
+	add(o.Lines, "lines", "true")
 	return args
 }

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"mailrace/bench/latency"
 	"mailrace/bench/ledger"
 	"mailrace/engine/loop"
 	"mailrace/proto/smtp"
@@ -29,6 +30,7 @@ type generator struct {
 	group      *loop.Group
 	lanes      []*lane
 	began      time.Time
+	cpuBefore  time.Duration // of this process, when the run began
 
 	next     atomic.Uint64 // number of the next message
 	released atomic.Uint64 // numbers below it may be sent now
@@ -72,7 +74,7 @@ func Run(ctx context.Context, opts Options) (Report, error) {
 	if err := g.makeLanes(); err != nil {
 		return Report{}, fmt.Errorf("load: %w", err)
 	}
-	cpuBefore := cpu()
+	g.cpuBefore = cpu()
 	g.group, err = loop.Start(loop.Options{Loops: opts.Loops, OutboundLimit: outboundLimit})
 	if err != nil {
 		return Report{}, fmt.Errorf("load: %w", err)
@@ -82,9 +84,9 @@ func Run(ctx context.Context, opts Options) (Report, error) {
 	}
 	g.start(ctx)
 	if err := g.group.Close(); err != nil {
-		return g.report(cpu() - cpuBefore), fmt.Errorf("load: %w", err)
+		return g.report(), fmt.Errorf("load: %w", err)
 	}
-	r := g.report(cpu() - cpuBefore)
+	r := g.report()
 	if opts.Record != "" {
 		if err := ledger.Save(opts.Record, opts.Acknowledged); err != nil {
 			return r, err
@@ -160,6 +162,7 @@ func (g *generator) start(ctx context.Context) {
 	}
 	ticker := time.NewTicker(g.opts.Interval)
 	defer ticker.Stop()
+	recent := new(latency.Histogram)
 	ended, over := ctx.Done(), (<-chan time.Time)(nil)
 	for running := true; running; {
 		select {
@@ -172,7 +175,9 @@ func (g *generator) start(ctx context.Context) {
 			g.stop()
 		case <-ticker.C:
 			if g.opts.Progress != nil {
-				g.opts.Progress(g.progress())
+				p, now := g.progress(), g.latencies()
+				p.Recent, recent = now.Since(recent).Summary(), now
+				g.opts.Progress(p)
 			}
 		}
 	}

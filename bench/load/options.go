@@ -49,6 +49,7 @@ type Options struct {
 	Acknowledged *ledger.Tally  // counts what was acknowledged; its Run and Recipients must be those above. Default: made when Record is set
 	Progress     func(Progress) // called every Interval by one goroutine
 	Interval     time.Duration  // default 1 s
+	Lines        bool           // with JSON, Command prints the progress as a line each Interval, too
 }
 
 // withDefaults checks the options and fills in what is not set.

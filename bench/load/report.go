@@ -34,6 +34,7 @@ type counters struct {
 // to that body.
 type Progress struct {
 	Elapsed     time.Duration   `json:"elapsed_ns"`
+	CPU         time.Duration   `json:"cpu_ns"`      // of this process, during the run
 	Started     uint64          `json:"started"`     // transactions
 	Accepted    uint64          `json:"accepted"`    // 2xx to the end of data
 	Tempfail    uint64          `json:"tempfail"`    // 4xx to the message or to all its recipients
@@ -46,6 +47,7 @@ type Progress struct {
 	Idle        int64           `json:"idle"`        // of those, that are up and wait for a message to send
 	Broken      uint64          `json:"broken"`      // connections that failed, could not be opened, or were ended by the server
 	Latency     latency.Summary `json:"latency"`
+	Recent      latency.Summary `json:"recent"`            // likewise, since the progress before; not in a report
 	Failure     string          `json:"failure,omitempty"` // the last reason why a connection broke or a message was refused
 }
 
@@ -57,13 +59,13 @@ type Report struct {
 	Began   time.Time     `json:"began"`
 	Sending time.Duration `json:"sending_ns"`    // from the start to the last final reply
 	Rate    float64       `json:"rate"`          // accepted messages per second of Sending
-	CPU     time.Duration `json:"cpu_ns"`        // of this process, during the run
 	TLS     string        `json:"tls,omitempty"` // version and cipher suite of the last handshake
+
+	Curve []time.Duration `json:"curve_ns,omitempty"` // latencies at latency.Shares
 }
 
 func (g *generator) progress() Progress {
-	p := Progress{Elapsed: time.Since(g.began)}
-	var h latency.Histogram
+	p := Progress{Elapsed: time.Since(g.began), CPU: cpu() - g.cpuBefore}
 	for _, l := range g.lanes {
 		p.Started += l.started.Load()
 		p.Accepted += l.accepted.Load()
@@ -76,17 +78,25 @@ func (g *generator) progress() Progress {
 		p.Open += l.open.Load()
 		p.Idle += int64(l.waiting.Load())
 		p.Broken += l.broken.Load()
-		h.Merge(&l.histogram)
 	}
-	p.Latency = h.Summary()
+	p.Latency = g.latencies().Summary()
 	if failure := g.failure.Load(); failure != nil {
 		p.Failure = *failure
 	}
 	return p
 }
 
-func (g *generator) report(cpu time.Duration) Report {
-	r := Report{Run: g.opts.Run, Next: g.next.Load(), Progress: g.progress(), Began: g.began, CPU: cpu}
+// latencies are those of all loops.
+func (g *generator) latencies() *latency.Histogram {
+	h := new(latency.Histogram)
+	for _, l := range g.lanes {
+		h.Merge(&l.histogram)
+	}
+	return h
+}
+
+func (g *generator) report() Report {
+	r := Report{Run: g.opts.Run, Next: g.next.Load(), Progress: g.progress(), Began: g.began, Curve: g.latencies().Curve()}
 	if suite := g.suite.Load(); suite != nil {
 		r.TLS = suite.version + " " + suite.cipher
 	}

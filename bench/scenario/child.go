@@ -2,9 +2,9 @@ package scenario
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -174,9 +174,29 @@ func readBanner(ctx context.Context, address string) error {
 
 // runLoad runs a generator to its end.
 func runLoad(ctx context.Context, program []string, o load.Options) (load.Report, error) {
+	return watchLoad(ctx, program, o, func(load.Report) {})
+}
+
+// watchLoad runs a generator to its end, and shows what it reports of itself on the way if the options ask for lines: each call is by one
+// goroutine, the last is over before it returns.
+func watchLoad(ctx context.Context, program []string, o load.Options, show func(load.Report)) (load.Report, error) {
 	var r load.Report
-	var out bytes.Buffer
-	c, err := start("generator", program, append([]string{"load", "--json"}, o.Args()...), func(r io.Reader) { io.Copy(&out, r) })
+	var fault error // of what it prints; nothing at all is one, too
+	c, err := start("generator", program, append([]string{"load", "--json"}, o.Args()...), func(out io.Reader) {
+		dec := json.NewDecoder(out)
+		for n := 0; ; n++ {
+			var next load.Report // progress has less of it
+			if fault = dec.Decode(&next); fault != nil {
+				if errors.Is(fault, io.EOF) && n > 0 {
+					fault = nil
+				}
+				io.Copy(io.Discard, out)
+				return
+			}
+			r = next
+			show(next)
+		}
+	})
 	if err != nil {
 		return r, err
 	}
@@ -189,8 +209,8 @@ func runLoad(ctx context.Context, program []string, o load.Options) (load.Report
 	if c.err != nil {
 		return r, c.failure(c.err)
 	}
-	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
-		return r, c.failure(fmt.Errorf("its report: %w", err))
+	if fault != nil {
+		return r, c.failure(fmt.Errorf("its report: %w", fault))
 	}
 	return r, nil
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mailrace/bench/load"
+	"mailrace/bench/machine"
 	"mailrace/bench/proc"
 	"mailrace/bench/sink"
 )
@@ -60,6 +61,7 @@ func RunDepth(ctx context.Context, opts DepthOptions) (report DepthReport, err e
 func (b *depthBench) run(ctx context.Context) (DepthReport, error) {
 	r := DepthReport{Depths: b.opts.Depths, Connections: b.opts.Connections, Sizes: b.opts.Sizes.String(), Held: b.opts.Held.String(), Slow: b.opts.Slow,
 		Sync: !b.opts.NoSync, Duration: b.opts.Duration}
+	watch := machine.Begin()
 	if err := b.start(ctx); err != nil {
 		return r, err
 	}
@@ -89,6 +91,7 @@ func (b *depthBench) run(ctx context.Context) (DepthReport, error) {
 			return r, fmt.Errorf("%s: %w", t.name, err)
 		}
 	}
+	r.Machine = watch.End()
 	r.summarize()
 	return r, nil
 }
@@ -108,8 +111,9 @@ func (b *depthBench) start(ctx context.Context) (err error) {
 		}
 		nowhere = b.closed.address
 	}
-	b.accept = &bench{opts: o, kind: Accept}
-	b.relay = &bench{opts: o, kind: Relay, gauge: filepath.Join(b.dir, "arrived")}
+	began := time.Now()
+	b.accept = &bench{opts: o, kind: Accept, began: began}
+	b.relay = &bench{opts: o, kind: Relay, began: began, gauge: filepath.Join(b.dir, "arrived")}
 	if b.sink, err = startSink(ctx, o.Program, sink.Options{Address: "127.0.0.1:0", Gauge: b.relay.gauge}); err != nil {
 		return err
 	}
@@ -198,7 +202,7 @@ func (b *depthBench) settle(ctx context.Context, filled []Filled) error {
 // the files of its WAL are there, to be written over.
 func (b *depthBench) warm(ctx context.Context) error {
 	for _, t := range b.nodes {
-		if _, err := b.accept.send(ctx, t, b.opts.Duration); err != nil {
+		if _, err := b.accept.send(ctx, t, b.opts.Duration, nil); err != nil {
 			return fmt.Errorf("%s: %w", t.name, err)
 		}
 	}

@@ -70,11 +70,7 @@ func TestDepthFaults(t *testing.T) {
 	if err := r.fault(); err != nil {
 		t.Error(err)
 	}
-	var b strings.Builder
-	if err := r.WriteText(&b); err != nil {
-		t.Fatal(err)
-	}
-	golden(t, "depth.txt", b.String())
+	golden(t, "depth.txt", textOf(t, &r))
 
 	lost := r.Rounds[1][1].Relay
 	lost.Lost = 1

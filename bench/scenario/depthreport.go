@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"mailrace/bench/console"
 	"mailrace/bench/ledger"
+	"mailrace/bench/machine"
+	"mailrace/bench/result"
 )
 
 // depthFloor is the share of the rate at the shortest queue below which a note says so. Rates are not judged.
@@ -47,6 +48,7 @@ type DepthReport struct {
 	RelayRatio  []Spread       `json:"relay_ratio"`
 	Account     ledger.Account `json:"account"` // of what came and went
 	Notes       []string       `json:"notes"`
+	Machine     machine.Report `json:"machine"`
 }
 
 // summarize fills in what is made of the rounds.
@@ -67,6 +69,10 @@ func (r *DepthReport) summarize() {
 			r.Notes = append(r.Notes, fmt.Sprintf("QUEUE: filled with %d messages, and it has %d at the end", f.Depth, f.Left))
 		}
 	}
+	for _, kind := range depthKinds {
+		rounds, names := r.rounds(kind)
+		r.Notes = append(r.Notes, noise(names[0], rates(rounds, names[0]))...)
+	}
 	r.Notes = append(r.Notes, misfortunes(r.Account)...)
 }
 
@@ -76,6 +82,29 @@ func (r *DepthReport) noteRatio(what string, depth int, s Spread) {
 		r.Notes = append(r.Notes, fmt.Sprintf("%s at %s keeps %.2f of the rate at %s: less than %.1f", what, depthName(depth), s.Median,
 			depthName(r.Depths[0]), depthFloor))
 	}
+}
+
+// depthKind is one of the two things that are measured at each node.
+type depthKind struct {
+	name string
+	of   func(*DepthMeasure) *Measure
+}
+
+var depthKinds = []depthKind{{"accept at", accepting}, {"relay at", relaying}}
+
+// rounds are the measures of a kind under names by depth.
+func (r *DepthReport) rounds(kind depthKind) (rounds []Round, names []string) {
+	for _, depth := range r.Depths {
+		names = append(names, kind.name+" "+depthName(depth))
+	}
+	for _, round := range r.Rounds {
+		named := Round{}
+		for i := range round {
+			named[names[i]] = *kind.of(&round[i])
+		}
+		rounds = append(rounds, named)
+	}
+	return rounds, names
 }
 
 // column is one figure of the node with index i over the rounds.
@@ -114,8 +143,8 @@ func (r *DepthReport) fault() error {
 // depthName is a depth for people.
 func depthName(depth int) string { return console.Count(uint64(depth)) }
 
-// WriteText writes the report for people: how the queues were filled, and medians over the rounds.
-func (r *DepthReport) WriteText(w io.Writer) error {
+// Result is the report for people: how the queues were filled, and medians over the rounds.
+func (r *DepthReport) Result() result.Result {
 	durable := "synced before its 250"
 	if !r.Sync {
 		durable = "NOT synced"
@@ -124,50 +153,37 @@ func (r *DepthReport) WriteText(w io.Writer) error {
 	if r.Slow {
 		waits = "is queued for a slow host"
 	}
-	fmt.Fprintf(w, "depth: %d rounds of %s accepting and %s relaying %s beside %s that %s, %d connections, mail %s\n\n", len(r.Rounds), r.Duration,
-		r.Duration, r.Sizes, r.Held, waits, r.Connections, durable)
-	var rows [][]string
+	all := result.Result{Name: "depth", Notes: r.Notes, Machine: &r.Machine, Facts: []string{fmt.Sprintf("accounting: %s acknowledged, %d lost, %d doubled, %d altered",
+		console.Count(r.Account.Acknowledged), r.Account.Lost, r.Account.Doubled, r.Account.Altered)},
+		Lead: fmt.Sprintf("%d rounds of %s accepting and %s relaying %s beside %s that %s, %d connections, mail %s", len(r.Rounds), r.Duration,
+			r.Duration, r.Sizes, r.Held, waits, r.Connections, durable)}
+	filled := result.Part{Header: []string{"queue", "filled in s", "messages/s", "MTA µs", "disk KiB", "RSS MiB", "disk MiB"}}
 	for _, f := range r.Filled {
-		rows = append(rows, []string{depthName(f.Depth), figure("%.1f", f.Elapsed.Seconds()), figure("%.0f", f.Rate), micros(f.CPU),
+		filled.Rows = append(filled.Rows, []string{depthName(f.Depth), figure("%.1f", f.Elapsed.Seconds()), figure("%.0f", f.Rate), micros(f.CPU),
 			figure("%.1f", f.Written/(1<<10)), fmt.Sprint(f.RSS >> 20), fmt.Sprint(f.Disk >> 20)})
 	}
-	if err := console.Table(w, []string{"queue", "filled in s", "messages/s", "MTA µs", "disk KiB", "RSS MiB", "disk MiB"}, rows); err != nil {
-		return err
-	}
-	for _, kind := range []struct {
-		name   string
-		of     func(*DepthMeasure) *Measure
-		ratios []Spread
-	}{{"accept at", accepting, r.AcceptRatio},
-		{"relay at", relaying, r.RelayRatio}} {
-		header := []string{kind.name, "messages/s", "ratio", "least", "most", "MTA µs", "generator µs", "sink µs", "disk KiB", "messages/sync", "p50", "p99",
-			"RSS MiB"}
-		rows = nil
+	all.Parts = append(all.Parts, filled)
+	for k, kind := range depthKinds {
+		part := result.Part{Header: []string{kind.name, "messages/s", "ratio", "least", "most", "MTA µs", "generator µs", "sink µs", "disk KiB",
+			"messages/sync", "p50", "p99", "RSS MiB"}}
 		for i, depth := range r.Depths {
-			m, ratio := kind.of(&r.Median[i]), kind.ratios[i]
-			rows = append(rows, []string{depthName(depth), fmt.Sprintf("%.0f", m.Rate), figure("%.3f", ratio.Median), figure("%.3f", ratio.Min),
+			m, ratio := kind.of(&r.Median[i]), [][]Spread{r.AcceptRatio, r.RelayRatio}[k][i]
+			part.Rows = append(part.Rows, []string{depthName(depth), fmt.Sprintf("%.0f", m.Rate), figure("%.3f", ratio.Median), figure("%.3f", ratio.Min),
 				figure("%.3f", ratio.Max), micros(m.CPU), micros(m.GeneratorCPU), micros(m.SinkCPU), figure("%.1f", m.Written/(1<<10)),
 				figure("%.1f", m.MessagesPerSync), console.Duration(m.P50), console.Duration(m.P99), fmt.Sprint(m.RSS >> 20)})
 		}
-		fmt.Fprintln(w)
-		if err := console.Table(w, header, rows); err != nil {
-			return err
-		}
+		all.Parts = append(all.Parts, part)
+		all.Charts = append(all.Charts, charts(r.rounds(kind))...)
 	}
-	fmt.Fprintf(w, "\naccounting: %s acknowledged, %d lost, %d doubled, %d altered\n", console.Count(r.Account.Acknowledged), r.Account.Lost,
-		r.Account.Doubled, r.Account.Altered)
-	for _, note := range r.Notes {
-		fmt.Fprintln(w, "note:", note)
-	}
-	return nil
+	return all
 }
 
-// DepthCommand is `mailrace bench depth`: it measures and prints the report, as tables or as one JSON object.
+// DepthCommand is `mailrace bench depth`: it measures and presents the report.
 func DepthCommand(ctx context.Context, o DepthOptions, out console.Output) error {
 	o.Progress = out.Stderr
 	r, err := RunDepth(ctx, o)
 	if err != nil {
 		return err
 	}
-	return errors.Join(out.Report(&r), r.fault())
+	return present(out, &r)
 }

@@ -14,6 +14,7 @@ import (
 
 	"mailrace/bench/certificate"
 	"mailrace/bench/load"
+	"mailrace/bench/machine"
 	"mailrace/bench/proc"
 )
 
@@ -27,6 +28,7 @@ const (
 // idleBench is a measurement of idle connections that runs.
 type idleBench struct {
 	opts    IdleOptions
+	began   time.Time
 	dir     string
 	chain   string // files of the certificate, or ""
 	key     string
@@ -64,6 +66,8 @@ func RunIdle(ctx context.Context, opts IdleOptions) (report IdleReport, err erro
 
 func (b *idleBench) run(ctx context.Context) (IdleReport, error) {
 	r := IdleReport{TLS: b.opts.TLS, Limit: b.opts.Limit, Duration: b.opts.Duration, Senders: b.opts.Senders}
+	watch := machine.Begin()
+	b.began = time.Now()
 	var err error
 	if r.Files, err = fileLimit(); err != nil {
 		return r, err
@@ -99,6 +103,7 @@ func (b *idleBench) run(ctx context.Context) (IdleReport, error) {
 	if r.End, err = b.memory(); err != nil {
 		return r, err
 	}
+	r.Machine = watch.End()
 	r.summarize()
 	return r, nil
 }
@@ -269,7 +274,9 @@ func (b *idleBench) round(ctx context.Context, n int) (r IdleRound, err error) {
 			return r, err
 		}
 		o.Duration = b.opts.Duration
-		sent, err := runLoad(ctx, b.opts.Program, o)
+		rec := record(ctx, side.t, nil, b.began, o.Duration)
+		sent, err := runRecorded(ctx, b.opts.Program, o, rec)
+		samples := rec.end()
 		if err != nil {
 			return r, err
 		}
@@ -281,7 +288,7 @@ func (b *idleBench) round(ctx context.Context, n int) (r IdleRound, err error) {
 			return r, errors.New("nothing was accepted: " + sent.Failure)
 		}
 		*side.to = IdleMeasure{Rate: sent.Rate, CPU: float64((after.usage.CPU - before.usage.CPU).Microseconds()) / float64(sent.Accepted),
-			P99: sent.Latency.P99, RSS: after.usage.RSS}
+			P99: sent.Latency.P99, RSS: after.usage.RSS, Samples: samples, Curve: sent.Curve}
 	}
 	return r, nil
 }

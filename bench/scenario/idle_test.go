@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -52,11 +51,7 @@ func TestIdleFaults(t *testing.T) {
 	if err := r.fault(); err != nil {
 		t.Error(err)
 	}
-	var b strings.Builder
-	if err := r.WriteText(&b); err != nil {
-		t.Fatal(err)
-	}
-	golden(t, "idle.txt", b.String())
+	golden(t, "idle.txt", textOf(t, &r))
 	r.Each, r.Left, r.Slow[0].Gone = 10_241, 999, 9
 	for _, want := range []error{ErrIdleCost, ErrIdleLost, ErrSlow} {
 		if err := r.fault(); !errors.Is(err, want) {

@@ -11,6 +11,8 @@ import (
 
 	"mailrace/bench/console"
 	"mailrace/bench/load"
+	"mailrace/bench/machine"
+	"mailrace/bench/result"
 )
 
 // defaultSlow is the deadline of slow clients.
@@ -92,6 +94,9 @@ type IdleMeasure struct {
 	CPU  float64       `json:"mta_cpu_us"` // microseconds of the MTA per message
 	P99  time.Duration `json:"p99_ns"`
 	RSS  int64         `json:"rss_bytes"` // of the node, at the end
+
+	Samples []Sample        `json:"samples,omitempty"`
+	Curve   []time.Duration `json:"curve_ns,omitempty"` // of the replies, at latency.Shares
 }
 
 // IdleRound is one round.
@@ -102,21 +107,22 @@ type IdleRound struct {
 
 // IdleReport is a finished measurement of idle connections.
 type IdleReport struct {
-	Connections int           `json:"connections"` // idle ones, at all nodes together
-	TLS         bool          `json:"tls"`
-	Nodes       int           `json:"nodes"`            // that they are spread over, because of Files
-	Files       int           `json:"files"`            // that a process may open on this machine
-	Before      int64         `json:"rss_before_bytes"` // of all nodes
-	After       int64         `json:"rss_after_bytes"`
-	End         int64         `json:"rss_end_bytes"` // after the rounds
-	Each        int64         `json:"bytes_per_connection"`
-	Limit       int           `json:"limit_bytes"`
-	Left        int           `json:"left"` // idle connections that were still up at the end
-	Senders     int           `json:"senders"`
-	Duration    time.Duration `json:"duration_ns"`
-	Rounds      []IdleRound   `json:"rounds"`
-	Ratio       Spread        `json:"ratio"` // of the rate beside the idle connections to that without
-	Slow        []SlowClients `json:"slow"`
+	Connections int            `json:"connections"` // idle ones, at all nodes together
+	TLS         bool           `json:"tls"`
+	Nodes       int            `json:"nodes"`            // that they are spread over, because of Files
+	Files       int            `json:"files"`            // that a process may open on this machine
+	Before      int64          `json:"rss_before_bytes"` // of all nodes
+	After       int64          `json:"rss_after_bytes"`
+	End         int64          `json:"rss_end_bytes"` // after the rounds
+	Each        int64          `json:"bytes_per_connection"`
+	Limit       int            `json:"limit_bytes"`
+	Left        int            `json:"left"` // idle connections that were still up at the end
+	Senders     int            `json:"senders"`
+	Duration    time.Duration  `json:"duration_ns"`
+	Rounds      []IdleRound    `json:"rounds"`
+	Ratio       Spread         `json:"ratio"` // of the rate beside the idle connections to that without
+	Slow        []SlowClients  `json:"slow"`
+	Machine     machine.Report `json:"machine"`
 }
 
 func (r *IdleReport) summarize() {
@@ -151,14 +157,25 @@ func (r *IdleReport) fault() error {
 	return errors.Join(errs...)
 }
 
-// WriteText writes the report for people.
-func (r *IdleReport) WriteText(w io.Writer) error {
+// rounds are the measures under names.
+func (r *IdleReport) rounds() (rounds []Round, names []string) {
+	names = []string{"alone", "beside the idle"}
+	for _, round := range r.Rounds {
+		named := Round{}
+		for i, m := range []IdleMeasure{round.Alone, round.Beside} {
+			named[names[i]] = Measure{Rate: m.Rate, Samples: m.Samples, Curve: m.Curve}
+		}
+		rounds = append(rounds, named)
+	}
+	return rounds, names
+}
+
+// Result is the report for people.
+func (r *IdleReport) Result() result.Result {
 	kind := "in clear"
 	if r.TLS {
 		kind = "under TLS 1.3"
 	}
-	fmt.Fprintf(w, "idle: %s connections %s, held by %d nodes (a process may open %s files here)\n\n", console.Count(uint64(r.Connections)), kind,
-		r.Nodes, console.Count(uint64(r.Files)))
 	mib := func(n int64) string { return fmt.Sprintf("%d MiB", n>>20) }
 	median := func(of func(*IdleRound) float64) float64 {
 		var values []float64
@@ -180,15 +197,18 @@ func (r *IdleReport) WriteText(w io.Writer) error {
 	for _, s := range r.Slow {
 		rows = append(rows, []string{"slow in the " + s.Kind, s.String()})
 	}
-	return console.Table(w, []string{"", ""}, rows)
+	rounds, names := r.rounds()
+	return result.Result{Name: "idle", Lead: fmt.Sprintf("%s connections %s, held by %d nodes (a process may open %s files here)",
+		console.Count(uint64(r.Connections)), kind, r.Nodes, console.Count(uint64(r.Files))), Parts: []result.Part{{Header: []string{"", ""}, Rows: rows}},
+		Notes: noise("sender alone", rates(rounds, names[0])), Machine: &r.Machine, Charts: charts(rounds, names)}
 }
 
-// IdleCommand is `mailrace bench idle`: it measures and prints the report, as a table or as one JSON object.
+// IdleCommand is `mailrace bench idle`: it measures and presents the report.
 func IdleCommand(ctx context.Context, o IdleOptions, out console.Output) error {
 	o.Progress = out.Stderr
 	r, err := RunIdle(ctx, o)
 	if err != nil {
 		return err
 	}
-	return errors.Join(out.Report(&r), r.fault())
+	return present(out, &r)
 }

@@ -2,12 +2,13 @@ package scenario
 
 import (
 	"fmt"
-	"io"
 	"slices"
 	"time"
 
 	"mailrace/bench/console"
 	"mailrace/bench/ledger"
+	"mailrace/bench/machine"
+	"mailrace/bench/result"
 )
 
 // Round holds the measures of all targets, by name.
@@ -37,6 +38,7 @@ type Report struct {
 	TLS     *Spread        `json:"ratio_tls,omitempty"` // rate of the MTA under TLS to that in clear in the same round; Relay: delivering under TLS
 	Account ledger.Account `json:"account"`             // of all rounds and targets
 	Notes   []string       `json:"notes"`               // what makes the figures less than what they seem
+	Machine machine.Report `json:"machine"`
 }
 
 // summarize fills in what is made of the rounds.
@@ -52,7 +54,16 @@ func (r *Report) summarize() {
 		spread := r.ratio(TLS, MTA)
 		r.TLS = &spread
 	}
+	r.Notes = append(r.Notes, noise(Ceiling, rates(r.Rounds, Ceiling))...)
 	r.Notes = append(r.Notes, misfortunes(r.Account)...)
+}
+
+// rates are those of a target in all rounds.
+func rates(rounds []Round, name string) (all []float64) {
+	for _, round := range rounds {
+		all = append(all, round[name].Rate)
+	}
+	return all
 }
 
 // targets are the names of what was measured.
@@ -164,8 +175,8 @@ func (m *Measure) line() string {
 		micros(m.GeneratorCPU), micros(m.SinkCPU), figure("%.1f", m.MessagesPerSync), console.Duration(m.P99))
 }
 
-// WriteText writes the report for people: medians over the rounds, and the ratio.
-func (r *Report) WriteText(w io.Writer) error {
+// Result is the report for people: medians over the rounds, and the ratio.
+func (r *Report) Result() result.Result {
 	durable := "synced before its 250"
 	if !r.Sync {
 		durable = "NOT synced"
@@ -174,34 +185,34 @@ func (r *Report) WriteText(w io.Writer) error {
 	if r.MX {
 		way = ", by MX with MTA-STS and DANE asked for"
 	}
-	fmt.Fprintf(w, "%s: %d rounds of %s, %d connections, %s, %d recipients, mail of the MTA %s%s\n\n", r.Kind, len(r.Rounds), r.Duration,
-		r.Connections, r.Sizes, r.Recipients, durable, way)
-	header := []string{"", "messages/s", "MTA µs", "generator µs", "sink µs", "syncs/message", "messages/sync", "p50", "p99", "RSS MiB"}
-	var rows [][]string
+	lead := fmt.Sprintf("%d rounds of %s, %d connections, %s, %d recipients, mail of the MTA %s%s", len(r.Rounds), r.Duration, r.Connections, r.Sizes,
+		r.Recipients, durable, way)
+	table := result.Part{Header: []string{"", "messages/s", "MTA µs", "generator µs", "sink µs", "syncs/message", "messages/sync", "p50", "p99", "RSS MiB"}}
 	for _, name := range r.targets() {
 		m := r.Median[name]
-		rows = append(rows, []string{name, fmt.Sprintf("%.0f", m.Rate), micros(m.CPU), micros(m.GeneratorCPU), micros(m.SinkCPU),
+		table.Rows = append(table.Rows, []string{name, fmt.Sprintf("%.0f", m.Rate), micros(m.CPU), micros(m.GeneratorCPU), micros(m.SinkCPU),
 			figure("%.4f", m.SyncsPerMessage), figure("%.1f", m.MessagesPerSync), console.Duration(m.P50), console.Duration(m.P99),
 			fmt.Sprint(m.RSSPeak >> 20)})
 	}
-	if err := console.Table(w, header, rows); err != nil {
-		return err
-	}
-	fmt.Fprintf(w, "\nratio to the ceiling: %.3f (%.3f to %.3f in %d paired rounds)\n", r.Ratio.Median, r.Ratio.Min, r.Ratio.Max, len(r.Rounds))
+	facts := []string{fmt.Sprintf("ratio to the ceiling: %.3f (%.3f to %.3f in %d paired rounds)", r.Ratio.Median, r.Ratio.Min, r.Ratio.Max, len(r.Rounds))}
 	if r.TLS != nil {
-		fmt.Fprintf(w, "ratio of TLS 1.3 to clear: %.3f (%.3f to %.3f)\n", r.TLS.Median, r.TLS.Min, r.TLS.Max)
+		facts = append(facts, fmt.Sprintf("ratio of TLS 1.3 to clear: %.3f (%.3f to %.3f)", r.TLS.Median, r.TLS.Min, r.TLS.Max))
 	}
-	fmt.Fprintf(w, "accounting: %s acknowledged", console.Count(r.Account.Acknowledged))
-	if r.Kind == Relay {
-		fmt.Fprintf(w, ", %s arrived, %d lost, %d doubled, %d altered", console.Count(r.Account.Arrived), r.Account.Lost,
-			r.Account.Doubled, r.Account.Altered)
-	}
-	fmt.Fprintln(w)
-	for _, note := range r.Notes {
-		fmt.Fprintln(w, "note:", note)
-	}
-	return nil
+	facts = append(facts, accounting(r.Account, r.Kind == Relay))
+	return result.Result{Name: string(r.Kind), Lead: lead, Parts: []result.Part{table}, Facts: facts, Notes: r.Notes, Machine: &r.Machine,
+		Charts: charts(r.Rounds, r.targets())}
 }
+
+// accounting is what became of the mail, in a line; without a sink nobody knows more than what was acknowledged.
+func accounting(a ledger.Account, sink bool) string {
+	line := fmt.Sprintf("accounting: %s acknowledged", console.Count(a.Acknowledged))
+	if sink {
+		line += fmt.Sprintf(", %s arrived, %d lost, %d doubled, %d altered", console.Count(a.Arrived), a.Lost, a.Doubled, a.Altered)
+	}
+	return line
+}
+
+func (r *Report) fault() error { return accountFault(r.Account) }
 
 func micros(v float64) string { return figure("%.1f", v) }
 

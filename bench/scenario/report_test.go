@@ -12,6 +12,7 @@ import (
 
 	"mailrace/bench/ledger"
 	"mailrace/bench/load"
+	"mailrace/bench/result"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -34,6 +35,17 @@ func golden(t *testing.T, name, text string) {
 	}
 }
 
+// textOf is a report for people.
+func textOf(t *testing.T, r result.Reporter) string {
+	t.Helper()
+	var b strings.Builder
+	whole := r.Result()
+	if err := whole.WriteText(&b); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
 func measureOf(rate, cpu float64, account ledger.Account) Measure {
 	return Measure{Messages: uint64(rate * 5), Elapsed: 5 * time.Second, Rate: rate, CPU: cpu, GeneratorCPU: 9.9, SinkCPU: 10.1,
 		P50: 4 * time.Millisecond, P99: 12345 * time.Microsecond, RSSPeak: 300 << 20, GeneratorBusy: 0.5, SinkBusy: 0.6, Account: account}
@@ -48,33 +60,21 @@ func TestReportText(t *testing.T) {
 		r.Rounds = append(r.Rounds, Round{Ceiling: measureOf(24_000, 38, whole), MTA: mta})
 	}
 	r.summarize()
-	var b strings.Builder
-	if err := r.WriteText(&b); err != nil {
-		t.Fatal(err)
-	}
-	golden(t, "relay.txt", b.String())
+	golden(t, "relay.txt", textOf(t, &r))
 
 	r.MX = true
 	for i, round := range r.Rounds {
 		round[TLS] = measureOf(float64(9_000+1000*i), 99, whole)
 	}
 	r.summarize()
-	b.Reset()
-	if err := r.WriteText(&b); err != nil {
-		t.Fatal(err)
-	}
-	golden(t, "tls.txt", b.String())
+	golden(t, "tls.txt", textOf(t, &r))
 
 	bad := r.Rounds[0][MTA]
 	bad.Lost, bad.Doubled, bad.Altered, bad.Refused = 3, 2, 1, 4
 	bad.GeneratorBusy = 0.97
 	r.Kind, r.Sync, r.Rounds = Relay, false, []Round{{Ceiling: measureOf(24_000, 38, whole), MTA: bad}}
 	r.summarize()
-	b.Reset()
-	if err := r.WriteText(&b); err != nil {
-		t.Fatal(err)
-	}
-	golden(t, "bad.txt", b.String())
+	golden(t, "bad.txt", textOf(t, &r))
 }
 
 func TestConfigurationText(t *testing.T) {

@@ -28,6 +28,9 @@ type Measure struct {
 	SinkBusy        float64       `json:"sink_busy"`
 	Refused         uint64        `json:"refused"` // messages that got 4xx or 5xx, or no reply
 	ledger.Account
+
+	Samples []Sample        `json:"samples,omitempty"`
+	Curve   []time.Duration `json:"curve_ns,omitempty"` // of the replies to the generator, at latency.Shares
 }
 
 // busyLimit is the share of a core from which on a generator or sink, which have one loop each, may be what limits the figures.
@@ -39,12 +42,13 @@ type bench struct {
 	kind  Kind
 	sink  *sinkChild // nil in Accept
 	gauge string     // file in which the sink counts, for the generator to follow; "" = it does not
+	began time.Time  // what the times of samples count from
 }
 
 // measure warms the target up and measures it.
 func (b *bench) measure(ctx context.Context, t *target) (Measure, error) {
 	var m Measure
-	if _, err := b.send(ctx, t, b.opts.Warmup); err != nil {
+	if _, err := b.send(ctx, t, b.opts.Warmup, nil); err != nil {
 		return m, err
 	}
 	before, err := t.sample(ctx)
@@ -55,7 +59,9 @@ func (b *bench) measure(ctx context.Context, t *target) (Measure, error) {
 	if b.sink != nil {
 		sinkBefore, _ = b.sink.report()
 	}
-	r, err := b.send(ctx, t, b.opts.Duration)
+	rec := record(ctx, t, b.sink, b.began, b.opts.Duration)
+	r, err := b.send(ctx, t, b.opts.Duration, rec)
+	m.Samples = rec.end()
 	if err != nil {
 		return m, err
 	}
@@ -69,7 +75,7 @@ func (b *bench) measure(ctx context.Context, t *target) (Measure, error) {
 		}
 		return float64(total) / float64(time.Microsecond) / float64(r.Accepted)
 	}
-	m.Messages, m.Elapsed, m.Account = r.Accepted, r.Sending, r.account
+	m.Messages, m.Elapsed, m.Account, m.Curve = r.Accepted, r.Sending, r.account, r.Curve
 	m.Refused = r.Tempfail + r.Permfail + r.Lost
 	m.CPU, m.GeneratorCPU = per(after.usage.CPU-before.usage.CPU), per(r.CPU)
 	m.P50, m.P99, m.RSSPeak, m.RSS = r.Latency.P50, r.Latency.P99, after.usage.RSSPeak, after.usage.RSS
@@ -108,11 +114,12 @@ type sent struct {
 	account ledger.Account
 }
 
-// send runs a generator against the target and waits until the sink, if there is one, has everything.
-func (b *bench) send(ctx context.Context, t *target, d time.Duration) (sent, error) {
-	r, err := runLoad(ctx, b.opts.Program, load.Options{Address: t.address, Connections: b.opts.Connections, Duration: d,
+// send runs a generator against the target and waits until the sink, if there is one, has everything. rec samples meanwhile, unless it is nil.
+func (b *bench) send(ctx context.Context, t *target, d time.Duration, rec *recorder) (sent, error) {
+	o := load.Options{Address: t.address, Connections: b.opts.Connections, Duration: d,
 		LockStep: b.opts.LockStep, Sizes: b.opts.Sizes, Recipients: b.opts.Recipients, Sender: "sender@bench.mailrace",
-		Gauge: b.gauge, Window: b.window(), Secure: t.secure, Domains: t.domains})
+		Gauge: b.gauge, Window: b.window(), Secure: t.secure, Domains: t.domains}
+	r, err := runRecorded(ctx, b.opts.Program, o, rec)
 	s := sent{Report: r, account: ledger.Account{Acknowledged: r.Recipients}}
 	if err != nil || b.sink == nil {
 		return s, err

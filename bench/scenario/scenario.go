@@ -10,6 +10,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
+
+	"mailrace/bench/machine"
 )
 
 // Run measures a scenario.
@@ -41,6 +44,7 @@ func Run(ctx context.Context, kind Kind, opts Options) (report Report, err error
 	} else {
 		defer os.RemoveAll(dir)
 	}
+	watch := machine.Begin()
 	legs, far, err := startLegs(ctx, kind, &opts, dir)
 	defer func() {
 		for _, l := range legs {
@@ -65,6 +69,7 @@ func Run(ctx context.Context, kind Kind, opts Options) (report Report, err error
 		}
 		report.Rounds = append(report.Rounds, round)
 	}
+	report.Machine = watch.End()
 	report.summarize()
 	return report, far.checkSecure()
 }
@@ -77,7 +82,7 @@ type leg struct {
 
 // startLegs starts what is measured, in the order of a round, and in Relay what that delivers to. What was started is returned with an error, too.
 func startLegs(ctx context.Context, kind Kind, o *Options, dir string) (legs []leg, far *farSide, err error) {
-	b := &bench{opts: *o, kind: kind}
+	b := &bench{opts: *o, kind: kind, began: time.Now()}
 	if kind == Relay {
 		if far, err = startFar(ctx, o, dir); err != nil {
 			return nil, far, err

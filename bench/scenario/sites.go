@@ -15,6 +15,7 @@ import (
 	"mailrace/bench/certificate"
 	"mailrace/bench/ledger"
 	"mailrace/bench/load"
+	"mailrace/bench/machine"
 	"mailrace/bench/proc"
 	"mailrace/bench/sink"
 	"mailrace/bench/zone"
@@ -24,6 +25,7 @@ import (
 // that each is a site. A sink listens at all of these addresses at once.
 type sitesBench struct {
 	opts  SitesOptions
+	began time.Time
 	dir   string
 	pair  certificate.Pair // of the sinks, under TLS
 	chain string           // its files
@@ -53,7 +55,8 @@ func RunSites(ctx context.Context, opts SitesOptions) (report SitesReport, err e
 	if err != nil {
 		return report, err
 	}
-	b := &sitesBench{opts: opts}
+	watch := machine.Begin()
+	b := &sitesBench{opts: opts, began: time.Now()}
 	if b.dir, err = filepath.Abs(base); err != nil {
 		return report, err
 	}
@@ -83,6 +86,7 @@ func RunSites(ctx context.Context, opts SitesOptions) (report SitesReport, err e
 	if opts.Domains > 0 {
 		report.Queue, err = b.drain(ctx, report.Files)
 	}
+	report.Machine = watch.End()
 	return report, err
 }
 
@@ -174,7 +178,7 @@ func (b *sitesBench) open(ctx context.Context, files int) (*OpenSites, error) {
 	for i, first := 0, 0; i < count; i++ {
 		n := &b.nodes[i]
 		share := (b.opts.Connections - first) / (count - i)
-		if n.sent, err = b.send(ctx, n, first, share); err != nil {
+		if n.sent, err = b.send(ctx, n, first, share, nil); err != nil {
 			return nil, err
 		}
 		first += share
@@ -200,11 +204,11 @@ func (b *sitesBench) open(ctx context.Context, files int) (*OpenSites, error) {
 	return r, nil
 }
 
-// send sends a node one message for each of so many domains, from one on.
-func (b *sitesBench) send(ctx context.Context, n *siteNode, first, count int) (load.Report, error) {
+// send sends a node one message for each of so many domains, from one on. rec samples meanwhile, unless it is nil.
+func (b *sitesBench) send(ctx context.Context, n *siteNode, first, count int, rec *recorder) (load.Report, error) {
 	// Numbers of messages go on where the last node's ended: the n-th message is for the n-th domain.
-	r, err := runLoad(ctx, b.opts.Program, load.Options{Address: n.address, Connections: min(b.opts.Senders, count), Messages: uint64(count),
-		First: uint64(first), Domains: load.MadeUpDomains(first + count), Sizes: b.opts.Sizes, Sender: "sender@bench.mailrace"})
+	r, err := runRecorded(ctx, b.opts.Program, load.Options{Address: n.address, Connections: min(b.opts.Senders, count), Messages: uint64(count),
+		First: uint64(first), Domains: load.MadeUpDomains(first + count), Sizes: b.opts.Sizes, Sender: "sender@bench.mailrace"}, rec)
 	if err == nil && r.Accepted != uint64(count) {
 		err = fmt.Errorf("%d of %d messages accepted: %s", r.Accepted, count, r.Failure)
 	}
@@ -273,13 +277,16 @@ func (b *sitesBench) drain(ctx context.Context, files int) (*ManyDomains, error)
 		return nil, err
 	}
 	asked := b.names.Queries()
-	if n.sent, err = b.send(ctx, &n, 0, b.opts.Domains); err != nil {
+	rec := record(ctx, n.target, n.sink, b.began, 0)
+	defer rec.end()
+	if n.sent, err = b.send(ctx, &n, 0, b.opts.Domains, rec); err != nil {
 		return nil, err
 	}
 	r.Accepted = float64(n.sent.Accepted) / n.sent.Sending.Seconds()
 	if err := b.await(ctx, &n, 0); err != nil {
 		return nil, err
 	}
+	r.Samples, r.Curve = rec.end(), n.sent.Curve
 	after, err := n.sample(ctx)
 	if err != nil {
 		return nil, err

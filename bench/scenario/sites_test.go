@@ -3,7 +3,6 @@ package scenario
 import (
 	"errors"
 	"net/netip"
-	"strings"
 	"testing"
 	"time"
 
@@ -46,11 +45,7 @@ func TestSitesFaults(t *testing.T) {
 	if err := r.fault(); err != nil {
 		t.Error(err)
 	}
-	var b strings.Builder
-	if err := r.WriteText(&b); err != nil {
-		t.Fatal(err)
-	}
-	golden(t, "sites.txt", b.String())
+	golden(t, "sites.txt", textOf(t, &r))
 	for _, step := range []struct {
 		spoil func()
 		want  error

@@ -7,11 +7,14 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"mailrace/bench/console"
 	"mailrace/bench/ledger"
 	"mailrace/bench/load"
+	"mailrace/bench/machine"
+	"mailrace/bench/result"
 )
 
 // sitesMost is how many sites the zone has.
@@ -117,6 +120,9 @@ type ManyDomains struct {
 	After       int64          `json:"rss_after_bytes"`
 	Each        int64          `json:"bytes_per_domain"` // of the peak, over what there was before
 	Account     ledger.Account `json:"account"`
+
+	Samples []Sample        `json:"samples,omitempty"`
+	Curve   []time.Duration `json:"curve_ns,omitempty"` // of the replies to the generator, at latency.Shares
 }
 
 // SitesReport is a finished measurement of many destinations.
@@ -126,6 +132,8 @@ type SitesReport struct {
 	Files int          `json:"files"` // that a process may open on this machine
 	Open  *OpenSites   `json:"open_sites,omitempty"`
 	Queue *ManyDomains `json:"many_domains,omitempty"`
+
+	Machine machine.Report `json:"machine"`
 }
 
 // What a measurement of many destinations ends with when it shows what must not be.
@@ -163,19 +171,17 @@ func (r *SitesReport) fault() error {
 	return errors.Join(errs...)
 }
 
-// WriteText writes the report for people.
-func (r *SitesReport) WriteText(w io.Writer) error {
+// Result is the report for people.
+func (r *SitesReport) Result() result.Result {
+	all := result.Result{Name: "sites", Machine: &r.Machine}
 	kind := "in clear"
 	if r.TLS {
 		kind = "under TLS"
 	}
 	mib := func(n int64) string { return fmt.Sprintf("%d MiB", n>>20) }
-	account := func(a ledger.Account) string {
-		return fmt.Sprintf("%s acknowledged, %s arrived, %d lost, %d doubled, %d altered", console.Count(a.Acknowledged), console.Count(a.Arrived), a.Lost,
-			a.Doubled, a.Altered)
-	}
+	account := func(a ledger.Account) string { return strings.TrimPrefix(accounting(a, true), "accounting: ") }
 	if o := r.Open; o != nil {
-		fmt.Fprintf(w, "sites: %s connections %s, open at a time to as many sites, held by %d nodes (a process may open %s files here)\n\n",
+		text := fmt.Sprintf("sites: %s connections %s, open at a time to as many sites, held by %d nodes (a process may open %s files here)",
 			console.Count(uint64(o.Open)), kind, o.Nodes, console.Count(uint64(r.Files)))
 		rows := [][]string{
 			{"RSS of the nodes before", mib(o.Before)}, {"when all were up", mib(o.Up)}, {"with all of them at rest", mib(o.After)},
@@ -183,15 +189,10 @@ func (r *SitesReport) WriteText(w io.Writer) error {
 			{"until they were up", console.Duration(o.Elapsed)},
 			{"accounting", account(o.Account)},
 		}
-		if err := console.Table(w, []string{"", ""}, rows); err != nil {
-			return err
-		}
-	}
-	if r.Open != nil && r.Queue != nil {
-		fmt.Fprintln(w)
+		all.Parts = append(all.Parts, result.Part{Text: text, Header: []string{"", ""}, Rows: rows})
 	}
 	if q := r.Queue; q != nil {
-		fmt.Fprintf(w, "domains: %s with a message of %s each, a site each, %s; one node, %s connections at most\n\n", console.Count(uint64(q.Domains)),
+		text := fmt.Sprintf("domains: %s with a message of %s each, a site each, %s; one node, %s connections at most", console.Count(uint64(q.Domains)),
 			r.Sizes, kind, console.Count(uint64(q.Most)))
 		rows := [][]string{
 			{"accepted, messages/s", fmt.Sprintf("%.0f", q.Accepted)},
@@ -205,17 +206,18 @@ func (r *SitesReport) WriteText(w io.Writer) error {
 			{"bytes per domain at the peak", fmt.Sprint(q.Each)},
 			{"accounting", account(q.Account)},
 		}
-		return console.Table(w, []string{"", ""}, rows)
+		all.Parts = append(all.Parts, result.Part{Text: text, Header: []string{"", ""}, Rows: rows})
+		all.Charts = charts([]Round{{"domains": Measure{Samples: q.Samples, Curve: q.Curve}}}, []string{"domains"})
 	}
-	return nil
+	return all
 }
 
-// SitesCommand is `mailrace bench sites`: it measures and prints the report, as tables or as one JSON object.
+// SitesCommand is `mailrace bench sites`: it measures and presents the report.
 func SitesCommand(ctx context.Context, o SitesOptions, out console.Output) error {
 	o.Progress = out.Stderr
 	r, err := RunSites(ctx, o)
 	if err != nil {
 		return err
 	}
-	return errors.Join(out.Report(&r), r.fault())
+	return present(out, &r)
 }

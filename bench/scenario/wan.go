@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"mailrace/bench/load"
+	"mailrace/bench/machine"
 	"mailrace/bench/sink"
 )
 
@@ -46,7 +47,8 @@ func RunWAN(ctx context.Context, opts WANOptions) (report WANReport, err error) 
 	} else {
 		defer os.RemoveAll(dir)
 	}
-	w := wanBench{opts: opts, dir: dir}
+	watch := machine.Begin()
+	w := wanBench{opts: opts, dir: dir, began: time.Now()}
 	defer w.stop()
 	if err := w.start(ctx); err != nil {
 		return report, err
@@ -63,6 +65,7 @@ func RunWAN(ctx context.Context, opts WANOptions) (report WANReport, err error) 
 		}
 		report.Rounds = append(report.Rounds, round)
 	}
+	report.Machine = watch.End()
 	report.summarize()
 	return report, nil
 }
@@ -74,6 +77,7 @@ type wanBench struct {
 	legs  []leg
 	sinks []*sinkChild
 	lines []*delayLine
+	began time.Time
 }
 
 // start starts sinks, delay lines and MTAs. What was started is there with an error, too.
@@ -124,7 +128,7 @@ func (w *wanBench) addLeg(ctx context.Context, name string) error {
 	}
 	w.lines = append(w.lines, line)
 	o.Backlog *= meanSize(o.Sizes)
-	b := &bench{opts: o, kind: Relay, sink: w.sinks[n]}
+	b := &bench{opts: o, kind: Relay, sink: w.sinks[n], began: w.began}
 	t := &target{name: name, address: line.address()}
 	if name != LockStep {
 		b.gauge = filepath.Join(w.dir, fmt.Sprintf("arrived-%d", n))

@@ -49,11 +49,7 @@ func TestWANReport(t *testing.T) {
 		})
 	}
 	r.summarize()
-	var b strings.Builder
-	if err := r.WriteText(&b); err != nil {
-		t.Fatal(err)
-	}
-	golden(t, "wan.txt", b.String())
+	golden(t, "wan.txt", textOf(t, &r))
 	for _, o := range []WANOptions{{}, {Program: []string{"x"}, RTT: -1}, {Program: []string{"x"}, Rounds: -1}} {
 		if _, err := o.withDefaults(); err == nil {
 			t.Errorf("%+v", o)

@@ -12,6 +12,8 @@ import (
 	"mailrace/bench/console"
 	"mailrace/bench/ledger"
 	"mailrace/bench/load"
+	"mailrace/bench/machine"
+	"mailrace/bench/result"
 )
 
 // WANOptions say how slow the network is, and what is sent over it. The zero value of each field means the default that its comment names.
@@ -85,6 +87,7 @@ type WANReport struct {
 	Many       Spread         `json:"ratio_far"`        // rate on many connections with the round trip to that without
 	Account    ledger.Account `json:"account"`          // of all rounds and targets
 	Notes      []string       `json:"notes"`
+	Machine    machine.Report `json:"machine"`
 }
 
 // summarize fills in what is made of the rounds.
@@ -97,12 +100,12 @@ func (r *WANReport) summarize() {
 		r.Notes = append(r.Notes, m.notes(name)...)
 	}
 	r.Chunking, r.Pipelining, r.Many = all.ratio(Chunked, LockStep), all.ratio(Pipelined, LockStep), all.ratio(Far, Near)
+	r.Notes = append(r.Notes, noise("node without the round trip", rates(r.Rounds, Near))...)
 	r.Notes = append(r.Notes, misfortunes(r.Account)...)
 }
 
-// WriteText writes the report for people: medians over the rounds, and the ratios.
-func (r *WANReport) WriteText(w io.Writer) error {
-	fmt.Fprintf(w, "wan: round trip %s, %d rounds of %s, %s\n\n", r.RTT, len(r.Rounds), r.Duration, r.Sizes)
+// Result is the report for people: medians over the rounds, and the ratios.
+func (r *WANReport) Result() result.Result {
 	about := map[string]string{LockStep: "a client that waits for each reply", Pipelined: "one connection, PIPELINING only", Chunked: "one connection, CHUNKING",
 		Near: fmt.Sprintf("%d connections, no round trip", r.Connections), Far: fmt.Sprintf("%d connections", r.Connections)}
 	ratios := map[string]Spread{Pipelined: r.Pipelining, Chunked: r.Chunking, Far: r.Many}
@@ -115,27 +118,19 @@ func (r *WANReport) WriteText(w io.Writer) error {
 		}
 		rows = append(rows, []string{name, about[name], fmt.Sprintf("%.1f", m.Rate), ratio, micros(m.CPU), micros(m.SinkCPU), fmt.Sprint(m.RSSPeak >> 20)})
 	}
-	if err := console.Table(w, []string{"", "", "messages/s", "ratio", "MTA µs", "sink µs", "RSS MiB"}, rows); err != nil {
-		return err
-	}
-	fmt.Fprintf(w, "\naccounting: %s acknowledged, %s arrived, %d lost, %d doubled, %d altered\n", console.Count(r.Account.Acknowledged),
-		console.Count(r.Account.Arrived), r.Account.Lost, r.Account.Doubled, r.Account.Altered)
-	for _, note := range r.Notes {
-		fmt.Fprintln(w, "note:", note)
-	}
-	return nil
+	return result.Result{Name: "wan", Lead: fmt.Sprintf("round trip %s, %d rounds of %s, %s", r.RTT, len(r.Rounds), r.Duration, r.Sizes),
+		Parts: []result.Part{{Header: []string{"", "", "messages/s", "ratio", "MTA µs", "sink µs", "RSS MiB"}, Rows: rows}},
+		Facts: []string{accounting(r.Account, true)}, Notes: r.Notes, Machine: &r.Machine, Charts: charts(r.Rounds, wanTargets)}
 }
 
-// WANCommand is `mailrace bench wan`: it prints its report, as a table or as one JSON object.
+func (r *WANReport) fault() error { return accountFault(r.Account) }
+
+// WANCommand is `mailrace bench wan`: it measures and presents its report.
 func WANCommand(ctx context.Context, o WANOptions, out console.Output) error {
 	o.Progress = out.Stderr
 	r, err := RunWAN(ctx, o)
 	if err != nil {
 		return err
 	}
-	err = out.Report(&r)
-	if !r.Account.Clean() {
-		err = errors.Join(err, ErrAccounting)
-	}
-	return err
+	return present(out, &r)
 }

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -26,6 +27,17 @@ func addOutput(c *cobra.Command, usage string) func() console.Output {
 	asJSON := c.Flags().Bool("json", false, usage)
 	return func() console.Output {
 		return console.Output{JSON: *asJSON, Stdout: c.OutOrStdout(), Stderr: c.ErrOrStderr()}
+	}
+}
+
+// addReport declares what addOutput does, and --html.
+func addReport(c *cobra.Command) func() console.Output {
+	out := addOutput(c, "print the report as JSON")
+	page := c.Flags().String("html", "", "leave the report in this `file`, too: a page with charts that fetches nothing")
+	return func() console.Output {
+		o := out()
+		o.HTML, o.Version, o.Command = *page, buildVersion(), "mailrace "+strings.Join(os.Args[1:], " ")
+		return o
 	}
 }
 
@@ -102,7 +114,7 @@ the same round. The exit status is 1 if mail was lost, doubled or altered, or a 
   mailrace bench depth --depth 0,5000 --rounds 1 --duration 1s --json`,
 		Args: cobra.NoArgs,
 	}
-	out := addOutput(c, "print the report as JSON")
+	out := addReport(c)
 	c.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		if o.Program, err = thisProgram(); err != nil {
 			return err
@@ -127,7 +139,7 @@ they are spread over several nodes. The exit status is 1 if they cost more than 
   mailrace bench idle --tls --connections 20000 --json`,
 		Args: cobra.NoArgs,
 	}
-	out := addOutput(c, "print the report as JSON")
+	out := addReport(c)
 	c.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		if o.Program, err = thisProgram(); err != nil {
 			return err
@@ -152,7 +164,7 @@ round. The exit status is 1 if mail was lost, doubled or altered.`,
   mailrace bench wan --rtt 200ms --connections 20 --rounds 1 --json`,
 		Args: cobra.NoArgs,
 	}
-	out := addOutput(c, "print the report as JSON")
+	out := addReport(c)
 	c.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		if o.Program, err = thisProgram(); err != nil {
 			return err
@@ -180,7 +192,7 @@ are missing, or mail was lost, doubled or altered.`,
   mailrace bench sites --connections 1000 --domains 5000 --json`,
 		Args: cobra.NoArgs,
 	}
-	out := addOutput(c, "print the report as JSON")
+	out := addReport(c)
 	c.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		if o.Program, err = thisProgram(); err != nil {
 			return err
@@ -212,7 +224,7 @@ failed (with its transcript) or not offered. What the server must have: a recipi
   mailrace bench dialogs --only smuggling/ --mode segments --json`,
 		Args: cobra.NoArgs,
 	}
-	out := addOutput(c, "print the report as JSON")
+	out := addReport(c)
 	c.RunE = func(cmd *cobra.Command, _ []string) error { return dialog.Command(cmd.Context(), o, out()) }
 	addFlags(c, func(fs *flag.FlagSet) { dialog.BindFlags(fs, &o) })
 	return c
@@ -232,7 +244,7 @@ with --auth at a submission listener, by a user who has logged in; for relay whe
 relay finds the way by DNS, in a zone of the bench, and asks for MTA-STS and DANE; the ceiling still has a fixed route.`,
 		Args: cobra.NoArgs,
 	}
-	out := addOutput(c, "print the report as JSON")
+	out := addReport(c)
 	c.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		if o.Program, err = thisProgram(); err != nil {
 			return err

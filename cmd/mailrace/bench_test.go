@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"mailrace/bench/scenario"
@@ -63,8 +66,9 @@ func TestBenchWAN(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	page := filepath.Join(t.TempDir(), "wan.html")
 	cmd := exec.CommandContext(t.Context(), bin, "bench", "wan", "--rtt", "5ms", "--rounds", "1", "--duration", "200ms", "--warmup", "20ms",
-		"--connections", "5", "--dir", t.TempDir(), "--json")
+		"--connections", "5", "--dir", t.TempDir(), "--json", "--html", page)
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -72,6 +76,9 @@ func TestBenchWAN(t *testing.T) {
 	var r scenario.WANReport
 	if err := json.Unmarshal(out, &r); err != nil {
 		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(page); err != nil || !bytes.Contains(text, []byte("mailrace bench wan --rtt 5ms")) {
+		t.Errorf("page: %v\n%s", err, text)
 	}
 	for name, m := range r.Rounds[0] {
 		if m.Messages == 0 || m.Arrived != m.Messages || !m.Clean() {

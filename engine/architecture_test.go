@@ -67,7 +67,8 @@ var doors = map[string]string{
 	"github.com/emersion/go-smtp":      "cmd",
 	"github.com/emersion/go-sasl":      "engine/auth",
 	"github.com/emersion/go-message":   "engine/inject",
-	"github.com/pires/go-proxyproto":   "engine/ingress",
+	"github.com/pires/go-proxyproto":   "engine",
+	"golang.org/x/net/proxy":           "engine/egress",
 }
 
 // open are the doors that stand open to tests: their name servers and the files that they read.

@@ -171,6 +171,7 @@ func (a *lane) env() router.Env {
 		Settle: a.settle,
 		Wait:   a.wait,
 		Fetch:  a.fetch,
+		Source: a.sourceChanged,
 	}
 }
 
@@ -192,7 +193,15 @@ func newResolver(c *config.Config) (*mx.Resolver, error) {
 		return nil, fmt.Errorf("addresses of this machine: %w", err)
 	}
 	for _, l := range c.Listeners {
-		o.OwnAddrs = append(o.OwnAddrs, ownAddresses(l.Address, c.Egress.Port, interfaces)...)
+		own := ownAddresses(l.Address, c.Egress.Port, interfaces)
+		if o.OwnAddrs = append(o.OwnAddrs, own...); len(own) > 0 {
+			o.OwnAddrs = append(o.OwnAddrs, sourceAddresses(c)...) // those that a proxy or NAT has for us are of no interface
+		}
+	}
+	for i := range c.Sources {
+		if name := c.Sources[i].Hello; name != "" {
+			o.Own = append(o.Own, name)
+		}
 	}
 	return mx.New(o)
 }
@@ -248,7 +257,7 @@ func newOutbound(n *Node) (*egress.Options, error) {
 		SMTP:    &smtp.ClientConfig{Hello: c.Hostname, Own: c.Hostname}, LMTP: &smtp.ClientConfig{Hello: c.Hostname, LMTP: true},
 		Window: egress.Window{Messages: c.Egress.Window, Octets: c.Egress.WindowSize},
 		TLS:    egress.NewTLS(roots), Stats: egress.NewStats(n.metrics), Timeouts: egress.Timeouts(c.Egress.Timeouts), Logins: credentials(c),
-		Hostname: c.Hostname, Files: maildir.Disk{}, Load: n.load, Log: n.log,
+		Hostname: c.Hostname, Files: maildir.Disk{}, Load: n.load, Log: n.log, Sources: outboundSources(c),
 	}, nil
 }
 
@@ -270,7 +279,7 @@ func routes(c *config.Config) []router.Route {
 
 // route is a configured route in the router's terms.
 func route(c *config.Config, r *config.Route) router.Route {
-	to := router.Route{Name: r.Name, Domains: r.Domains, Host: r.To.Host, Port: r.To.Port, Path: r.To.Path, Connections: r.Connections, TLS: securities[r.Security(c.Egress.TLS)]}
+	to := router.Route{Name: r.Name, Domains: r.Domains, Host: r.To.Host, Port: r.To.Port, Path: r.To.Path, Connections: r.Connections, Pool: r.Pool, TLS: securities[r.Security(c.Egress.TLS)]}
 	switch r.To.Kind {
 	case config.ToMX:
 		to.Port = c.Egress.Port

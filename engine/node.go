@@ -234,6 +234,7 @@ func (n *Node) openRouter() (err error) {
 		Notices: c.DSN.DelayAfter, NoticeAll: c.DSN.DelayToAll,
 		Connections: c.Engine.MaxConnections, SiteConnections: c.Egress.Connections,
 		IdleTimeout: max(c.Egress.Idle, 1), Messages: cmp.Or(c.Egress.Messages, math.MaxInt), Recipients: c.Egress.Recipients,
+		Sources: sources(c), Pools: pools(c), Pool: c.Egress.Pool, SourceRetry: c.Egress.SourceRetry, Prefer: preferred(c),
 		Tight: n.tight, Park: n.pager != nil, InMemory: inMemory, InDoubt: n.doubts.action,
 	})
 	if err != nil {

@@ -134,6 +134,10 @@ type record struct {
 	Recipients, Code, Attempt                                            int
 	Release, Deadline                                                    string
 	Cause, Action, Began                                                 string
+	Source                                                               string
+	From                                                                 string `json:"egress_source"`
+	Pool                                                                 string `json:"egress_pool"`
+	Until                                                                string
 	Priority                                                             int
 	Size                                                                 int64
 	Latency                                                              float64

@@ -84,7 +84,7 @@ func checkRecords(t *testing.T, r *rig, f *far, id string) {
 	} {
 		got := r.record(want.Type, want.Recipient, 1)
 		if want.Type != "reception" {
-			want.Queue, want.Site = "far.example", f.l.Addr().String()
+			want.Queue, want.Site, want.Source = "far.example", f.l.Addr().String(), "127.0.0.1"
 		}
 		want.Time, want.Peer, want.Latency = got.Time, "127.0.0.1", got.Latency
 		if got.Site = strings.Trim(strings.Replace(got.Site, "]:", ":", 1), "["); got != want {

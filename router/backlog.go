@@ -49,6 +49,9 @@ func Plain(at int64) int64 { return max(at&^tagMask, 1<<tagBits) }
 func (k *siteKey) tag(hash uint64) uint32 {
 	h := fnv.New64a()
 	fmt.Fprint(h, hash, k.kind, k.port, k.tls, k.how)
+	if k.source != nil {
+		fmt.Fprint(h, k.source.Name)
+	}
 	return max(uint32(h.Sum64()>>(64-tagBits)), 1)
 }
 

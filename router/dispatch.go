@@ -213,11 +213,15 @@ func (s *Scheduler) accept(t *Transaction) {
 		s.outcome = verdict(t.answer)
 		s.settleAll(t, &s.outcome, attempted)
 	default:
-		s.siteOf(t).enqueue(t)
+		if s.router.sources == nil {
+			s.siteOf(t, s.router.keyOf(t.route, t.answer), nil).enqueue(t)
+		} else {
+			s.lead(t)
+		}
 	}
 }
 
-// siteKey finds the site of a domain of m, as far as that is known without asking. Any goroutine.
+// siteKey finds the site of a domain of m, as far as that is known without asking and waiting. Any goroutine.
 func (r *Router) siteKey(m *message.Message, domain string) (key siteKey, hash uint64, ok bool) {
 	s := r.schedulers[0]
 	if domain == "" {
@@ -228,7 +232,7 @@ func (r *Router) siteKey(m *message.Message, domain string) (key siteKey, hash u
 		return key, 0, false
 	}
 	route := s.opts.Table.Match(name)
-	if route == nil || route.Kind == Discard || route.Kind == MX && m.Flags&message.RequireTLS != 0 {
+	if route == nil || route.Kind == Discard || route.Kind == MX && m.Flags&message.RequireTLS != 0 || r.sources != nil && route.pooled() { // or it depends on the turn
 		return key, 0, false
 	}
 	answer, _, asking := s.find(route, name)

@@ -9,7 +9,7 @@ import (
 	"mailrace/router/mx"
 )
 
-// Env is the world as the scheduler of one loop sees it. Every function but Post is called on that loop only. All are required but Fetch and Rand.
+// Env is the world as the scheduler of one loop sees it. Every function but Post is called on that loop only. All are required but Fetch, Source and Rand.
 type Env struct {
 	// Now is the loop's clock.
 	Now func() time.Time
@@ -37,6 +37,9 @@ type Env struct {
 	// this loop, and then Router.Fetched is called there, once. It must not block, nor call the router before it returned. nil = all come when
 	// they are due.
 	Fetch func(q Query)
+	// Source is told that a source was taken out of service, or is back, on the loop that found it. It must not block, nor call the router. nil = nobody
+	// is told.
+	Source func(SourceChange)
 	// Rand spreads retries and picks among equal mail exchangers; nil = one seeded by the runtime.
 	Rand *rand.Rand
 }
@@ -68,8 +71,12 @@ type Target struct {
 	Route string         // Route.Name
 	Host  string         // the host's name without trailing dot, or the text of its address where the route names none
 	Addr  netip.AddrPort // dial exactly this: it passed the address filter
-	Kind  Kind           // of the route: the name of a Host is the operator's word, that of an MX the DNS's
-	TLS   TLS            // of the route
+	// Second is an address of the same host of the other family, to be tried beside Addr when that takes long or fails. Invalid = there is none. What it
+	// came to is told by Link.Reached.
+	Second netip.AddrPort
+	Source string // that the connection is to come from; "" = any address of this machine
+	Kind   Kind   // of the route: the name of a Host is the operator's word, that of an MX the DNS's
+	TLS    TLS    // of the route
 	// Demand is what the domains of the site demand of the host beside that; nil = nothing. A later connection may have another one.
 	Demand *mx.Demand
 

@@ -14,11 +14,16 @@ func (l *Link) Gone(reason Reason, o *Outcome) {
 	failure := l.failure(reason, o)
 	useless := l.state == linkOpen && l.handed == 0 && site.queue.length > 0
 	l.unlink()
+	if reason == GoneUnusable && site.key.source == nil {
+		reason = GoneUnreachable
+	}
 	if reason != GoneClosed {
 		s.countGone(reason)
-		site.lastError = failure
+		site.lastError, site.lastReason = failure, reason
 	}
+	l.judgeSource(reason)
 	switch {
+	case reason == GoneUnusable:
 	case reason == GoneDenied:
 		site.unmet = true
 		l.deny()
@@ -54,7 +59,7 @@ func (l *Link) failure(reason Reason, o *Outcome) Outcome {
 		f.Code, f.Enhanced, f.Text, f.Remote, f.TLSVersion, f.TLSCipher, f.TLSPolicy, f.TLSVerdict = o.Code, o.Enhanced, o.Text, o.Remote, o.TLSVersion, o.TLSCipher, o.TLSPolicy, o.TLSVerdict
 	}
 	if f.Code/100 != 4 && reason != GoneInsecure { // another host may do better: no refusal of a session is final. RFC 5321 §3.1
-		f.Enhanced = [...]string{GoneClosed: "4.4.2", GoneUnreachable: "4.4.1", GoneRefused: "4.3.0", GoneDenied: "4.7.8", GoneBroken: "4.4.2"}[reason]
+		f.Enhanced = [...]string{GoneClosed: "4.4.2", GoneUnreachable: "4.4.1", GoneRefused: "4.3.0", GoneDenied: "4.7.8", GoneBroken: "4.4.2", GoneUnusable: "4.3.0"}[reason]
 	}
 	if f.Text == "" {
 		f.Text = "connection " + reason.String()
@@ -86,6 +91,9 @@ func (l *Link) unlink() {
 	s.router.providers.count(site.key.rule, -1)
 	s.links--
 	s.stats.links.Add(-1)
+	if src := site.key.source; src != nil {
+		src.links.Add(-1)
+	}
 }
 
 // blame counts the failure of the link against its address, unless that delivers: then the peer only wants fewer connections, or shorter ones.
@@ -93,6 +101,9 @@ func (l *Link) blame() {
 	site, s := l.site, l.site.owner
 	if l.proved {
 		return
+	}
+	if l.second != nil { // both were tried
+		site.hosts.Failed(l.second, s.now(), s.opts.HostRetry)
 	}
 	for _, other := range site.links {
 		if other.proved && other.address == l.address {
@@ -159,5 +170,27 @@ func (s *Scheduler) countGone(reason Reason) {
 		s.stats.denied.Add(1)
 	case GoneBroken:
 		s.stats.broken.Add(1)
+	case GoneUnusable:
+		s.stats.unusable.Add(1)
+	}
+}
+
+// judgeSource notes what the end of the link says about its source.
+func (l *Link) judgeSource(reason Reason) {
+	site, src := l.site, l.site.key.source
+	if src == nil {
+		return
+	}
+	probe := site.probe && reason != GoneClosed
+	if probe {
+		site.probe = false
+	}
+	switch {
+	case reason == GoneUnusable:
+		site.owner.takeOut(src, true, site.lastError.Text)
+	case probe && src.fault():
+		site.owner.restore(src, "it can be used again")
+	case probe && reason == GoneRefused && site.lastError.Code/100 == 5:
+		site.owner.takeOut(src, false, "still refused by "+site.name+": "+site.lastError.Reply())
 	}
 }

@@ -32,6 +32,7 @@ type Link struct {
 	target  Target
 	made    *mx.Demand // what it was made to meet: target.Demand may ask for less since
 	address *pool.Address
+	second  *pool.Address // of target.Second
 	state   linkState
 	taken   []*Transaction // handed out and not done, in their order
 	handed  int            // transactions, ever
@@ -48,10 +49,18 @@ type Link struct {
 func (site *Site) dial(a *pool.Address) {
 	s := site.owner
 	demand := site.answer.DemandOf(a.Host)
-	l := &Link{site: site, address: a, made: demand, target: Target{
+	l := &Link{site: site, address: a, second: site.hosts.Second(a, s.now()), made: demand, target: Target{
 		Site: site.name, Route: site.route.Name, Host: a.Host, Addr: netip.AddrPortFrom(a.Addr, site.key.port),
 		Kind: site.route.Kind, TLS: site.route.TLS, Demand: demand, Path: site.route.Path, Manner: site.route.Manner,
+		Source: site.key.source.title(),
 	}}
+	if l.second != nil {
+		l.target.Second = netip.AddrPortFrom(l.second.Addr, site.key.port)
+	}
+	if src := site.key.source; src != nil {
+		src.dials.Add(1)
+		src.links.Add(1)
+	}
 	site.links = append(site.links, l)
 	if site.opening++; len(site.links) == 1 {
 		site.party.linked++
@@ -67,6 +76,15 @@ func (site *Site) dial(a *pool.Address) {
 // Best says whether no other host of the site is preferred to that of the link.
 func (l *Link) Best() bool { return l.site.hosts.Best(l.address) }
 
+// Reached says which address the connection came to, when it is not the first one. It is called once, before Ready or Gone.
+func (l *Link) Reached(addr netip.AddrPort) {
+	if l.second != nil && addr == l.target.Second {
+		l.address, l.second = l.second, l.address
+		l.target.Addr, l.target.Second = l.target.Second, l.target.Addr
+	}
+	l.second = nil // it was not tried, or its fault is not known
+}
+
 // Target is where the link leads.
 func (l *Link) Target() Target { return l.target }
 
@@ -75,6 +93,12 @@ func (l *Link) Target() Target { return l.target }
 func (l *Link) Ready(c Conn, limits Limits) {
 	l.conn, l.limits, l.state = c, limits, linkOpen
 	l.site.opening--
+	if src := l.site.key.source; src != nil {
+		l.site.probe = false
+		if src.out() != 0 {
+			l.site.owner.restore(src, "a session with "+l.target.Host+" stands")
+		}
+	}
 }
 
 // Next hands out the next transaction for this connection, or nil. It may be called again before earlier transactions are done (pipelining);
@@ -184,6 +208,9 @@ func (l *Link) works() {
 	if site.failures() > 0 {
 		site.recovers()
 	}
+	if src := site.key.source; src != nil {
+		src.works(site.owner.now())
+	}
 	site.tried, site.broken, site.unmet = 0, 0, false
 	if site.lastError.Class != 0 {
 		site.lastError = Outcome{}
@@ -191,6 +218,7 @@ func (l *Link) works() {
 	if !l.proved {
 		l.proved = true
 		site.proved++
+		site.vouch()
 		site.grow()
 	}
 }

@@ -42,6 +42,7 @@ var counters = []figure{
 	{`mailrace_router_connections_failed_total{reason="insecure"}`, func(s *stats) *atomic.Int64 { return &s.insecure }},
 	{`mailrace_router_connections_failed_total{reason="denied"}`, func(s *stats) *atomic.Int64 { return &s.denied }},
 	{`mailrace_router_connections_failed_total{reason="broken"}`, func(s *stats) *atomic.Int64 { return &s.broken }},
+	{`mailrace_router_connections_failed_total{reason="unusable"}`, func(s *stats) *atomic.Int64 { return &s.unusable }},
 	{`mailrace_router_site_failures_total`, func(s *stats) *atomic.Int64 { return &s.failures }},
 }
 
@@ -59,6 +60,9 @@ func (r *Router) register() {
 		}
 		for _, f := range counters {
 			metrics.WriteCounterUint64(w, f.name, uint64(r.sum(f.of)))
+		}
+		if r.sources != nil {
+			r.sources.write(w)
 		}
 	})
 }

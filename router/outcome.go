@@ -47,6 +47,8 @@ type Outcome struct {
 	Remote  bool           // the code and text are the peer's own reply
 	Route   string         // Route.Name; "" where none matches
 	Site    string         // the site's key; "" where the recipient came to none
+	From    string         // name of the egress source; "" where the recipient came to none
+	Pool    string         // name of its pool
 	Host    string         // name of the remote host; "" where there was no connection
 	Addr    netip.AddrPort // the peer; invalid where there was no connection
 	Attempt int            // number of this attempt, from 1; it stays when the site was backed off and nothing was attempted
@@ -74,10 +76,13 @@ const (
 	GoneDenied
 	// GoneBroken: the connection was lost, timed out, or the peer broke the protocol while a transaction was under way.
 	GoneBroken
+	// GoneUnusable: our own end of the connection could not be made: the address of the source is not ours, or its proxy does not work. It says nothing
+	// of the host.
+	GoneUnusable
 )
 
 func (r Reason) String() string {
-	return [...]string{"closed", "unreachable", "refused", "insecure", "denied", "broken"}[r]
+	return [...]string{"closed", "unreachable", "refused", "insecure", "denied", "broken", "unusable"}[r]
 }
 
 // replyTextMax bounds Recipient.Reply: it is stored with each deferred recipient.

@@ -12,7 +12,7 @@ import (
 // A Site has the mail and the connections for some hosts, under what is demanded of them: connections that differ in that are not alike, and the failure
 // of a demand is that of the domains that make it. What the hosts themselves bear has nothing to do with that. So sites of the same hosts have one
 // exchange, which is down, or up, for all of them; and exchanges of one provider have one party, whose connections are counted together. An
-// exchange of no provider is a party of its own. Sites of a party have the same owner loop.
+// exchange of no provider is a party of its own. All of that is for one source of connections: from another one hosts may be up, and have other limits. Sites of a party have the same owner loop.
 
 // partyKey tells parties apart.
 type partyKey struct {
@@ -21,6 +21,8 @@ type partyKey struct {
 	name string // of the exchange, where there is none
 	port uint16
 	how  Manner // whoever logs in is a customer of its own there
+
+	source *source // hosts see each by itself
 }
 
 // party is what sites share whose hosts one provider runs.
@@ -75,7 +77,7 @@ func (s *Scheduler) limits(route *Route, rule int) (site, all int) {
 func (site *Site) join(t *Transaction) {
 	s := site.owner
 	name, _ := t.answer.Exchange()
-	k := partyKey{kind: site.key.kind, rule: site.key.rule, port: site.key.port, how: site.key.how}
+	k := partyKey{kind: site.key.kind, rule: site.key.rule, port: site.key.port, how: site.key.how, source: site.key.source}
 	if k.rule == none {
 		k.name = name
 	}

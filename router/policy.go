@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,7 +22,9 @@ type Policy struct {
 	Domains []string // of recipients: names, or "*.suffix" (every name below suffix); any case
 	MX      []string // of mail exchangers, likewise: it holds for the sites of which every host has one of these names
 	Routes  []string // by Route.Name
-	Tenants []string // whose mail it is for; none = everybody's. Required if there is nothing else
+	Tenants []string // whose mail it is for; none = everybody's. Required if there is nothing else, or Campaigns
+	// Campaigns are the labels of the mail that it is for; none = all. Of two policies for the same the one that names the campaign goes first.
+	Campaigns []string
 
 	// What it says. Zero values say nothing.
 
@@ -30,6 +33,7 @@ type Policy struct {
 	RetryMax     time.Duration
 	Expire       time.Duration // as in Options
 	BounceExpire time.Duration // of mail with the null reverse-path; 0 = Expire
+	Pool         string        // of sources, where mail goes from any
 }
 
 // terms are what a Policy says, or several. Zero values say nothing.
@@ -37,8 +41,9 @@ type terms struct {
 	retry  *schedule.Backoff
 	expire time.Duration
 	bounce time.Duration // in place of expire, for the null reverse-path
+	pool   string
 
-	retryBy, expireBy int // whose retry and expire they are: the place in Options.Policies, from 1; 0 = Options
+	retryBy, expireBy, poolBy int // whose retry, expire and pool they are: the place in Options.Policies, from 1; 0 = Options
 }
 
 // fill takes over what t does not say yet.
@@ -55,6 +60,9 @@ func (t *terms) fill(from *terms) {
 	if t.bounce == 0 {
 		t.bounce = from.bounce
 	}
+	if t.pool == "" {
+		t.pool, t.poolBy = from.pool, from.poolBy
+	}
 }
 
 // lifetime is how long mail from a sender is tried.
@@ -67,42 +75,77 @@ func (t *terms) lifetime(from string) time.Duration {
 
 // rung holds what is said of one destination. A nil rung says nothing.
 type rung struct {
-	all     *terms
-	tenants map[string]*terms
+	all   *terms
+	mails map[labels]*terms // of some mail only
 }
 
-// fill takes over into t what the rung says of a tenant's mail.
-func (r *rung) fill(t *terms, tenant string) {
-	if r != nil {
-		t.fill(r.tenants[tenant])
-		t.fill(r.all)
+// labels are those of mail; "" = any.
+type labels struct{ tenant, campaign string }
+
+// fill takes over into t what the rung says of mail with these labels.
+func (r *rung) fill(t *terms, of labels) {
+	if r == nil {
+		return
 	}
+	if len(r.mails) > 0 {
+		if of.campaign != "" {
+			t.fill(r.mails[of])
+			t.fill(r.mails[labels{campaign: of.campaign}])
+		}
+		if of.tenant != "" {
+			t.fill(r.mails[labels{tenant: of.tenant}])
+		}
+	}
+	t.fill(r.all)
 }
 
 // says reports whether the terms are among those of the rung.
-func (r *rung) says(t *terms, tenant string) bool {
-	return r != nil && (tenant == "" && r.all == t || tenant != "" && r.tenants[tenant] == t)
+func (r *rung) says(t *terms, of labels) bool {
+	return r != nil && (of == labels{} && r.all == t || of != labels{} && r.mails[of] == t)
 }
 
-// add notes terms for a tenant, or all.
-func (r *rung) add(t *terms, tenants []string) error {
-	if len(tenants) == 0 {
+// add notes terms for mail with one of the labels, or all.
+func (r *rung) add(t *terms, mails []labels) error {
+	if len(mails) == 0 {
 		if r.all != nil {
 			return errors.New("has a policy already")
 		}
 		r.all = t
 		return nil
 	}
-	if r.tenants == nil {
-		r.tenants = map[string]*terms{}
+	if r.mails == nil {
+		r.mails = map[labels]*terms{}
 	}
-	for _, tenant := range tenants {
-		if tenant == "" || r.tenants[tenant] != nil {
-			return fmt.Errorf("tenant %q has a policy already, or no name", tenant)
+	for _, of := range mails {
+		if r.mails[of] != nil {
+			return fmt.Errorf("tenant %q, campaign %q has a policy already", of.tenant, of.campaign)
 		}
-		r.tenants[tenant] = t
+		r.mails[of] = t
 	}
 	return nil
+}
+
+// mails are the labels of the mail that the policy is for, none = all.
+func (p *Policy) mails() (all []labels, err error) {
+	if slices.Contains(p.Tenants, "") || slices.Contains(p.Campaigns, "") {
+		return nil, errors.New("a tenant or a campaign has no name")
+	}
+	tenants, campaigns := p.Tenants, p.Campaigns
+	if len(tenants)+len(campaigns) == 0 {
+		return nil, nil
+	}
+	if len(tenants) == 0 {
+		tenants = []string{""}
+	}
+	if len(campaigns) == 0 {
+		campaigns = []string{""}
+	}
+	for _, tenant := range tenants {
+		for _, campaign := range campaigns {
+			all = append(all, labels{tenant, campaign})
+		}
+	}
+	return all, nil
 }
 
 // ladder finds the rungs of a name in normal form.
@@ -111,7 +154,7 @@ type ladder struct {
 	suffixes map[string]*rung // without the "*."
 }
 
-func (l *ladder) add(pattern string, t *terms, tenants []string) error {
+func (l *ladder) add(pattern string, t *terms, mails []labels) error {
 	if l.exact == nil {
 		l.exact, l.suffixes = map[string]*rung{}, map[string]*rung{}
 	}
@@ -127,7 +170,7 @@ func (l *ladder) add(pattern string, t *terms, tenants []string) error {
 	if m[name] == nil {
 		m[name] = &rung{}
 	}
-	if err := m[name].add(t, tenants); err != nil {
+	if err := m[name].add(t, mails); err != nil {
 		return fmt.Errorf("%q: %w", pattern, err)
 	}
 	return nil
@@ -139,14 +182,14 @@ func next(name string) string {
 	return rest
 }
 
-// fill takes over into t what is said of a name and a tenant's mail, the most specific first.
-func (l *ladder) fill(t *terms, name, tenant string) {
-	l.exact[name].fill(t, tenant)
+// fill takes over into t what is said of a name and mail with these labels, the most specific first.
+func (l *ladder) fill(t *terms, name string, of labels) {
+	l.exact[name].fill(t, of)
 	if len(l.suffixes) == 0 {
 		return
 	}
 	for name = next(name); name != ""; name = next(name) {
-		l.suffixes[name].fill(t, tenant)
+		l.suffixes[name].fill(t, of)
 	}
 }
 
@@ -167,6 +210,7 @@ func (l *ladder) rungs(name string) (all []*rung) {
 type policies struct {
 	root     terms // of Options: it says everything
 	none     bool  // there is nothing but the root
+	pools    bool  // some name pools
 	shortest time.Duration
 	domains  ladder
 	hosts    ladder
@@ -197,11 +241,16 @@ func (p *policies) add(from *Policy, o *Options, place int) error {
 	if err != nil {
 		return err
 	}
-	t.retryBy, t.expireBy = place, place
+	t.retryBy, t.expireBy, t.poolBy = place, place, place
+	p.pools = p.pools || t.pool != ""
 	for _, d := range []time.Duration{t.expire, t.bounce} {
 		if d > 0 {
 			p.shortest = min(p.shortest, d)
 		}
+	}
+	mails, err := from.mails()
+	if err != nil {
+		return err
 	}
 	kinds := 0
 	for _, list := range [][]string{from.Domains, from.MX, from.Routes} {
@@ -210,18 +259,18 @@ func (p *policies) add(from *Policy, o *Options, place int) error {
 	switch {
 	case kinds > 1:
 		return errors.New("more than one of domains, mail exchangers and routes")
-	case kinds == 0 && len(from.Tenants) == 0:
+	case kinds == 0 && len(mails) == 0:
 		return errors.New("it is for nothing")
 	case kinds == 0:
-		return p.anywhere.add(t, from.Tenants)
+		return p.anywhere.add(t, mails)
 	}
 	for _, d := range from.Domains {
-		if err := p.domains.add(d, t, from.Tenants); err != nil {
+		if err := p.domains.add(d, t, mails); err != nil {
 			return fmt.Errorf("domain %w", err)
 		}
 	}
 	for _, h := range from.MX {
-		if err := p.hosts.add(h, t, from.Tenants); err != nil {
+		if err := p.hosts.add(h, t, mails); err != nil {
 			return fmt.Errorf("mail exchanger %w", err)
 		}
 	}
@@ -229,7 +278,7 @@ func (p *policies) add(from *Policy, o *Options, place int) error {
 		if p.routes[name] == nil {
 			p.routes[name] = &rung{}
 		}
-		if err := p.routes[name].add(t, from.Tenants); err != nil {
+		if err := p.routes[name].add(t, mails); err != nil {
 			return fmt.Errorf("route %q: %w", name, err)
 		}
 	}
@@ -238,7 +287,7 @@ func (p *policies) add(from *Policy, o *Options, place int) error {
 
 // terms are what the policy says.
 func (p *Policy) terms(o *Options) (*terms, error) {
-	t := &terms{expire: p.Expire, bounce: p.BounceExpire}
+	t := &terms{expire: p.Expire, bounce: p.BounceExpire, pool: p.Pool}
 	if t.bounce == 0 {
 		t.bounce = t.expire
 	}
@@ -270,19 +319,19 @@ func checkDelays(list []time.Duration) error {
 	return nil
 }
 
-// of are the terms of a tenant's mail for a domain in normal form, by a route (nil = none matches), at a site with these rungs. It allocates nothing.
-func (p *policies) of(domain string, site []*rung, route *Route, tenant string) (t terms) {
+// of are the terms of mail with these labels for a domain in normal form, by a route (nil = none matches), at a site with these rungs. It allocates nothing.
+func (p *policies) of(domain string, site []*rung, route *Route, mail labels) (t terms) {
 	if p.none {
 		return p.root
 	}
-	p.domains.fill(&t, domain, tenant)
+	p.domains.fill(&t, domain, mail)
 	for _, r := range site {
-		r.fill(&t, tenant)
+		r.fill(&t, mail)
 	}
 	if route != nil && len(p.routes) > 0 {
-		p.routes[route.Name].fill(&t, tenant)
+		p.routes[route.Name].fill(&t, mail)
 	}
-	p.anywhere.fill(&t, tenant)
+	p.anywhere.fill(&t, mail)
 	t.fill(&p.root)
 	return t
 }
@@ -294,12 +343,12 @@ func (p *policies) at(a *mx.Answer) (site []*rung) {
 	}
 	for _, r := range p.hosts.rungs(a.Hosts[0].Name) {
 		of := &rung{}
-		if r.all != nil && p.covers(a.Hosts[1:], r.all, "") {
+		if r.all != nil && p.covers(a.Hosts[1:], r.all, labels{}) {
 			of.all = r.all
 		}
-		for tenant, t := range r.tenants {
-			if p.covers(a.Hosts[1:], t, tenant) {
-				_ = of.add(t, []string{tenant}) // it is the first of its name
+		for mail, t := range r.mails {
+			if p.covers(a.Hosts[1:], t, mail) {
+				_ = of.add(t, []labels{mail}) // it is the first of its name
 			}
 		}
 		site = append(site, of)
@@ -308,11 +357,11 @@ func (p *policies) at(a *mx.Answer) (site []*rung) {
 }
 
 // covers says whether terms hold for all of the hosts.
-func (p *policies) covers(hosts []mx.Host, t *terms, tenant string) bool {
+func (p *policies) covers(hosts []mx.Host, t *terms, mail labels) bool {
 next:
 	for i := range hosts {
 		for _, r := range p.hosts.rungs(hosts[i].Name) {
-			if r.says(t, tenant) {
+			if r.says(t, mail) {
 				continue next
 			}
 		}
@@ -320,6 +369,8 @@ next:
 	}
 	return true
 }
+
+func labelsOf(m *message.Message) labels { return labels{m.Tenant, m.Campaign} }
 
 // terms are those of recipient i of t's message. What is said of mail exchangers counts as soon as t came to its site.
 func (s *Scheduler) terms(t *Transaction, i int) terms {
@@ -331,7 +382,7 @@ func (s *Scheduler) terms(t *Transaction, i int) terms {
 	if t.site != nil {
 		site = t.site.rungs
 	}
-	return p.of(s.router.domain(t.Message, i), site, t.route, t.Message.Tenant)
+	return p.of(s.router.domain(t.Message, i), site, t.route, labelsOf(t.Message))
 }
 
 // domain is that of recipient i in normal form, "" if it has no valid one.
@@ -360,23 +411,23 @@ func (r *Router) Expiry(m *message.Message, i int) time.Time {
 			site = r.policies.at(a)
 		}
 	}
-	of := r.policies.of(domain, site, route, m.Tenant)
+	of := r.policies.of(domain, site, route, labelsOf(m))
 	return time.Unix(0, born(m)+int64(of.lifetime(m.From)))
 }
 
-// Sayers tells which of the policies, by their places from 0, say when mail for a domain in normal form is tried again, and for how long; -1 = none does.
-// It is for mail of no tenant. route and answer may be nil. It compiles them all, for people who ask.
-func Sayers(list []Policy, domain string, route *Route, answer *mx.Answer) (retry, expire int, err error) {
+// Sayers tells which of the policies, by their places from 0, say when mail for a domain in normal form is tried again, for how long, and from which
+// pool of sources it goes; -1 = none does. It is for mail without labels. route and answer may be nil. It compiles them all, for people who ask.
+func Sayers(list []Policy, domain string, route *Route, answer *mx.Answer) (retry, expire, pool int, err error) {
 	o := Options{Policies: list, RetryMin: 1, RetryMax: math.MaxInt64, Envs: make([]Env, 1)} // either goes with any of a policy
 	if err := o.complete(); err != nil {
-		return -1, -1, err
+		return -1, -1, -1, err
 	}
 	p, err := compile(&o)
 	if err != nil {
-		return -1, -1, err
+		return -1, -1, -1, err
 	}
-	of := p.of(domain, p.at(answer), route, "")
-	return of.retryBy - 1, of.expireBy - 1, nil
+	of := p.of(domain, p.at(answer), route, labels{})
+	return of.retryBy - 1, of.expireBy - 1, of.poolBy - 1, nil
 }
 
 // backoffDelay is how long the sites are left alone that have h, that failed once more as a whole: until the least patient schedule of the mail that it failed since it

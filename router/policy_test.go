@@ -78,24 +78,24 @@ func TestPolicyOrder(t *testing.T) {
 		{"example", "", plain, "", "1 24 12"},
 		{"", "", nil, "", "1 24 12"},
 	} {
-		of := p.of(x.domain, site(strings.Fields(x.hosts)...), x.route, x.tenant)
+		of := p.of(x.domain, site(strings.Fields(x.hosts)...), x.route, labels{tenant: x.tenant})
 		got := fmt.Sprintf("%d %d %d", of.retry.Base(1)/time.Minute, of.expire/time.Hour, of.bounce/time.Hour)
 		if got != x.want {
 			t.Errorf("%+v: %s", x, got)
 		}
 	}
 	a := &mx.Answer{Query: mx.Query{Kind: mx.Exchangers}, Hosts: []mx.Host{{Name: "mx.host.test"}}}
-	if retry, expire, err := Sayers(o.Policies, "a.example", bulk, a); retry != 0 || expire != 5 || err != nil {
+	if retry, expire, _, err := Sayers(o.Policies, "a.example", bulk, a); retry != 0 || expire != 5 || err != nil {
 		t.Errorf("policies %d and %d say it, %v", retry, expire, err)
 	}
-	if retry, expire, err := Sayers(o.Policies, "c.test", nil, nil); retry != -1 || expire != -1 || err != nil {
+	if retry, expire, _, err := Sayers(o.Policies, "c.test", nil, nil); retry != -1 || expire != -1 || err != nil {
 		t.Errorf("policies %d and %d say it, %v", retry, expire, err)
 	}
 	if p.shortest != time.Hour {
 		t.Errorf("the shortest lifetime is %v", p.shortest)
 	}
 	rungs := site("mx1.host.test")
-	if n := testing.AllocsPerRun(100, func() { p.of("y.x.a.example", rungs, bulk, "t1") }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { p.of("y.x.a.example", rungs, bulk, labels{tenant: "t1"}) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
@@ -111,7 +111,7 @@ func TestPolicyFaults(t *testing.T) {
 		{[]Policy{{MX: []string{"*.a", "*.a"}}}, `policy 1: mail exchanger "*.a": has a policy already`},
 		{[]Policy{{MX: []string{"*.*"}}}, `policy 1: mail exchanger "*.*": not a host name`},
 		{[]Policy{{Routes: []string{"a"}, Tenants: []string{"t"}}, {Routes: []string{"a"}}, {Routes: []string{"a"}, Tenants: []string{"u", "t"}}}, `policy 3: route "a": tenant "t"`},
-		{[]Policy{{Tenants: []string{""}}}, `policy 1: tenant ""`},
+		{[]Policy{{Tenants: []string{""}}}, `policy 1: a tenant or a campaign has no name`},
 		{[]Policy{{Tenants: []string{"t"}, RetryMin: 5 * time.Hour}}, "policy 1: first retry after 5h0m0s, above the bound of 4h0m0s"},
 		{[]Policy{{Tenants: []string{"t"}, Retry: []time.Duration{1, 0}}}, "policy 1: delay 0s"},
 		{[]Policy{{Tenants: []string{"t"}, Expire: -1}}, "policy 1: a time is negative"},

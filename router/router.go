@@ -10,6 +10,7 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 
 	"mailrace/proto/message"
+	"mailrace/router/pool"
 )
 
 // Options configure a Router. Zero values stand for the defaults.
@@ -71,6 +72,18 @@ type Options struct {
 	// share puts what is beyond back to the disk; see backlog. It needs Park, and Reserve before Dispatch; 0 = there is no bound.
 	InMemory int
 
+	// Sources are where connections come from, and Pools how they share the mail of MX routes, and of others with a Route.Pool. Which pool mail is of
+	// says the most specific of Policies, else its route, else Pool. "" = none: its connections come from any address of this machine.
+	Sources []Source
+	Pools   []Pool
+	Pool    string
+	// SourceRetry is how long a source is out of service that cannot be used, or that SourceSites sites in a row refused while others worked; longer
+	// with each time in a row. Then mail for one site tries it. 5 minutes, 3.
+	SourceRetry time.Duration
+	SourceSites int
+	// Prefer is the family of addresses of a host that is tried first; the other is tried beside it when that takes long.
+	Prefer pool.Family
+
 	// Tight says that content must give up its memory: entries behind others in a queue take no hold then. nil = never.
 	Tight func() bool
 }
@@ -82,6 +95,7 @@ type Router struct {
 	room       room
 	policies   *policies
 	providers  *providers
+	sources    *sources // nil = there are no pools
 	metrics    *metrics.Set
 }
 
@@ -99,6 +113,9 @@ func New(o Options) (*Router, error) {
 		return nil, fmt.Errorf("router: %w", err)
 	}
 	if r.providers, err = compileProviders(r.opts.Providers); err != nil {
+		return nil, fmt.Errorf("router: %w", err)
+	}
+	if r.sources, err = newSources(&r.opts); err != nil {
 		return nil, fmt.Errorf("router: %w", err)
 	}
 	if o.Park {
@@ -133,6 +150,7 @@ func (o *Options) complete() error {
 		{"HostRetry", &o.HostRetry, time.Minute},
 		{"GrowAfter", &o.GrowAfter, 500 * time.Millisecond},
 		{"IdleTimeout", &o.IdleTimeout, 5 * time.Second},
+		{"SourceRetry", &o.SourceRetry, 5 * time.Minute},
 	} {
 		if *d.value == 0 {
 			*d.value = d.zero
@@ -155,6 +173,7 @@ func (o *Options) complete() error {
 		{"Requeues", &o.Requeues, 3},
 		{"Lookups", &o.Lookups, 256},
 		{"InMemory", &o.InMemory, 0},
+		{"SourceSites", &o.SourceSites, 3},
 	} {
 		if *n.value == 0 {
 			*n.value = n.zero
@@ -226,6 +245,7 @@ type Totals struct {
 type SiteStatus struct {
 	Site        string
 	Provider    string // Provider.Name; "" = none
+	Source      string // "" = any address of this machine
 	Route       string
 	Queued      int       // recipients in its queue
 	InFlight    int       // recipients that connections hold

@@ -37,13 +37,15 @@ type Scheduler struct {
 
 	sites    map[siteKey]*Site
 	parties  map[partyKey]*party
-	touched  []*Site     // have new mail in the batch being accepted
-	starving fifo[*Site] // need a connection, and none is left to the loop
-	watched  fifo[*Site] // have mail that waits
-	vacant   fifo[*Site] // have neither mail nor connections
-	idle     linkList    // links without a transaction, the one that is idle longest first
-	links    int         // open and opening, of all sites
-	draining bool        // no new transactions
+	forks    map[siteKey]*fork // of the same keys, without sources
+	turns    []credits         // of pools, by their place
+	touched  []*Site           // have new mail in the batch being accepted
+	starving fifo[*Site]       // need a connection, and none is left to the loop
+	watched  fifo[*Site]       // have mail that waits
+	vacant   fifo[*Site]       // have neither mail nor connections
+	idle     linkList          // links without a transaction, the one that is idle longest first
+	links    int               // open and opening, of all sites
+	draining bool              // no new transactions
 
 	wheel schedule.Wheel[deferral]
 
@@ -66,6 +68,16 @@ func newScheduler(r *Router, loop int) *Scheduler {
 	}
 	if s.rand == nil {
 		s.rand = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
+	}
+	if r.sources != nil {
+		s.forks = map[siteKey]*fork{}
+		for _, p := range r.sources.list {
+			t := make(credits, len(p.members))
+			for range loop { // not all loops begin with the same source
+				t.step(p)
+			}
+			s.turns = append(s.turns, t)
+		}
 	}
 	s.wake = s.woken
 	return s
@@ -160,6 +172,7 @@ type stats struct {
 	putBack                                                                   atomic.Int64 // recipients, ever
 	handedOut, requeued, inDoubt                                              atomic.Int64 // transactions, ever
 	dials, borrowed, unreachable, refused, broken, insecure, denied, failures atomic.Int64 // of connections, of sites, ever
+	unusable                                                                  atomic.Int64 // connections, ever
 }
 
 // fifo holds values that are due after the same delay each, in the order in which they were put in.

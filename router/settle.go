@@ -40,8 +40,13 @@ func (s *Scheduler) settle(t *Transaction, i int, o *Outcome, c counting) {
 	if t.route != nil {
 		o.Route = t.route.Name
 	}
+	o.From, o.Pool = "", ""
 	if t.site != nil {
 		o.Site = t.site.name
+		o.From = t.site.key.source.title()
+	}
+	if t.pool != nil {
+		o.Pool = t.pool.name
 	}
 	if o.InDoubt {
 		s.doubt(t, r, o)
@@ -65,6 +70,9 @@ func (s *Scheduler) settle(t *Transaction, i int, o *Outcome, c counting) {
 		s.deferRecipient(t, i, o, c, now)
 	}
 	o.State = r.State
+	if t.site != nil && t.site.key.source != nil {
+		t.site.key.source.count(r.State)
+	}
 	if r.State != message.Deferred && s.router.room.limit > 0 {
 		s.router.Unreserve(1)
 	}
@@ -113,7 +121,7 @@ func (s *Scheduler) nextAttempt(t *Transaction, retry *schedule.Backoff, attempt
 	if t.site == nil {
 		return due
 	}
-	if until := t.site.backoff(); until > now {
+	if until := t.site.untilTried(); until > now {
 		due = max(due, until+s.rand.Int64N((until-now)/backoffSpread+1))
 	}
 	return due

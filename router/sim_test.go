@@ -45,6 +45,8 @@ type sim struct {
 	log       []event      // of Env.Settle
 	nextID    message.ID
 	recording bool
+
+	unbound map[string]bool // sources that cannot be bound
 }
 
 type key struct {
@@ -187,8 +189,9 @@ func (s *sim) Lookup(q mx.Query, done func(*mx.Answer)) bool {
 
 // host is the script of one address.
 type host struct {
-	down   bool
-	banner *Outcome // refuses the session
+	down     bool
+	banner   *Outcome                     // refuses the session
+	bannerTo func(source string) *Outcome // likewise
 	// insecure: it has no TLS that a demanding route would take.
 	insecure bool
 	closes   *Reason // ends it before anything is taken
@@ -269,7 +272,13 @@ func (s *sim) dial(l *Link) {
 	h.conns++
 	h.most = max(h.most, h.conns)
 	s.after(h.latency, func() {
+		banner := h.banner
+		if h.bannerTo != nil {
+			banner = h.bannerTo(target.Source)
+		}
 		switch {
+		case s.unbound[target.Source]:
+			c.end(GoneUnusable, &Outcome{Text: "cannot assign requested address"})
 		case h.down:
 			c.end(GoneUnreachable, &Outcome{Text: "connection refused"})
 		case h.insecure && (target.TLS >= TLSRequired || target.Demand.Enforced()):
@@ -277,8 +286,8 @@ func (s *sim) dial(l *Link) {
 		case h.denied != nil:
 			o := *h.denied
 			c.end(GoneDenied, &o)
-		case h.banner != nil:
-			o := *h.banner
+		case banner != nil:
+			o := *banner
 			c.end(GoneRefused, &o)
 		default:
 			l.Ready(c, h.limits)

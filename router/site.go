@@ -24,11 +24,13 @@ type siteKey struct {
 	port uint16
 	tls  TLS
 	how  Manner
+
+	source *source // that its connections come from; nil = any address of this machine
 }
 
 // keyOf is the key of the site that route leads to by answer.
 func (r *Router) keyOf(route *Route, answer *mx.Answer) siteKey {
-	return siteKey{answer.Query.Kind, r.providers.of(answer), answer.Key, route.Port, route.TLS, route.Manner}
+	return siteKey{answer.Query.Kind, r.providers.of(answer), answer.Key, route.Port, route.TLS, route.Manner, nil}
 }
 
 // name is what people read.
@@ -67,12 +69,16 @@ type Site struct {
 	deadline int64   // the next one of what is in the queue, or earlier, Unix nanoseconds; 0 = there is none
 	swept    int64   // when the queue was last looked through for them
 
-	tried     int     // addresses that failed since one worked
-	broken    int     // links that broke since one worked
-	unmet     bool    // since then a host was there, but not as secure as it must be, or refused our credentials
-	own       health  // beside that of the exchange: failures of what no other site shares
-	pause     int64   // no further connections before then: one was denied while others worked
-	lastError Outcome // of a connection; Class 0 = none since a delivery
+	tried      int     // addresses that failed since one worked
+	broken     int     // links that broke since one worked
+	unmet      bool    // since then a host was there, but not as secure as it must be, or refused our credentials
+	own        health  // beside that of the exchange: failures of what no other site shares
+	pause      int64   // no further connections before then: one was denied while others worked
+	lastError  Outcome // of a connection; Class 0 = none since a delivery
+	lastReason Reason  // and what it was
+
+	fork  *fork // nil where there are no sources
+	probe bool  // its source is out of service, and tried here
 
 	emptySince int64 // without mail and connections
 
@@ -81,16 +87,20 @@ type Site struct {
 	awaits                             bool // in party.waiting
 }
 
-// siteOf returns the site that t goes to.
-func (s *Scheduler) siteOf(t *Transaction) *Site {
-	k := s.router.keyOf(t.route, t.answer)
+// siteOf returns the site with key k that t goes to. f is the fork that it comes of, nil where there are no sources.
+func (s *Scheduler) siteOf(t *Transaction, k siteKey, f *fork) *Site {
 	site := s.sites[k]
 	if site == nil {
 		k.key = strings.Clone(k.key)
 		site = &Site{owner: s, key: k, name: k.name(), route: t.route}
 		site.join(t)
 		site.tag = k.tag(t.answer.Hash)
-		site.rungs = s.router.policies.at(t.answer)
+		if f == nil {
+			site.rungs = s.router.policies.at(t.answer)
+		} else {
+			f.adopt(site)
+		}
+		site.hosts.Families = s.families(k.source)
 		s.sites[k] = site
 		s.stats.sites.Add(1)
 	}
@@ -138,6 +148,9 @@ func (site *Site) kick() {
 	s := site.owner
 	if s.draining {
 		return
+	}
+	if src := site.key.source; src != nil && src.out() != 0 && !site.probe {
+		site.scatter()
 	}
 	site.sweep(s.now())
 	if !site.party.waiting.empty() {
@@ -242,6 +255,7 @@ func (site *Site) starve() {
 // fail backs the site off as a whole, with the others of its hosts if those are down, and defers what they have queued.
 func (site *Site) fail(now int64) {
 	s, h := site.owner, site.failing()
+	site.accuse()
 	failed := []*Site{site}
 	if h != &site.own {
 		failed = site.exchange.sites
@@ -310,12 +324,18 @@ func (site *Site) forget(now int64) {
 	site.disown()
 	site.part()
 	delete(s.sites, site.key)
+	if site.fork != nil {
+		site.fork.lose(site)
+	}
 	s.stats.sites.Add(-1)
 }
 
 // status describes the site.
 func (site *Site) status() SiteStatus {
-	st := SiteStatus{Site: site.name, Route: site.route.Name, Queued: site.queue.recipients, InFlight: site.inFlight, Connections: len(site.links), Failures: site.failures(), Provider: site.owner.router.providers.name(site.key.rule)}
+	st := SiteStatus{
+		Site: site.name, Source: site.key.source.title(), Provider: site.owner.router.providers.name(site.key.rule), Route: site.route.Name,
+		Queued: site.queue.recipients, InFlight: site.inFlight, Connections: len(site.links), Failures: site.failures(),
+	}
 	for _, l := range site.links {
 		if l.state == linkOpen && len(l.taken) == 0 {
 			st.Idle++

@@ -75,6 +75,7 @@ type Route struct {
 	TLS         TLS
 	Path        string // Local: a socket, or what egress makes of it
 	Manner      Manner
+	Pool        string // of sources; "" = Options.Pool for MX, none for others
 
 	place  int        // in the list that NewTable got
 	query  mx.Query   // Host: what to look up
@@ -86,6 +87,7 @@ type Table struct {
 	exact    map[string]*Route
 	suffixes map[string]*Route // without the "*."
 	any      *Route
+	routes   []*Route
 }
 
 // NewTable returns a table of the routes. Of several that match a domain the most specific wins: the exact name, then the longest
@@ -99,6 +101,7 @@ func NewTable(routes []Route) (*Table, error) {
 		if err := r.complete(); err != nil {
 			return nil, fmt.Errorf("route %d: %w", i+1, err)
 		}
+		t.routes = append(t.routes, r)
 		for _, d := range r.Domains {
 			if err := t.add(d, r); err != nil {
 				return nil, fmt.Errorf("route %d: %w", i+1, err)

@@ -24,7 +24,8 @@ type Transaction struct {
 	answer *mx.Answer // nil while its lookup is under way, and of a Discard route
 	owner  *Scheduler // of its site
 	site   *Site
-	link   *Link // that it was handed out on
+	pool   *sourcePool // of its sources
+	link   *Link       // that it was handed out on
 	next   *Transaction
 
 	queued, started int64 // Unix nanoseconds

@@ -1,8 +1,10 @@
 package router
 
 import (
+	"cmp"
 	"time"
 
+	"mailrace/proto/message"
 	"mailrace/router/mx"
 	"mailrace/router/pool"
 )
@@ -18,13 +20,67 @@ type SiteView struct {
 	OnDisk      int64     // recipients that have no room in memory; an estimate
 	Pause       time.Time // no further connections before then, since one was refused while others worked; zero = there may be
 	Addresses   []pool.Status
+
+	Pool    string         // of sources; "" = none. With one the figures are of the sites of all its sources, and Backoff is set if none of them may be tried
+	Sources []SourceStatus // of the pool, in its order
 }
 
-// View describes the site that route leads to by answer, which is of Class OK, and calls done with it on the loop that owns the site, soon, or never
-// when that loop has ended. Any goroutine.
-func (r *Router) View(route *Route, answer *mx.Answer, done func(SiteView)) {
+// View describes the site that route leads to by answer, which is of Class OK, for mail without labels for a domain in normal form, and calls done with
+// it on the loop that owns the site, soon, or never when that loop has ended. Any goroutine.
+func (r *Router) View(route *Route, answer *mx.Answer, domain string, done func(SiteView)) {
 	s := r.owner(route, answer)
-	s.env.Post(func() { done(s.view(route, answer)) })
+	s.env.Post(func() {
+		k := r.keyOf(route, answer)
+		if r.sources != nil {
+			if p := s.poolOf(route, &message.Message{}, domain, r.policies.at(answer)); p != nil {
+				done(s.viewPool(route, answer, k, p))
+				return
+			}
+		}
+		done(s.view(route, answer, k))
+	})
+}
+
+// viewPool is view for the sites of all sources of a pool.
+func (s *Scheduler) viewPool(route *Route, answer *mx.Answer, k siteKey, p *sourcePool) (all SiteView) {
+	all.Site, all.Provider, all.Route, all.Pool = k.name(), s.router.providers.name(k.rule), route.Name, p.name
+	all.Limit, all.SharedLimit = s.limits(route, k.rule)
+	may, now := false, s.now()
+	for _, m := range p.members {
+		k.source = m.source
+		v, st := s.view(route, answer, k), m.status()
+		families := s.families(m.source)
+		for _, h := range answer.Hosts {
+			st.Reach = st.Reach || families.Reach(h.Addrs)
+		}
+		st.Weight, st.Known, st.Status = int(m.weight), v.Known, v.SiteStatus
+		all.Sources = append(all.Sources, st)
+		all.OnDisk += v.OnDisk
+		if !v.Known {
+			may = may || st.Reach && !st.Until.After(time.Unix(0, now))
+			continue
+		}
+		all.Known, all.Opening, all.Limit, all.SharedLimit = true, all.Opening+v.Opening, v.Limit, v.SharedLimit
+		all.Shared += v.Shared
+		all.Queued, all.InFlight, all.Connections, all.Idle = all.Queued+v.Queued, all.InFlight+v.InFlight, all.Connections+v.Connections, all.Idle+v.Idle
+		all.Failures, all.LastError = max(all.Failures, v.Failures), cmp.Or(all.LastError, v.LastError)
+		all.Addresses = append(all.Addresses, v.Addresses...)
+		until := latest(v.Backoff, st.Until)
+		if may = may || until.IsZero() || !until.After(time.Unix(0, now)); all.Backoff.IsZero() || until.Before(all.Backoff) {
+			all.Backoff = until
+		}
+	}
+	if may {
+		all.Backoff = time.Time{}
+	}
+	return all
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // SiteName is what the site is called that route leads to by answer, which is of Class OK.
@@ -33,8 +89,8 @@ func SiteName(route *Route, answer *mx.Answer) string {
 	return k.name()
 }
 
-func (s *Scheduler) view(route *Route, answer *mx.Answer) (v SiteView) {
-	k, now := s.router.keyOf(route, answer), s.now()
+func (s *Scheduler) view(route *Route, answer *mx.Answer, k siteKey) (v SiteView) {
+	now := s.now()
 	site := s.sites[k]
 	if v.Known = site != nil; v.Known {
 		v.SiteStatus, v.Limit, v.Opening, v.Addresses = site.status(), site.limit, site.opening, site.hosts.Status(now)

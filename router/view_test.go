@@ -22,7 +22,7 @@ func TestView(t *testing.T) {
 		if !ask || !ok {
 			t.Fatalf("%v %v", ask, ok)
 		}
-		s.router.View(route, answer, func(found SiteView) { v = found })
+		s.router.View(route, answer, "", func(found SiteView) { v = found })
 		s.run(s.now.Sub(start))
 		if v.Site != SiteName(route, answer) || v.Limit != 7 {
 			t.Errorf("%+v", v)
@@ -54,7 +54,7 @@ func TestViewOfNoSite(t *testing.T) {
 	s := newSim(t, 2, 1, nil)
 	route := &Route{Name: "r", Host: "h", Kind: Host, Port: 2525, Connections: 3}
 	var v SiteView
-	s.router.View(route, &mx.Answer{Key: "h", Hash: 5}, func(found SiteView) { v = found })
+	s.router.View(route, &mx.Answer{Key: "h", Hash: 5}, "", func(found SiteView) { v = found })
 	s.run(time.Second)
 	if v.Known || v.Site != "h:2525" || v.Route != "r" || v.Limit != 3 || v.Addresses != nil {
 		t.Errorf("%+v", v)

@@ -25,6 +25,8 @@ type Config struct {
 	Routes     []Route // the most specific domain wins, whatever the order; none = everything by MX
 	Policies   []Policy
 	Providers  []Provider // the first one that has a host counts
+	Sources    []Source
+	Pools      []Pool
 	Egress     Egress
 	DNS        DNS
 	Limits     Limits
@@ -194,6 +196,7 @@ type Route struct {
 	Name        string   // for Policy.Routes, and the log; "" = its target there
 	Connections int      // most connections to each site of this route; 0 = Egress.Connections
 	TLS         Security // "" = Egress.TLS, but see Security
+	Pool        string   // of sources; "" = Egress.Pool by MX, none to a host
 
 	User        string // who we are at the host; "" = AUTH is not used. Hosts only
 	Password    Secret // of User: this or Token
@@ -239,6 +242,9 @@ type Egress struct {
 	Port        uint16         // port of MX hosts
 	Allow       []netip.Prefix // addresses that MX routes may reach although they are private, loopback or otherwise not public
 	Own         []string       // names and addresses of this node besides Hostname and those of its listeners: an MX host that has one leads back here
+	Pool        string         // of sources, for mail by MX that nothing else is said of; "" = from any address of this machine
+	Prefer      string         // PreferIPv4 or PreferIPv6: which addresses of a host are tried first
+	SourceRetry time.Duration  // for how long a source that cannot be used is out of service at first
 	TLS         Security       // of routes that say nothing: TLSOpportunistic or TLSOff
 	CA          string         // PEM file: who issues the certificates of hosts that are to be verified; "" = those whom the system trusts. Read at start
 	STS         bool           // domains may demand TLS of MX routes that are not off, by MTA-STS
@@ -386,7 +392,7 @@ func Default() *Config {
 		Spool: Spool{Path: "spool", Sync: true, Reserve: 64 << 20, FailoverAfter: 100 * time.Millisecond, InFlight: "/dev/shm", Reshard: ReshardRefuse},
 		Queue: Queue{RetryMin: 5 * time.Minute, RetryMax: 4 * time.Hour, Expire: 5 * 24 * time.Hour, HoldMax: 7 * 24 * time.Hour, DeliverByMin: time.Minute, InDoubt: InDoubtRetry, InMemory: 200_000},
 		Egress: Egress{
-			Connections: 20, Recipients: 100, Messages: 1000, Window: 100, WindowSize: 1 << 20, Port: 25, TLS: TLSOpportunistic, STS: true, DANE: true, Idle: 10 * time.Second,
+			Connections: 20, Recipients: 100, Messages: 1000, Window: 100, WindowSize: 1 << 20, Port: 25, Prefer: PreferIPv4, SourceRetry: 5 * time.Minute, TLS: TLSOpportunistic, STS: true, DANE: true, Idle: 10 * time.Second,
 			Timeouts: Timeouts{
 				Connect: 30 * time.Second, Greeting: 5 * time.Minute, Command: 5 * time.Minute, Mail: 5 * time.Minute, Rcpt: 5 * time.Minute,
 				Data: 2 * time.Minute, Block: 3 * time.Minute, Final: 10 * time.Minute,

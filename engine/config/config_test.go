@@ -37,7 +37,7 @@ func TestExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Hostname, c.Listeners, c.Routes, c.Policies, c.Providers, c.Recipients, c.Admin.Address, c.DSN.Templates = "", nil, nil, nil, nil, nil, "", nil
+	c.Hostname, c.Listeners, c.Routes, c.Policies, c.Providers, c.Sources, c.Pools, c.Recipients, c.Admin.Address, c.DSN.Templates = "", nil, nil, nil, nil, nil, nil, nil, "", nil
 	c.origin = nil
 	if want := Default(); !reflect.DeepEqual(c, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", c, want)

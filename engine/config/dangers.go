@@ -54,7 +54,7 @@ func (c *Config) Notes() (notes []string) {
 	if byMX && c.Egress.DANE && len(c.DNS.TrustAD) == 0 {
 		notes = append(notes, "dane of [egress] does nothing: trust_ad of [dns] names no server that validates DNSSEC")
 	}
-	return notes
+	return append(notes, c.strangeSources()...)
 }
 
 // everybody says whether all addresses of a family are among the networks.

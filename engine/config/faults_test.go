@@ -315,8 +315,8 @@ var faults = []struct{ toml, want string }{
 		`m.toml:13:7: provider.mx: "*.a.example" is in a provider above: want it once` + "\n" +
 		`m.toml:15:8: provider.name: not a name: want 1 to 255 octets without control characters, quotes and backslashes`},
 	{"+[[policy]]\n[[policy]]\ndomains = ['a.example']\nmx = ['*.b.example']\nroutes = ['r']\n[[policy]]\ndomains = ['*']\nretry_min = '5h'\n", "" +
-		`m.toml:5:3: policy: is for no mail: want domains, mx, routes or tenants. What holds for all mail stands in [queue]` + "\n" +
-		`m.toml:6:3: policy: says nothing: want retry, retry_min, retry_max, expire or bounce_expire` + "\n" +
+		`m.toml:5:3: policy: is for no mail: want domains, mx, routes, tenants or campaigns. What holds for all mail stands in [queue]` + "\n" +
+		`m.toml:6:3: policy: says nothing: want retry, retry_min, retry_max, expire, bounce_expire or pool` + "\n" +
 		`m.toml:8:1: policy.mx: a policy is for one of domains, mx and routes: want a table for each` + "\n" +
 		`m.toml:9:1: policy.routes: a policy is for one of domains, mx and routes: want a table for each` + "\n" +
 		`m.toml:11:12: policy.domains: "*" is everything: want names or "*.suffix", or none of them. What holds for all mail stands in [queue]` + "\n" +
@@ -341,6 +341,42 @@ var faults = []struct{ toml, want string }{
 		`m.toml:17:26: policy.tenants: "v" stands here twice: want it once` + "\n" +
 		`m.toml:18:13: policy.retry_min: 2h is longer than retry_max: want 1h or less`},
 	{"+[[policy]]\ntenants = ['t']\nbounce_expire = '1h'\n[[policy]]\ntenants = ['u', 't']\nexpire = '1h'\n", `m.toml:9:17: policy.tenants: "t" has a policy above already: want it once`},
+	{"+[[policy]]\ncampaigns = ['c', '', 'c']\npool = 'p'\n[[policy]]\ntenants = ['t']\ncampaigns = ['c']\nexpire = '1h'\n[[policy]]\ntenants = ['t', 'u']\ncampaigns = ['d', 'c']\nexpire = '1h'\n[[policy]]\ncampaigns = ['c']\nexpire = '1h'\n", "" +
+		`m.toml:6:19: policy.campaigns: not a label: want 1 to 255 octets without control characters` + "\n" +
+		`m.toml:6:23: policy.campaigns: "c" stands here twice: want it once` + "\n" +
+		`m.toml:7:8: policy.pool: "p" is no pool: want the name of a [[pool]]` + "\n" +
+		`m.toml:13:12: policy.tenants: "t" campaign "c" has a policy above already: want it once` + "\n" +
+		`m.toml:17:14: policy.campaigns: campaign "c" has a policy above already: want it once`},
+
+	// sources and pools
+	{"+[[source]]\n[[source]]\nname = 'a b'\nipv4 = '::1'\nipv6 = '192.0.2.1'\nehlo = '-'\n[[source]]\nname = 'a'\nipv4 = '0.0.0.0'\nsocks5 = '10.0.0.1'\nproxy = ':1'\n[[source]]\nname = 'a'\nsocks5 = '10.0.0.1:1080'\nuser = 'u'\n[[source]]\nname = 'b'\nipv6 = '2001:db8::1'\npassword = 'env:X'\nproxy = '10.0.0.1:1'\n", "" +
+		`m.toml:5:3: source.name: missing: want a name, as in "a"` + "\n" +
+		`m.toml:5:3: source: has no address: want ipv4, ipv6 or both` + "\n" +
+		`m.toml:6:3: source: has no address: want ipv4, ipv6 or both` + "\n" +
+		`m.toml:7:8: source.name: "a b" cannot be a name: want at most 64 letters, digits, ".", "_" and "-"` + "\n" +
+		`m.toml:8:8: source.ipv4: "::1" is no IPv4 address to send from: want one as in "192.0.2.10"` + "\n" +
+		`m.toml:9:8: source.ipv6: "192.0.2.1" is no IPv6 address to send from: want one as in "2001:db8::10"` + "\n" +
+		`m.toml:10:8: source.ehlo: "-" is not a domain name: want the name of the source's address, as in "out1.example.com"` + "\n" +
+		`m.toml:13:8: source.ipv4: "0.0.0.0" is no IPv4 address to send from: want one as in "192.0.2.10"` + "\n" +
+		`m.toml:14:10: source.socks5: "10.0.0.1" is not the address of a proxy: want host:port, as in "10.0.0.5:1080"` + "\n" +
+		`m.toml:15:9: source.proxy: ":1" is not the address of a proxy: want host:port, as in "10.0.0.5:1080"` + "\n" +
+		`m.toml:16:3: source.password: missing: want where it stands, as in "file:/etc/mailrace/proxy.password"` + "\n" +
+		`m.toml:17:8: source.name: "a" is the name of one above: want another` + "\n" +
+		`m.toml:20:3: source.user: nobody asks for it: it is for socks5`},
+	{"+[[source]]\nname = 'a'\nipv4 = '192.0.2.1'\n[[pool]]\n[[pool]]\nname = 'p'\nsources = [{ name = 'a', weight = 0 }, { name = 'aa' }, { name = 'a', weight = 1000001 }, { nam = 'a' }]\n[[pool]]\nname = 'p'\nsources = ['a']\n[[route]]\ndomains = ['*']\nto = 'discard'\npool = 'p'\n[egress]\npool = 'q'\nprefer = 'v6'\nsource_retry = '0s'\n", "" +
+		`m.toml:8:3: pool.name: missing: want a name, as in "a"` + "\n" +
+		`m.toml:8:3: pool.sources: missing: want names of sources, as in [{ name = "a", weight = 1 }]` + "\n" +
+		`m.toml:11:35: pool.sources.weight: 0 is out of range: want 1 to 1000000` + "\n" +
+		`m.toml:11:40: pool.sources: "aa" is no source: want the name of a [[source]]` + "\n" +
+		`m.toml:11:57: pool.sources: "a" stands here twice: want it once` + "\n" +
+		`m.toml:11:80: pool.sources.weight: 1000001 is out of range: want 1 to 1000000` + "\n" +
+		`m.toml:11:91: pool.sources: names no source: want the name of a [[source]]` + "\n" +
+		`m.toml:11:93: pool.sources.nam: unknown key: did you mean "name"?` + "\n" +
+		`m.toml:13:8: pool.name: "p" is the name of one above: want another` + "\n" +
+		`m.toml:18:8: route.pool: "discard" needs no connection: want no pool` + "\n" +
+		`m.toml:20:8: egress.pool: "q" is no pool: want the name of a [[pool]]` + "\n" +
+		`m.toml:21:10: egress.prefer: "v6" is not known: want ipv4, ipv6` + "\n" +
+		`m.toml:22:16: egress.source_retry: 0ms is out of range: want 1s to 1d`},
 	{"+[queue]\nretry = ['0s']\nbounce_expire = '400d'\n", "" +
 		`m.toml:6:10: queue.retry: 0ms is out of range: want 10ms to 1w` + "\n" +
 		`m.toml:7:17: queue.bounce_expire: 400d is out of range: want 100ms to 365d`},

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -15,11 +16,14 @@ type Policy struct {
 	Routes  []string // Route.Name
 	Tenants []string // whose mail it is for; none = everybody's
 
+	Campaigns []string // labels of the mail that it is for; none = any
+
 	Retry        []time.Duration // 0 values say nothing; see Queue
 	RetryMin     time.Duration
 	RetryMax     time.Duration
 	Expire       time.Duration
 	BounceExpire time.Duration
+	Pool         string // of sources; "" says nothing
 }
 
 // retriesMax is the most delays of a list.
@@ -34,11 +38,13 @@ func policyFields(p *Policy) []field {
 		{"mx", list(&p.MX, lower)},
 		{"routes", list(&p.Routes, verbatim)},
 		{"tenants", list(&p.Tenants, verbatim)},
+		{"campaigns", list(&p.Campaigns, verbatim)},
 		{"retry", list(&p.Retry, parseDuration)},
 		{"retry_min", duration(&p.RetryMin)},
 		{"retry_max", duration(&p.RetryMax)},
 		{"expire", duration(&p.Expire)},
 		{"bounce_expire", duration(&p.BounceExpire)},
+		{"pool", text(&p.Pool)},
 	}
 }
 
@@ -60,28 +66,29 @@ func (k *checker) policies(c *Config) {
 			routes = append(routes, r.Name)
 		}
 	}
-	seen := map[[3]string]bool{}
+	seen := map[[4]string]bool{}
 	for i := range c.Policies {
 		p, key := &c.Policies[i], fmt.Sprintf("policy[%d]", i)
 		placed := k.policyDestinations(key, p, routes, seen)
-		for j, tenant := range p.Tenants {
-			if at := fmt.Sprintf("%s.tenants[%d]", key, j); !validLabel(tenant) || tenant == "" {
-				k.complain(at, "not a label: want 1 to 255 octets without control characters")
-			} else if slices.Contains(p.Tenants[:j], tenant) {
-				k.complain(at, "%s stands here twice: want it once", quote(tenant))
-			} else if !placed {
-				k.once(at, seen, "", "", []string{tenant})
+		k.policyLabels(key+".tenants", p.Tenants, func(at, tenant string) {
+			if !placed {
+				k.once(at, seen, "", "", []string{tenant}, p.Campaigns)
 			}
-		}
-		if !placed && len(p.Tenants) == 0 {
-			k.complain(key, "is for no mail: want domains, mx, routes or tenants. What holds for all mail stands in [queue]")
+		})
+		k.policyLabels(key+".campaigns", p.Campaigns, func(at, campaign string) {
+			if !placed && len(p.Tenants) == 0 {
+				k.once(at, seen, "", "", nil, []string{campaign})
+			}
+		})
+		if !placed && len(p.Tenants)+len(p.Campaigns) == 0 {
+			k.complain(key, "is for no mail: want domains, mx, routes, tenants or campaigns. What holds for all mail stands in [queue]")
 		}
 		k.policyTimes(key, p, &c.Queue)
 	}
 }
 
 // policyDestinations judges for what destinations a policy is, and reports whether it names any.
-func (k *checker) policyDestinations(key string, p *Policy, routes []string, seen map[[3]string]bool) (placed bool) {
+func (k *checker) policyDestinations(key string, p *Policy, routes []string, seen map[[4]string]bool) (placed bool) {
 	for _, x := range []struct {
 		key   string
 		list  []string
@@ -100,7 +107,7 @@ func (k *checker) policyDestinations(key string, p *Policy, routes []string, see
 			if fault := x.fault(name); fault != "" {
 				k.complain(at, "%s", fault)
 			} else {
-				k.once(at, seen, x.key, name, p.Tenants)
+				k.once(at, seen, x.key, name, p.Tenants, p.Campaigns)
 			}
 		}
 	}
@@ -118,25 +125,57 @@ func nameFault(name string, routes []string) string {
 	return quote(name) + " is no route: want the name of a [[route]]"
 }
 
-// once complains when there is a policy for the same destination and tenant already.
-func (k *checker) once(at string, seen map[[3]string]bool, kind, name string, tenants []string) {
+// policyLabels judges a list of labels, and calls sound for each that is one.
+func (k *checker) policyLabels(key string, list []string, sound func(at, label string)) {
+	for j, label := range list {
+		if at := fmt.Sprintf("%s[%d]", key, j); !validLabel(label) || label == "" {
+			k.complain(at, "not a label: want 1 to 255 octets without control characters")
+		} else if slices.Contains(list[:j], label) {
+			k.complain(at, "%s stands here twice: want it once", quote(label))
+		} else {
+			sound(at, label)
+		}
+	}
+}
+
+// once complains when there is a policy for the same destination, tenant and campaign already.
+func (k *checker) once(at string, seen map[[4]string]bool, kind, name string, tenants, campaigns []string) {
+	any := []string{""}
 	if len(tenants) == 0 {
-		tenants = []string{""}
+		tenants = any
+	}
+	if len(campaigns) == 0 {
+		campaigns = any
 	}
 	for _, tenant := range tenants {
-		id, what := [3]string{kind, name, tenant}, quote(name)
-		switch {
-		case kind == "":
-			what = quote(tenant)
-		case tenant != "":
-			what += " of tenant " + quote(tenant)
+		for _, campaign := range campaigns {
+			id := [4]string{kind, name, tenant, campaign}
+			if seen[id] {
+				k.complain(at, "%s has a policy above already: want it once", policyPlace(id))
+				return
+			}
+			seen[id] = true
 		}
-		if seen[id] {
-			k.complain(at, "%s has a policy above already: want it once", what)
-			return
-		}
-		seen[id] = true
 	}
+}
+
+// policyPlace names what a policy is for, by kind, name, tenant and campaign.
+func policyPlace(id [4]string) string {
+	var parts []string
+	if id[0] != "" {
+		parts = append(parts, quote(id[1]))
+	}
+	if id[2] != "" {
+		tenant := quote(id[2])
+		if len(parts) > 0 {
+			tenant = "of tenant " + tenant
+		}
+		parts = append(parts, tenant)
+	}
+	if id[3] != "" {
+		parts = append(parts, "campaign "+quote(id[3]))
+	}
+	return strings.Join(parts, " ")
 }
 
 // policyPatternFault is patternFault where everything cannot be meant.
@@ -164,8 +203,8 @@ func (k *checker) policyTimes(key string, p *Policy, q *Queue) {
 	}
 	k.retries(key+".retry", p.Retry)
 	switch low, high := cmp.Or(p.RetryMin, q.RetryMin), cmp.Or(p.RetryMax, q.RetryMax); {
-	case len(p.Retry) == 0 && p.RetryMin == 0 && p.RetryMax == 0 && p.Expire == 0 && p.BounceExpire == 0:
-		k.complain(key, "says nothing: want retry, retry_min, retry_max, expire or bounce_expire")
+	case len(p.Retry) == 0 && p.RetryMin == 0 && p.RetryMax == 0 && p.Expire == 0 && p.BounceExpire == 0 && p.Pool == "":
+		k.complain(key, "says nothing: want retry, retry_min, retry_max, expire, bounce_expire or pool")
 	case len(p.Retry) > 0 && (p.RetryMin != 0 || p.RetryMax != 0):
 		k.complain(key+".retry", "retry_min or retry_max stands here, too: want the list, or these")
 	case !ok || low <= high || p.RetryMin == 0 && p.RetryMax == 0:

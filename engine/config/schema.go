@@ -98,6 +98,7 @@ func schema(c *Config) []field {
 				{"to", parsed(&route.To, parseTarget)},
 				{"name", text(&route.Name)},
 				{"connections", integer(&route.Connections)},
+				{"pool", text(&route.Pool)},
 				{"tls", text((*string)(&route.TLS))},
 				{"user", text(&route.User)},
 				{"password", parsed(&route.Password, parseSecret)},
@@ -113,6 +114,14 @@ func schema(c *Config) []field {
 		{"provider", tables(func() []field {
 			c.Providers = append(c.Providers, Provider{})
 			return providerFields(&c.Providers[len(c.Providers)-1])
+		})},
+		{"source", tables(func() []field {
+			c.Sources = append(c.Sources, Source{})
+			return sourceFields(&c.Sources[len(c.Sources)-1])
+		})},
+		{"pool", tables(func() []field {
+			c.Pools = append(c.Pools, Pool{})
+			return poolFields(&c.Pools[len(c.Pools)-1])
 		})},
 		{"recipients", tables(func() []field {
 			c.Recipients = append(c.Recipients, DefaultRecipients())
@@ -137,6 +146,9 @@ func schema(c *Config) []field {
 			{"port", port(&c.Egress.Port)},
 			{"allow", list(&c.Egress.Allow, parsePrefix)},
 			{"own", list(&c.Egress.Own, lower)},
+			{"pool", text(&c.Egress.Pool)},
+			{"prefer", text(&c.Egress.Prefer)},
+			{"source_retry", duration(&c.Egress.SourceRetry)},
 			{"tls", text((*string)(&c.Egress.TLS))},
 			{"ca", text(&c.Egress.CA)},
 			{"mta_sts", boolean(&c.Egress.STS)},

@@ -42,6 +42,7 @@ func (c *Config) problems() Errors {
 	k.routes(c.Routes)
 	k.policies(c)
 	k.providers(c)
+	k.sources(c)
 	k.recipients(c.Recipients)
 	k.egress(&c.Egress)
 	k.dns(&c.DNS)

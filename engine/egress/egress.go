@@ -35,7 +35,8 @@ type Options struct {
 	unchunked addresses // that do not know BDAT
 
 	Timeouts Timeouts
-	Logins   map[string]*Login // by router.Manner.Login
+	Sources  map[string]*Source // by router.Target.Source
+	Logins   map[string]*Login  // by router.Manner.Login
 
 	Hostname string     // in the names of files in maildirs, and the domain of recipients without one
 	Files    maildir.FS // of maildirs
@@ -121,14 +122,13 @@ func (o *Options) way(target *router.Target) loop.Dial {
 	d := loop.Dial{Network: "tcp", Address: target.Addr.String(), Timeout: o.Timeouts.Connect}
 	if target.Kind == router.Local {
 		d.Network, d.Address = "unix", target.Path
+		return d
+	}
+	if target.Second.IsValid() {
+		d.Second, d.Stagger = target.Second.String(), stagger
+	}
+	if src := o.Sources[target.Source]; src != nil {
+		src.use(&d)
 	}
 	return d
-}
-
-// protocol is what is spoken there.
-func (o *Options) protocol(target *router.Target) *smtp.ClientConfig {
-	if target.Manner.Protocol == router.LMTP {
-		return o.LMTP
-	}
-	return o.SMTP
 }

@@ -52,8 +52,14 @@ type session struct {
 
 // Open begins the dialogue: the server speaks first.
 func (s *session) Open(c *loop.Conn) {
-	s.conn, s.source = c, c.Local().Addr()
+	s.conn = c
+	if target := s.link.Target(); c.Second() {
+		s.link.Reached(target.Second)
+	} else {
+		s.link.Reached(target.Addr)
+	}
 	target := s.link.Target()
+	s.source = s.opts.origin(c, &target)
 	s.tls.policy = policyOf(&target)
 	s.smtp.Init(s.opts.protocol(&target))
 	if target.Manner.TLSFirst {
@@ -473,7 +479,11 @@ func (s *session) Closed(c *loop.Conn, err error) {
 	case err != nil && !errors.Is(err, io.EOF):
 		o.Text = fmt.Sprintf("connection lost: %v", err)
 	}
-	s.leave(s.lostReason(router.GoneBroken), o)
+	reason := s.lostReason(router.GoneBroken)
+	if c == nil && atFault(err) {
+		reason, o.Enhanced = router.GoneUnusable, "4.3.0"
+	}
+	s.leave(reason, o)
 }
 
 // Wake pulls work again. It is called by the router.

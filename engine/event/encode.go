@@ -14,7 +14,8 @@ const (
 	labelMax   = 255  // user, tenant, campaign
 	tlsMax     = 64   // name of a version or a cipher suite
 	wordMax    = 16   // cause, action
-	lineMax    = 6*(2*addressMax+2*nameMax+2*tlsMax+3*labelMax+16+textMax+2*wordMax) + 620
+	sourceMax  = 64   // egress source, pool
+	lineMax    = 6*(2*addressMax+2*nameMax+2*tlsMax+3*labelMax+16+textMax+2*wordMax+2*sourceMax) + 720
 )
 
 // Append appends the record as one line of JSON with its newline to dst. It does not allocate when dst has room. The line is 7-bit:
@@ -25,10 +26,13 @@ func (r *Record) Append(dst []byte) []byte {
 	dst = appendTime(dst, r.Time)
 	dst = append(dst, `","type":"`...)
 	dst = append(dst, r.Type.String()...)
-	dst = append(dst, `","id":"`...)
-	dst = r.ID.Append(dst)
-	dst = append(dst, `","sender":`...)
-	dst = appendString(dst, r.Sender, addressMax)
+	dst = append(dst, '"')
+	if r.Type != SourceOut && r.Type != SourceBack {
+		dst = append(dst, `,"id":"`...)
+		dst = r.ID.Append(dst)
+		dst = append(dst, `","sender":`...)
+		dst = appendString(dst, r.Sender, addressMax)
+	}
 	dst = appendText(dst, `,"recipient":`, r.Recipient, addressMax)
 	dst = appendInt(dst, `,"recipients":`, int64(r.Recipients))
 	dst = appendText(dst, `,"queue":`, r.Queue, nameMax)
@@ -38,6 +42,8 @@ func (r *Record) Append(dst []byte) []byte {
 		dst = r.Source.WithZone("").AppendTo(dst)
 		dst = append(dst, '"')
 	}
+	dst = appendText(dst, `,"egress_source":`, r.From, sourceMax)
+	dst = appendText(dst, `,"egress_pool":`, r.Pool, sourceMax)
 	if r.Peer.IsValid() {
 		dst = append(dst, `,"peer":"`...)
 		dst = r.Peer.Addr().WithZone("").AppendTo(dst)
@@ -65,6 +71,7 @@ func (r *Record) Append(dst []byte) []byte {
 	dst = appendText(dst, `,"cause":`, r.Cause, wordMax)
 	dst = appendText(dst, `,"action":`, r.Action, wordMax)
 	dst = appendWish(dst, `,"began":"`, r.Began)
+	dst = appendWish(dst, `,"until":"`, r.Until)
 	if r.Latency != 0 {
 		dst = append(dst, `,"latency":`...)
 		dst = appendSeconds(dst, r.Latency)

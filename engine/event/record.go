@@ -29,11 +29,15 @@ const (
 	Delay
 	// InDoubt: the message went out to the recipient, and nobody knows whether it was taken; or an operator decided about that.
 	InDoubt
+	// SourceOut: an egress source was taken out of service. It is of no message, and neither is the next one.
+	SourceOut
+	// SourceBack: it is in service again.
+	SourceBack
 
 	types
 )
 
-var typeNames = [types]string{"reception", "delivery", "deferral", "bounce", "expiry", "hold", "delay", "in-doubt"}
+var typeNames = [types]string{"reception", "delivery", "deferral", "bounce", "expiry", "hold", "delay", "in-doubt", "source-out", "source-back"}
 
 func (t Type) String() string { return typeNames[t] }
 
@@ -48,7 +52,9 @@ type Record struct {
 	Recipients int            // Reception: how many there are
 	Queue      string         // the recipient's domain
 	Site       string         // key of the site that the queue's mail goes to
-	Source     netip.Addr     // our address on the connection (egress source)
+	Source     netip.Addr     // our address on the connection
+	From       string         // name of the egress source
+	Pool       string         // name of its pool
 	Peer       netip.AddrPort // the other end: the client of a Reception, else the remote server
 	TLSVersion string         // of the connection to Peer, as in "TLS 1.3"
 	TLSCipher  string         // as in "TLS_AES_128_GCM_SHA256"
@@ -69,5 +75,6 @@ type Record struct {
 	Cause      string        // InDoubt: "crash" or "connection"
 	Action     string        // InDoubt: "retry", "wait" or "give-up"
 	Began      int64         // InDoubt: when the message went out, Unix nanoseconds
+	Until      int64         // SourceOut: not tried before, Unix nanoseconds
 	Latency    time.Duration // since arrival; of a Reception: from MAIL to the commit
 }

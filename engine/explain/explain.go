@@ -24,8 +24,8 @@ type Explainer struct {
 	Config   *config.Config
 	Table    *router.Table // of Config, its routes in their order
 	Resolver *mx.Resolver
-	Policed  Policed                                                                  // nil = domains demand nothing
-	View     func(route *router.Route, answer *mx.Answer, done func(router.SiteView)) // as router.Router.View; nil = no node runs
+	Policed  Policed                                                                                 // nil = domains demand nothing
+	View     func(route *router.Route, answer *mx.Answer, domain string, done func(router.SiteView)) // as router.Router.View; nil = no node runs
 	Now      func() time.Time
 }
 
@@ -187,7 +187,7 @@ func (e *Explainer) site(ctx context.Context, r *Report, route *router.Route, an
 		return v
 	}
 	found := make(chan router.SiteView, 1)
-	e.View(route, answer, func(v router.SiteView) { found <- v })
+	e.View(route, answer, r.Address.Domain, func(v router.SiteView) { found <- v })
 	limit := time.NewTimer(siteWait)
 	defer limit.Stop()
 	select {

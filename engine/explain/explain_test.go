@@ -113,8 +113,8 @@ func (w *world) explainer(t *testing.T, file string) *Explainer {
 }
 
 // showing is a node in which every site looks like this.
-func showing(v router.SiteView) func(*router.Route, *mx.Answer, func(router.SiteView)) {
-	return func(_ *router.Route, _ *mx.Answer, done func(router.SiteView)) { go done(v) }
+func showing(v router.SiteView) func(*router.Route, *mx.Answer, string, func(router.SiteView)) {
+	return func(_ *router.Route, _ *mx.Answer, _ string, done func(router.SiteView)) { go done(v) }
 }
 
 // demanding is one by which the first host of each domain must show a certificate, the second one nothing, and others get no mail.
@@ -242,7 +242,7 @@ func TestExplain(t *testing.T) {
 	for _, c := range []struct {
 		name, file, address string
 		prepare             func(w *world, e *Explainer)
-		view                func(*router.Route, *mx.Answer, func(router.SiteView))
+		view                func(*router.Route, *mx.Answer, string, func(router.SiteView))
 	}{
 		{name: "mx", file: head, address: "ann@Far.Example"},
 		{name: "busy", file: tuned, address: "ann@far.example", view: showing(busy), prepare: func(w *world, e *Explainer) {
@@ -401,7 +401,7 @@ func FuzzAddress(f *testing.F) {
 func TestSilentLoop(t *testing.T) {
 	e := newWorld(t, zone).explainer(t, head)
 	ctx, cancel := context.WithCancel(t.Context())
-	e.View = func(*router.Route, *mx.Answer, func(router.SiteView)) { cancel() }
+	e.View = func(*router.Route, *mx.Answer, string, func(router.SiteView)) { cancel() }
 	r, err := e.Explain(ctx, "ann@far.example")
 	if err != nil || r.Site.State != SiteUnknown || r.Site.Fault == "" || len(r.DNS.Hosts) == 0 {
 		t.Errorf("%+v %v", r, err)

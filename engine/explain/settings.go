@@ -127,7 +127,7 @@ func (e *Explainer) schedule(r *Report, route *router.Route, answer *mx.Answer) 
 	for i := range list {
 		list[i] = router.Policy(e.Config.Policies[i])
 	}
-	retry, expire, err := router.Sayers(list, r.Address.Domain, route, answer)
+	retry, expire, _, err := router.Sayers(list, r.Address.Domain, route, answer)
 	if err != nil { // a node with these would not start
 		retry, expire = -1, -1
 	}

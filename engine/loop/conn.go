@@ -30,6 +30,7 @@ type Conn struct {
 	inPoll    bool // stands in loop.polled
 	unsettled bool // stands in loop.unsettled
 	unread    bool // input was thrown away: close with a linger
+	second    bool // it was dialled to Dial.Second
 
 	err        error  // for Closed
 	keep       []byte // bytes that were not consumed: a window of the pooled buffer pool
@@ -56,6 +57,9 @@ func (c *Conn) Loop() *Loop { return c.loop }
 
 // Listener is the index in Options.Listeners that the connection came by, or -1 if it was dialled.
 func (c *Conn) Listener() int { return int(c.listener) }
+
+// Second says that the connection is one to Dial.Second.
+func (c *Conn) Second() bool { return c.second }
 
 // Remote is the address of the peer; invalid for unix sockets and once the connection is closed. It makes a system call: keep the result.
 func (c *Conn) Remote() netip.AddrPort { return c.address(unix.Getpeername) }

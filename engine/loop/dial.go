@@ -1,12 +1,9 @@
 package loop
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"sync"
 
 	"github.com/panjf2000/gnet/v2"
@@ -86,14 +83,14 @@ func (d *dialer) next() (job dialJob, ok bool) {
 
 // connect dials and hands the connection to its loop, where Open is called before connect returns nil.
 func (d *dialer) connect(job dialJob) error {
-	nc, err := job.dial(d.ctx)
+	nc, second, err := job.reach(d.ctx)
 	if err != nil {
 		if d.ctx.Err() != nil {
 			return ErrGroupClosed
 		}
 		return fmt.Errorf("loop: %w", err)
 	}
-	c := &Conn{Handler: job.handler, loop: job.loop, listener: -1, half: -1}
+	c := &Conn{Handler: job.handler, loop: job.loop, listener: -1, half: -1, second: second}
 	result, err := job.loop.el.Enroll(gnet.NewContext(context.Background(), c), nc)
 	if err != nil {
 		_ = nc.Close()
@@ -111,23 +108,6 @@ func (d *dialer) connect(job dialJob) error {
 		return errors.New("loop: enrol connection: epoll_ctl failed")
 	}
 	return nil
-}
-
-// dial connects. An address that is one needs no resolver.
-func (j *dialJob) dial(ctx context.Context) (net.Conn, error) {
-	dialer := net.Dialer{Timeout: j.Timeout, KeepAlive: -1} // deadlines on the loop find dead peers
-	network := cmp.Or(j.Network, "tcp")
-	if to, err := netip.ParseAddrPort(j.Address); err == nil {
-		conn, err := dialer.DialTCP(ctx, network, netip.AddrPortFrom(j.Local, 0), to)
-		if err != nil {
-			return nil, err // and no interface around a nil pointer
-		}
-		return conn, nil
-	}
-	if j.Local.IsValid() {
-		dialer.LocalAddr = &net.TCPAddr{IP: j.Local.AsSlice(), Zone: j.Local.Zone()}
-	}
-	return dialer.DialContext(ctx, network, j.Address)
 }
 
 func (d *dialer) failed(job dialJob, err error) {

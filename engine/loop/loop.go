@@ -2,6 +2,7 @@ package loop
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -246,8 +247,15 @@ type Dial struct {
 	Network string
 	// Address is ip:port, or a path. A host name is resolved by the system, for tools.
 	Address string
-	// Local is the source address, if valid.
-	Local netip.Addr
+	// Local is the source address for addresses of its family, if valid, and Local6 that of the other one.
+	Local, Local6 netip.Addr
+	// Second is tried beside Address when that takes longer than Stagger, or fails: the first that connects is used, and Conn.Second tells which.
+	// "" = nothing.
+	Second  string
+	Stagger time.Duration
+	// Via makes the connection in another way, as through a proxy; network and address are those that are wanted, the local address is its business.
+	// It returns a *net.TCPConn or *net.UnixConn, on any goroutine, and ends when ctx does. nil = directly.
+	Via func(ctx context.Context, network, address string) (net.Conn, error)
 	// Timeout bounds the connecting; 0 leaves it to the system.
 	Timeout time.Duration
 }

@@ -25,6 +25,7 @@ type Address struct {
 
 // Hosts are the addresses of a site. The zero Hosts has none. One goroutine owns it.
 type Hosts struct {
+	Families  Families   // it is set before the first Update
 	addresses []*Address // in order of preference, those of one host together and in the order that DNS gave them
 	failing   string     // host whose address failed last: its other addresses are tried before another host of its preference
 }
@@ -34,7 +35,7 @@ func (h *Hosts) Update(hosts []mx.Host) {
 	old := h.addresses
 	h.addresses = make([]*Address, 0, len(hosts))
 	for i := range hosts {
-		for _, addr := range hosts[i].Addrs {
+		for _, addr := range h.Families.order(hosts[i].Addrs) {
 			a := find(old, hosts[i].Name, addr)
 			if a == nil {
 				a = &Address{Host: hosts[i].Name, Addr: addr}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"mailrace/bench/console"
+	"mailrace/bench/latency"
 	"mailrace/bench/ledger"
 	"mailrace/bench/machine"
 	"mailrace/bench/result"
@@ -123,15 +124,29 @@ func medianOf(all []Measure) Measure {
 		MessagesPerSync: of(func(m *Measure) float64 { return m.MessagesPerSync }),
 		P50:             time.Duration(of(func(m *Measure) float64 { return float64(m.P50) })),
 		P99:             time.Duration(of(func(m *Measure) float64 { return float64(m.P99) })),
+		Max:             time.Duration(of(func(m *Measure) float64 { return float64(m.Max) })),
 		RSSPeak:         int64(of(func(m *Measure) float64 { return float64(m.RSSPeak) })),
 		RSS:             int64(of(func(m *Measure) float64 { return float64(m.RSS) })),
 		Written:         of(func(m *Measure) float64 { return m.Written }),
 		GeneratorBusy:   of(func(m *Measure) float64 { return m.GeneratorBusy }),
 		SinkBusy:        of(func(m *Measure) float64 { return m.SinkBusy }),
 	}
+	for i := range latency.Shares {
+		var values []float64
+		for n := range all {
+			if curve := all[n].Curve; i < len(curve) {
+				values = append(values, float64(curve[i]))
+			}
+		}
+		if len(values) == 0 {
+			break
+		}
+		m.Curve = append(m.Curve, time.Duration(middle(values)))
+	}
 	for i := range all {
 		m.Messages += all[i].Messages
 		m.Refused += all[i].Refused
+		m.Due += all[i].Due
 		m.Account = m.Account.Add(all[i].Account)
 	}
 	return m

@@ -21,12 +21,14 @@ type Measure struct {
 	MessagesPerSync float64       `json:"messages_per_sync"` // 0 = no sync at all
 	P50             time.Duration `json:"p50_ns"`            // of the replies to the generator
 	P99             time.Duration `json:"p99_ns"`
+	Max             time.Duration `json:"max_ns"`
 	RSSPeak         int64         `json:"rss_peak_bytes"`
 	RSS             int64         `json:"rss_bytes"`      // at the end
 	Written         float64       `json:"mta_disk_bytes"` // that the MTA wrote to disks, per message
 	GeneratorBusy   float64       `json:"generator_busy"` // share of one core, while it sent
 	SinkBusy        float64       `json:"sink_busy"`
 	Refused         uint64        `json:"refused"` // messages that got 4xx or 5xx, or no reply
+	Due             uint64        `json:"due"`     // messages that were to be sent, at a fixed rate; 0 = there was none
 	ledger.Account
 
 	Samples []Sample        `json:"samples,omitempty"`
@@ -42,6 +44,7 @@ type bench struct {
 	kind  Kind
 	sink  *sinkChild // nil in Accept
 	gauge string     // file in which the sink counts, for the generator to follow; "" = it does not
+	rate  float64    // messages per second, due at fixed times; 0 = as fast as replies come
 	began time.Time  // what the times of samples count from
 }
 
@@ -76,9 +79,9 @@ func (b *bench) measure(ctx context.Context, t *target) (Measure, error) {
 		return float64(total) / float64(time.Microsecond) / float64(r.Accepted)
 	}
 	m.Messages, m.Elapsed, m.Account, m.Curve = r.Accepted, r.Sending, r.account, r.Curve
-	m.Refused = r.Tempfail + r.Permfail + r.Lost
+	m.Refused, m.Due = r.Tempfail+r.Permfail+r.Lost, uint64(b.rate*b.opts.Duration.Seconds())
 	m.CPU, m.GeneratorCPU = per(after.usage.CPU-before.usage.CPU), per(r.CPU)
-	m.P50, m.P99, m.RSSPeak, m.RSS = r.Latency.P50, r.Latency.P99, after.usage.RSSPeak, after.usage.RSS
+	m.P50, m.P99, m.Max, m.RSSPeak, m.RSS = r.Latency.P50, r.Latency.P99, r.Latency.Max, after.usage.RSSPeak, after.usage.RSS
 	if r.Accepted > 0 {
 		m.Written = float64(after.usage.Written-before.usage.Written) / float64(r.Accepted)
 	}
@@ -119,6 +122,9 @@ func (b *bench) send(ctx context.Context, t *target, d time.Duration, rec *recor
 	o := load.Options{Address: t.address, Connections: b.opts.Connections, Duration: d,
 		LockStep: b.opts.LockStep, Sizes: b.opts.Sizes, Recipients: b.opts.Recipients, Sender: "sender@bench.mailrace",
 		Gauge: b.gauge, Window: b.window(), Secure: t.secure, Domains: t.domains}
+	if o.Rate = b.rate; b.rate > 0 {
+		o.Gauge, o.Window = "", 0
+	}
 	r, err := runRecorded(ctx, b.opts.Program, o, rec)
 	s := sent{Report: r, account: ledger.Account{Acknowledged: r.Recipients}}
 	if err != nil || b.sink == nil {

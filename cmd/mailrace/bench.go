@@ -92,6 +92,7 @@ func benchCommand() *cobra.Command {
 		idleCommand(),
 		wanCommand(),
 		sitesCommand(),
+		latencyCommand(),
 		dialogsCommand(),
 	)
 	return c
@@ -198,6 +199,32 @@ are missing, or mail was lost, doubled or altered.`,
 			return err
 		}
 		return scenario.SitesCommand(cmd.Context(), o, out())
+	}
+	addFlags(c, o.BindFlags)
+	return c
+}
+
+func latencyCommand() *cobra.Command {
+	var o scenario.LatencyOptions
+	c := &cobra.Command{
+		Use:   "latency",
+		Short: "Measure how long replies take at shares of the highest rate",
+		Long: `Measure how long the reply to a message takes at several rates.
+
+Each round measures the most that the node accepts, and then sends at shares of that, at fixed times whatever the node does (an open loop).
+Latencies count from when a message was due, so that a stall shows in all messages that it held up. The exit status is 1 if mail was lost, doubled or
+altered.`,
+		Example: `  mailrace bench latency --html latency.html
+  mailrace bench latency --relay --shares 50,90,100
+  mailrace bench latency --rounds 1 --duration 1s --json`,
+		Args: cobra.NoArgs,
+	}
+	out := addReport(c)
+	c.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+		if o.Program, err = thisProgram(); err != nil {
+			return err
+		}
+		return scenario.LatencyCommand(cmd.Context(), o, out())
 	}
 	addFlags(c, o.BindFlags)
 	return c

@@ -106,7 +106,7 @@ func (b *Batch) Add(ctx context.Context, m *inject.Mail) {
 		if m.Part != "" {
 			key += "\x00" + m.Part // a key holds no NUL
 		}
-		s.claim = n.claims.Of(s.m.Tenant, s.m.User, key, time.Now())
+		s.claim = n.claims.Of(s.m.Tenant, s.m.User, key, n.clock.Now())
 	}
 	s.octets = int64(len(m.Content))
 	if b.waiting[a.index] = append(b.waiting[a.index], s); len(b.waiting[a.index]) == postMax {
@@ -250,7 +250,7 @@ func (s *submission) fail(err error) {
 
 // newMessage builds a message of a Mail that was checked, and returns its key with it.
 func (n *Node) newMessage(id message.ID, mail *inject.Mail, flags message.Flags) (m *message.Message, key string, err error) {
-	now := time.Now()
+	now := n.clock.Now()
 	m = &message.Message{
 		ID: id, Arrived: now.UnixNano(), From: mail.From, Flags: flags, Helo: n.cfg.Hostname,
 		User: mail.User, Tenant: mail.Tenant, Campaign: mail.Campaign, DSN: mail.DSN, Wishes: mail.Wishes, Peer: mail.Client,

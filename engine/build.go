@@ -39,7 +39,7 @@ func (n *Node) openLoops() (err error) {
 	busy := smtp.AppendReply(nil, smtp.Reply{Code: 421, Enhanced: "4.7.0", Text: "Too many connections, try again later"})
 	clients := ingress.NewClients(ingress.ClientLimits{
 		Client: ingress.Quota(c.Limits.Client), Network: ingress.Quota(c.Limits.Network), Interval: c.Limits.Interval,
-	}, c.Engine.MaxConnections, time.Now())
+	}, c.Engine.MaxConnections, n.clock.Now())
 	users, err := n.openAuth()
 	if err != nil {
 		return err
@@ -92,7 +92,7 @@ func (n *Node) openLoops() (err error) {
 		}
 	}
 	n.group, err = loop.Start(loop.Options{
-		Loops: len(n.lanes), Listeners: listeners, MaxConnections: c.Engine.MaxConnections, Log: n.log,
+		Loops: len(n.lanes), Listeners: listeners, MaxConnections: c.Engine.MaxConnections, Clock: n.clock, Log: n.log,
 		Setup: func(l *loop.Loop) { n.lanes[l.Index()].loop = l },
 	})
 	if err != nil {
@@ -163,7 +163,7 @@ func (n *Node) doorTLS(d *ingress.Door, pairs *certificates, names []string) (*t
 
 // env is the world of this lane's scheduler.
 func (a *lane) env() router.Env {
-	return router.Env{
+	e := router.Env{
 		Now:    func() time.Time { return a.loop.Now() },
 		After:  func(d time.Duration, fn func()) { a.loop.After(d, &loop.Timer{Fire: fn}) },
 		Post:   func(fn func()) { a.loop.Post(fn) },
@@ -173,13 +173,17 @@ func (a *lane) env() router.Env {
 		Fetch:  a.fetch,
 		Source: a.sourceChanged,
 	}
+	if a.node.rand != nil {
+		e.Rand = a.node.rand()
+	}
+	return e
 }
 
 // newResolver is whom the router asks.
-func newResolver(c *config.Config) (*mx.Resolver, error) {
+func newResolver(c *config.Config, now func() time.Time) (*mx.Resolver, error) {
 	o := mx.Options{
 		Servers: c.DNS.Servers, Trusted: c.DNS.TrustAD, Timeout: c.DNS.Timeout, Workers: c.DNS.Lookups, Entries: c.DNS.Cache,
-		TTLMin: c.DNS.TTLMin, TTLMax: c.DNS.TTLMax, NegativeMax: c.DNS.NegativeMax, StaleMax: c.DNS.Stale, Own: []string{c.Hostname}, Allow: c.Egress.Allow,
+		TTLMin: c.DNS.TTLMin, TTLMax: c.DNS.TTLMax, NegativeMax: c.DNS.NegativeMax, StaleMax: c.DNS.Stale, Own: []string{c.Hostname}, Allow: c.Egress.Allow, Now: now,
 	}
 	for _, own := range c.Egress.Own {
 		if addr, err := netip.ParseAddr(own); err == nil {

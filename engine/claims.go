@@ -27,7 +27,7 @@ func (n *Node) restoreClaims() error {
 	if err != nil {
 		return fmt.Errorf("reading back idempotency keys: %w", err)
 	}
-	now := time.Now()
+	now := n.clock.Now()
 	n.claims.Restore(kept, now)
 	n.store.Expire(now.UnixNano()) // while the node was down
 	return nil

@@ -15,14 +15,6 @@ import (
 // soon is a time at which something is to happen while a test waits.
 func soon(d time.Duration) int64 { return time.Now().Add(d).UnixNano() }
 
-// never takes no recipient for now.
-func never(_ *peer, line string) string {
-	if strings.HasPrefix(line, "RCPT") {
-		return "451 4.2.0 later"
-	}
-	return ""
-}
-
 // TestHold: a message waits for its release, is listed as waiting for it, and waits on after a restart; then it goes at the first attempt.
 func TestHold(t *testing.T) {
 	t.Parallel()
@@ -138,27 +130,28 @@ func TestDeadlinePasses(t *testing.T) {
 	for _, mode := range []message.ByMode{message.ByReturn, message.ByNotify} {
 		t.Run(fmt.Sprint("mode ", mode), func(t *testing.T) {
 			t.Parallel()
-			f := listen(t, func(p *peer) {
-				p.receive(manners{extensions: append(slices.Clone(everything), "DELIVERBY"), answer: never})
-			})
-			home := listen(t, polite)
-			s := settings(t, f.route("far.example"), home.route("*"))
-			r := start(t, s)
-			r.inject(func(m *message.Message) {
-				m.Wishes = &message.Wishes{Deadline: m.Arrived + int64(3*time.Second), ByMode: mode}
+			n := newNetwork(t, false)
+			far := n.addWith("mx.far.example", "127.0.1.1", manners{extensions: append(slices.Clone(everything), "DELIVERBY")}, script{"RCPT": "451 4.2.0 later"})
+			home := n.add("sender.example", "127.0.1.2", nil)
+			n.zone.add(t, "far.example. 300 IN MX 10 mx.far.example.")
+			n.serve()
+			n.submit(func(m *message.Message) {
+				m.Wishes = &message.Wishes{Deadline: m.Arrived + int64(time.Hour), ByMode: mode}
 				m.Recipients[1].Notify = message.NotifyFailure
-			}, "s@sender.example", hello, "a@far.example", "b@far.example")
-			r.record("deferral", "a@far.example", 1)
+			}, "a@far.example", "b@far.example")
 			want := map[message.ByMode]struct{ event, action, status string }{
 				message.ByReturn: {"bounce", "failed", "5.4.7"}, message.ByNotify: {"delay", "delayed", "4.4.7"},
 			}[mode]
-			e := r.record(want.event, "b@far.example", 1)
+			e := n.expect(want.event, "b@far.example")
 			if e.Enhanced != want.status || !strings.Contains(e.Text, "451 4.2.0 later") {
 				t.Errorf("%+v", e)
 			}
+			if late := n.clock.Now().Sub(n.begin).Truncate(time.Second); late != time.Hour {
+				t.Errorf("seen to after %v", late)
+			}
 			by := map[string]string{}
 			for len(by) < map[message.ByMode]int{message.ByReturn: 2, message.ByNotify: 1}[mode] {
-				d := parseReport(t, home.next())
+				d := parseReport(t, n.mailAt(home))
 				for rcpt, group := range d.fieldsOf() {
 					by[rcpt] = group.Get("Action")
 					if group.Get("Action") != want.action || group.Get("Status") != want.status || (group.Get("Will-Retry-Until") != "") != (mode == message.ByNotify) {
@@ -169,19 +162,20 @@ func TestDeadlinePasses(t *testing.T) {
 			if by["a@far.example"] == "" {
 				t.Errorf("reports for %v", by)
 			}
-			if mode == message.ByReturn {
-				r.awaitEmpty()
-				home.none()
-				return
+			tried := []time.Duration{0, 5 * time.Minute, 15 * time.Minute, 35 * time.Minute}
+			if mode == message.ByNotify {
+				n.stop()
+				n.serve()
+				n.pass(5*time.Hour, nil)
+				tried = append(tried, 75*time.Minute, 155*time.Minute, 315*time.Minute)
+				if n := len(n.records("delay")); n != 2 {
+					t.Errorf("%d delays", n)
+				}
+			} else {
+				n.awaitEmpty()
 			}
-			n := len(r.records("deferral"))
-			r.await("further attempts", func() bool { return len(r.records("deferral")) > n })
-			r.stop()
-			r = start(t, s)
-			n = len(r.records("deferral"))
-			r.await("attempts after the restart", func() bool { return len(r.records("deferral")) > n+2 })
-			if n := len(r.records("delay")); n != 2 {
-				t.Errorf("%d delays", n)
+			if times := far.called(); !slices.Equal(times, tried) {
+				t.Errorf("attempts after %v, want %v", times, tried)
 			}
 			home.none()
 		})

@@ -243,7 +243,7 @@ func (d *doubts) release(shard int, due spool.Due) error {
 		w.putBack([]spool.Due{due})
 		return err
 	}
-	m, now := ms[0], time.Now().UnixNano()
+	m, now := ms[0], d.node.clock.Now().UnixNano()
 	m.Parked = due.At
 	op := spool.NewOp()
 	op.Origin = -1

@@ -15,7 +15,7 @@ import (
 // Explain tells which way mail for an address would go by a configuration, without a node: it asks DNS itself, and knows nothing of sites. Its error
 // is explain.ErrAddress, or that of a configuration that cannot be used.
 func Explain(ctx context.Context, c *config.Config, address string) (*explain.Report, error) {
-	resolver, err := newResolver(c)
+	resolver, err := newResolver(c, time.Now)
 	if err != nil {
 		return nil, fmt.Errorf("dns: %w", err)
 	}
@@ -45,6 +45,6 @@ func policedBy(p *policy.Resolver) explain.Policed {
 
 // Explain tells which way mail for an address would go now. Any goroutine that may wait; its only error is explain.ErrAddress.
 func (n *Node) Explain(ctx context.Context, address string) (*explain.Report, error) {
-	e := explain.Explainer{Config: n.cfg, Table: n.routes, Resolver: n.resolver, Policed: policedBy(n.policies), View: n.router.View, Now: time.Now}
+	e := explain.Explainer{Config: n.cfg, Table: n.routes, Resolver: n.resolver, Policed: policedBy(n.policies), View: n.router.View, Now: n.clock.Now}
 	return e.Explain(ctx, address)
 }

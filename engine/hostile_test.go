@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"mailrace/engine/config"
+	"mailrace/engine/loop"
 )
 
 // Hostile input, row by row. Each row of the catalogue has exchanges: what a client says, and what is right to answer. Every exchange is had with
@@ -133,12 +134,22 @@ func doors(t *testing.T) *config.Config {
 // fortify starts a node with the doors.
 func fortify(t *testing.T, change func(c *config.Config)) *fort {
 	t.Helper()
+	return fortifyIn(t, change, world{clock: &loop.MachineClock})
+}
+
+// fortifyIn is fortify in a world.
+func fortifyIn(t *testing.T, change func(c *config.Config), w world) *fort {
+	t.Helper()
 	c := doors(t)
 	c.Events.Path = "off"
 	if change != nil {
 		change(c)
 	}
-	return &fort{rig: launch(t, c, slog.New(slog.DiscardHandler)), tickets: tickets(c)}
+	n, err := newNode(c, slog.New(slog.DiscardHandler), w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &fort{rig: run(t, n), tickets: tickets(c)}
 }
 
 // tickets are caches of TLS sessions, one for each door.

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"math/rand/v2"
 	"net"
 	"path/filepath"
 	"sync"
@@ -71,7 +72,7 @@ type Node struct {
 	reporting  atomic.Int64 // reports that are being gathered or made
 	ready      atomic.Bool
 	fatal      chan error
-	webPort    uint16 // of the web servers that policies are fetched from
+	world
 
 	stored    chan struct{}  // closed when the store is open, or cannot be
 	storeErr  error          // why not; read when stored is closed
@@ -88,18 +89,27 @@ type stats struct {
 
 // New opens the spool and the doors. When it returns without an error, the node listens, and what the spool holds is read back meanwhile. It
 // waits for the stores of the spool for a moment only: mail that comes in before they are open is answered for when they are.
-func New(cfg *config.Config, log *slog.Logger) (*Node, error) { return newNode(cfg, log, httpsPort) }
+func New(cfg *config.Config, log *slog.Logger) (*Node, error) {
+	return newNode(cfg, log, world{clock: &loop.MachineClock, webPort: httpsPort})
+}
 
-// httpsPort is where web servers listen. Tests have their own.
+// world is what a node finds itself in. Tests make their own.
+type world struct {
+	clock   *loop.Clock       // of all that waits but for disks and the wire, in the loops, the router, the pager and the caches
+	webPort uint16            // of the web servers that policies are fetched from
+	rand    func() *rand.Rand // makes what spreads retries and picks among hosts, for each loop; nil = by chance
+}
+
+// httpsPort is where web servers listen.
 const httpsPort = 443
 
-func newNode(cfg *config.Config, log *slog.Logger, webPort uint16) (_ *Node, err error) {
+func newNode(cfg *config.Config, log *slog.Logger, w world) (_ *Node, err error) {
 	if log == nil {
 		log = slog.Default()
 	}
 	set := metrics.NewSet()
 	n := &Node{
-		cfg: cfg, log: log, budget: message.NewBudget(cfg.Engine.Memory), metrics: set, webPort: webPort, fatal: make(chan error, 1), stored: make(chan struct{}),
+		cfg: cfg, log: log, budget: message.NewBudget(cfg.Engine.Memory), metrics: set, world: w, fatal: make(chan error, 1), stored: make(chan struct{}),
 		stats: &stats{
 			dsns:          set.NewCounter("mailrace_dsns_total"),
 			unreported:    set.NewCounter("mailrace_dsns_suppressed_total"),
@@ -169,7 +179,7 @@ const spoolMemory = 256 << 20
 func (n *Node) openStore() error {
 	c := n.cfg.Spool
 	if c.Path == nullPath {
-		n.store = newNothing(n.log)
+		n.store = newNothing(n)
 		return nil
 	}
 	if c.Failover != "" { // the spool notes it, and whoever reads that may be elsewhere
@@ -183,7 +193,7 @@ func (n *Node) openStore() error {
 		Failover: c.Failover, FailoverAfter: c.FailoverAfter,
 		MinFree: c.MinFree, MinInodes: int64(c.MinInodes), Reserve: c.Reserve,
 		Memory: min(n.cfg.Engine.Memory/4, spoolMemory), Path: c.Path, Shards: c.Shards, Sync: c.Sync, Log: n.log, Fatal: n.fatalSpool,
-		InFlight: c.InFlight, Indexed: n.pager.indexed,
+		InFlight: c.InFlight, Indexed: n.pager.indexed, Now: n.clock.Now,
 		Post: func(origin int, done []*spool.Op) {
 			n.pager.giveBack(done)
 			n.lanes[origin].loop.PostTask(completions(done))
@@ -202,7 +212,7 @@ func (n *Node) openStore() error {
 // openRouter builds the resolver, the router and what egress shares.
 func (n *Node) openRouter() (err error) {
 	c := n.cfg
-	if n.resolver, err = newResolver(c); err != nil {
+	if n.resolver, err = newResolver(c, n.clock.Now); err != nil {
 		return fmt.Errorf("dns: %w", err)
 	}
 	var policed router.Resolver
@@ -210,7 +220,7 @@ func (n *Node) openRouter() (err error) {
 	if c.Spool.Path != nullPath {
 		kept = filepath.Join(c.Spool.Path, policyFile)
 	}
-	if n.policies, err = newPolicies(c, n.resolver, policy.Options{File: kept, Port: n.webPort, Log: n.log}); err != nil {
+	if n.policies, err = newPolicies(c, n.resolver, policy.Options{File: kept, Port: n.webPort, Now: n.clock.Now, Log: n.log}); err != nil {
 		return err
 	}
 	if n.policies != nil {

@@ -98,10 +98,18 @@ func (p *pager) close() {
 
 // run brings what is due of one shard.
 func (p *pager) run(shard int, w *window) {
-	timer := time.NewTimer(0)
+	ring := make(chan struct{}, 1)
+	alarm := p.node.clock.Wake(p.node.clock.Now(), func() {
+		select {
+		case ring <- struct{}{}:
+		default:
+		}
+	})
+	defer alarm.Stop()
 	behind := false
 	for {
-		pause := p.bring(shard, w)
+		now := p.node.clock.Now()
+		pause := p.bring(shard, w, now.UnixNano())
 		if late := pause < 0; late != behind {
 			if behind = late; late {
 				p.behind.Add(1)
@@ -112,25 +120,24 @@ func (p *pager) run(shard int, w *window) {
 		if pause < 0 {
 			pause = roomPause
 		}
-		timer.Reset(pause)
+		alarm.Set(now.Add(pause))
 		select {
 		case <-p.closing:
 			return
 		case <-w.bell:
-		case <-timer.C:
+		case <-ring:
 		}
 	}
 }
 
 // bring takes out, reads and hands on a page of what is due. It returns how long there is nothing to do, or less than 0 if there is no room for
-// what is due.
-func (p *pager) bring(shard int, w *window) time.Duration {
+// what is due now.
+func (p *pager) bring(shard int, w *window, now int64) time.Duration {
 	err := w.fill(func(after spool.Due, limit int) ([]spool.Due, error) { return p.node.store.Due(shard, after, limit) })
 	if err != nil {
 		p.node.log.Error("what is due cannot be read, will be tried again", "shard", shard, "error", err)
 		return readPause
 	}
-	now := time.Now().UnixNano()
 	due, stale, next := w.take(now, min(p.node.router.Free(), pageMax))
 	for _, d := range stale {
 		p.drop(d)

@@ -21,6 +21,7 @@ import (
 	"github.com/miekg/dns"
 
 	"mailrace/engine/config"
+	"mailrace/engine/loop"
 	"mailrace/proto/message"
 )
 
@@ -131,7 +132,7 @@ func byMX(t *testing.T, f *far, z *zone, ca string) *config.Config {
 // startPoliced is start with web servers at a port.
 func startPoliced(t *testing.T, c *config.Config, port uint16) *rig {
 	t.Helper()
-	n, err := newNode(c, slog.New(slog.NewTextHandler(t.Output(), nil)), port)
+	n, err := newNode(c, slog.New(slog.NewTextHandler(t.Output(), nil)), world{clock: &loop.MachineClock, webPort: port})
 	if err != nil {
 		t.Fatal(err)
 	}

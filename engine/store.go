@@ -2,7 +2,6 @@ package engine
 
 import (
 	"errors"
-	"log/slog"
 	"math"
 	"sync/atomic"
 	"time"
@@ -88,17 +87,20 @@ func (s shards) Read(shard int, ids []message.ID) ([]*message.Message, error) {
 
 // nothing is a store that forgets: every operation completes at once. It breaks every promise, is there to measure what the spool costs,
 // and says so at start.
-type nothing struct{ last atomic.Uint64 }
+type nothing struct {
+	now  func() time.Time
+	last atomic.Uint64
+}
 
-func newNothing(log *slog.Logger) *nothing {
-	log.Warn(`[spool] path = "null:" keeps nothing: mail that was answered with 250 is lost when this process ends. Only for measuring`)
-	return new(nothing)
+func newNothing(n *Node) *nothing {
+	n.log.Warn(`[spool] path = "null:" keeps nothing: mail that was answered with 250 is lost when this process ends. Only for measuring`)
+	return &nothing{now: n.clock.Now}
 }
 
 func (s *nothing) NewID(int) message.ID {
 	for {
 		last := s.last.Load()
-		id := message.NextID(message.ID(last), time.Now(), 0)
+		id := message.NextID(message.ID(last), s.now(), 0)
 		if s.last.CompareAndSwap(last, uint64(id)) {
 			return id
 		}

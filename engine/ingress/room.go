@@ -56,6 +56,7 @@ type Stats struct {
 	Repeated                                                                         *metrics.Counter           // messages whose idempotency key was used before
 	NoRecipient                                                                      *metrics.Counter           // recipients that are not there
 	NoUser, BadSender                                                                *metrics.Counter           // refused because of who the user is
+	Clogged                                                                          *metrics.Gauge             // sessions that wait for their client to read
 	Hasty                                                                            *metrics.Counter           // sessions of strangers that did not wait for a reply
 	Quota                                                                            [verdicts]*metrics.Counter // connections, messages and recipients over a quota
 }
@@ -84,6 +85,7 @@ func NewStats(set *metrics.Set) *Stats {
 	}
 	s.Early = set.NewCounter(`mailrace_ingress_ended_total{reason="early_talker"}`)
 	s.BadProxy = set.NewCounter(`mailrace_ingress_ended_total{reason="proxy_header"}`)
+	s.Clogged = set.NewGauge("mailrace_ingress_sessions_unread", nil)
 	s.Repeated = set.NewCounter("mailrace_ingress_repeated_total")
 	s.Hasty = set.NewCounter("mailrace_ingress_hasty_sessions_total")
 	s.NoUser = set.NewCounter(`mailrace_ingress_refused_total{reason="no_user"}`)

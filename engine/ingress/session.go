@@ -367,6 +367,7 @@ func (s *session) flush() {
 		}
 		if s.conn.Full() && !s.ending { // no more is asked for before this is read
 			s.clogged = true
+			s.door.Stats.Clogged.Inc()
 			s.conn.Pause()
 		}
 	}
@@ -396,6 +397,7 @@ func (s *session) end(r smtp.Reply) {
 func (s *session) Drained(*loop.Conn) {
 	if s.clogged {
 		s.clogged = false
+		s.door.Stats.Clogged.Dec()
 		s.floor.begin(s.conn.Loop().Now(), &s.door.Pace)
 		if !s.parked && !s.choked {
 			s.goOn()
@@ -406,6 +408,9 @@ func (s *session) Drained(*loop.Conn) {
 // Closed forgets the session. A message that is with the store stays accepted whether or not its 250 could be told: RFC 1047.
 func (s *session) Closed(*loop.Conn, error) {
 	s.gone = true
+	if s.clogged {
+		s.door.Stats.Clogged.Dec()
+	}
 	s.room.leave(s)
 	defer s.leave()
 	defer s.part()

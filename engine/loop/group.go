@@ -9,7 +9,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/panjf2000/gnet/v2"
 	errorx "github.com/panjf2000/gnet/v2/pkg/errors"
@@ -176,8 +175,8 @@ func (g *Group) Close() error {
 			}
 		})
 		g.onAll(func(l *Loop) {
-			if l.goTimer != nil {
-				l.goTimer.Stop()
+			if l.alarm != nil {
+				l.alarm.Stop()
 			}
 		})
 		g.stop()
@@ -244,7 +243,7 @@ func (p *probe) open(gc gnet.Conn) {
 func (g *Group) attach() error {
 	loops := make([]*Loop, g.opts.Loops)
 	for range loops {
-		p := &probe{loop: &Loop{group: g, epoch: time.Now()}}
+		p := &probe{loop: &Loop{group: g, clock: g.opts.Clock, epoch: g.opts.Clock.Now()}}
 		other, err := g.enrollProbe(p)
 		if other != nil {
 			defer other.Close()

@@ -31,12 +31,13 @@ type Loop struct {
 	index int
 	el    gnet.EventLoop
 	reactor
+	clock *Clock
 	epoch time.Time // tick 0 of the wheel
 
 	// Of the loop's goroutine.
 	wheel           Wheel
-	goTimer         *time.Timer // wakes the loop for the earliest slot of the wheel
-	wakeAt          int64       // tick that goTimer is set for; 0 when it is not set
+	alarm           Alarm // wakes the loop for the earliest slot of the wheel
+	wakeAt          int64 // tick that alarm is set for; 0 when it is not set
 	now             time.Time
 	nowValid        bool
 	depth           int   // entries from gnet that are on the stack
@@ -68,7 +69,7 @@ func (l *Loop) Group() *Group { return l.group }
 // Now is the time, read once for each event or queue of tasks. On the loop only.
 func (l *Loop) Now() time.Time {
 	if !l.nowValid {
-		l.now, l.nowValid = time.Now(), true
+		l.now, l.nowValid = l.clock.Now(), true
 	}
 	return l.now
 }
@@ -206,7 +207,7 @@ func (l *Loop) settleLate() {
 // After fires t when d has passed, within a tick of 5 ms, never early. A timer that is armed is moved. On the loop only.
 func (l *Loop) After(d time.Duration, t *Timer) { l.armTick(t, ticks(l.Now().Sub(l.epoch)+d)) }
 
-// armTick sets t to a tick, and the Go timer if that comes first. A slot of a higher level may begin before wakeAt; it is then taken apart
+// armTick sets t to a tick, and the alarm if that comes first. A slot of a higher level may begin before wakeAt; it is then taken apart
 // a little late, which is before anything in it is due.
 func (l *Loop) armTick(t *Timer, when int64) {
 	l.wheel.Arm(t, when)
@@ -215,19 +216,19 @@ func (l *Loop) armTick(t *Timer, when int64) {
 	}
 }
 
-// armWheel sets the Go timer to the next tick that the wheel has something to do at.
+// armWheel sets the alarm to the next tick that the wheel has something to do at.
 func (l *Loop) armWheel() {
 	next, ok := l.wheel.Next()
 	if !ok || l.wakeAt != 0 && l.wakeAt <= next {
 		return
 	}
 	l.wakeAt = next
-	d := time.Until(l.epoch.Add(time.Duration(next) * tick))
-	if l.goTimer == nil {
-		l.goTimer = time.AfterFunc(d, func() { l.PostTask((*turner)(l)) })
+	at := l.epoch.Add(time.Duration(next) * tick)
+	if l.alarm == nil {
+		l.alarm = l.clock.Wake(at, func() { l.PostTask((*turner)(l)) })
 		return
 	}
-	l.goTimer.Reset(d)
+	l.alarm.Set(at)
 }
 
 // turner is a Loop seen as the task that turns its wheel.

@@ -77,6 +77,8 @@ type Options struct {
 	// Setup, if not nil, runs on each loop before any connection is opened on any loop, and before Start returns. It is the place to make
 	// per-loop state (Loop.Value).
 	Setup func(*Loop)
+	// Clock is the time that timers and deadlines go by; nil = MachineClock. What the system times itself, such as Dial.Timeout, goes by its own.
+	Clock *Clock
 	// Log receives what goes wrong, and gnet's messages. Default slog.Default().
 	Log *slog.Logger
 }
@@ -91,6 +93,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.OutboundLimit <= 0 {
 		o.OutboundLimit = defaultOutboundLimit
+	}
+	if o.Clock == nil {
+		o.Clock = &MachineClock
 	}
 	if o.Log == nil {
 		o.Log = slog.Default()

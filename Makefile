@@ -46,17 +46,8 @@ crash: deps ## kill a node under load ROUNDS times (20) and print what arrived, 
 queue: ## start a node on a spool with a million messages, and print when it listens, when it knows them all, and what memory it takes
 	go test -count 1 -v -timeout 30m -run '^TestLongQueue$$' ./engine -queue 1000000
 
-smoke: build ## run each bench scenario for a moment, for its accounting and the memory of connections
-	bin/mailrace bench accept --rounds 1 --duration 2s
-	bin/mailrace bench relay --rounds 1 --duration 2s
-	bin/mailrace bench accept --tls --rounds 1 --duration 1s
-	bin/mailrace bench relay --tls --rounds 1 --duration 1s
-	bin/mailrace bench relay --mx --tls --rounds 1 --duration 1s
-	bin/mailrace bench depth --depth 0,5000 --rounds 1 --duration 300ms --warmup 100ms
-	bin/mailrace bench wan --rounds 1 --duration 500ms --warmup 200ms
-	bin/mailrace bench idle --connections 10000 --rounds 1 --duration 1s
-	bin/mailrace bench idle --connections 10000 --rounds 1 --duration 1s --tls
-	bin/mailrace bench sites --connections 5000 --domains 5000
+smoke: build ## run each bench scenario for a moment, for its accounting and the memory of idle connections
+	bin/mailrace bench all --smoke --html bin/smoke.html
 
 race: ## run the tests of the packages under the race detector
 	go test -race -timeout 20m $(RACE)
@@ -64,10 +55,9 @@ race: ## run the tests of the packages under the race detector
 fuzz: ## run every fuzz target for FUZZTIME (30s), those that read nothing from strangers for RESTTIME (as long)
 	@.ci/fuzz $(FUZZTIME) $(RESTTIME)
 
-bench: build ## run the benchmarks of the packages, then those of the whole against a null MTA
+bench: build ## run the benchmarks of the packages, then every scenario in ten minutes, with its report in bin/bench.html
 	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
-	bin/mailrace bench accept
-	bin/mailrace bench relay
+	bin/mailrace bench all --quick --html bin/bench.html
 
 lint: ## check format, go vet and staticcheck
 	@unformatted=$$(gofmt -l .); if [[ -n $$unformatted ]]; then echo "gofmt is needed by:"; echo "$$unformatted"; exit 1; fi

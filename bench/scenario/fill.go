@@ -40,7 +40,8 @@ type Filled struct {
 	Disk    int64         `json:"disk_bytes"`     // likewise
 	Left    int           `json:"left"`           // messages that it held at the end
 
-	written int64 // by the MTA before, octets
+	written int64         // by the MTA before, octets
+	runs    []load.Report // of the generator
 }
 
 // fill sends the MTA n messages that it can deliver nowhere, and waits until it holds them all.
@@ -54,7 +55,7 @@ func fill(ctx context.Context, t *target, n int, o *DepthOptions) (Filled, error
 		return f, err
 	}
 	type sent struct {
-		took time.Duration
+		runs []load.Report
 		err  error
 	}
 	sending := make(chan sent, 1)
@@ -63,13 +64,16 @@ func fill(ctx context.Context, t *target, n int, o *DepthOptions) (Filled, error
 	defer generator.Wait()
 	defer cancel()
 	generator.Go(func() {
-		took, err := sendHeld(ctx, t, n, o)
-		sending <- sent{took, err}
+		runs, err := sendHeld(ctx, t, n, o)
+		sending <- sent{runs, err}
 	})
 	if err := watchFilling(ctx, t, n, o, func() (bool, error) {
 		select {
 		case s := <-sending:
-			f.Elapsed = s.took
+			f.runs = s.runs
+			for _, r := range s.runs {
+				f.Elapsed += r.Sending
+			}
 			return true, s.err
 		default:
 			return false, nil
@@ -89,21 +93,21 @@ func fill(ctx context.Context, t *target, n int, o *DepthOptions) (Filled, error
 	return f, nil
 }
 
-// sendHeld sends n messages for the domain that is held, and returns how long it sent. What is refused for now is sent again.
-func sendHeld(ctx context.Context, t *target, n int, o *DepthOptions) (took time.Duration, err error) {
+// sendHeld sends n messages for the domain that is held, and returns the runs that it took: what is refused for now is sent again.
+func sendHeld(ctx context.Context, t *target, n int, o *DepthOptions) (runs []load.Report, err error) {
 	for left := uint64(n); left > 0; {
 		r, err := runLoad(ctx, o.Program, load.Options{Address: t.address, Connections: min(o.Connections, n), Messages: left, Sizes: o.Held,
 			Sender: "sender@bench.mailrace", Domains: load.Domains{heldDomain}})
 		if err != nil {
-			return took, err
+			return runs, err
 		}
 		if r.Accepted == 0 || r.Lost > 0 {
-			return took, fmt.Errorf("filling the queue: %d of %d messages accepted, %d lost: %s", r.Accepted, left, r.Lost, r.Failure)
+			return runs, fmt.Errorf("filling the queue: %d of %d messages accepted, %d lost: %s", r.Accepted, left, r.Lost, r.Failure)
 		}
 		left -= r.Accepted
-		took += r.Sending
+		runs = append(runs, r)
 	}
-	return took, nil
+	return runs, nil
 }
 
 // watchFilling shows how far the filling is, and returns when it is done: sent says so, and the MTA holds all n messages.

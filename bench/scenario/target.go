@@ -123,6 +123,20 @@ func startTarget(ctx context.Context, o *Options, kind Kind, name, dir string, f
 
 // launch runs our MTA with configuration c and free addresses, and waits until it accepts mail and serves metrics. With an error nothing runs.
 func (t *target) launch(ctx context.Context, o *Options, dir string, c configuration) (err error) {
+	if err := t.begin(o, dir, c); err != nil {
+		return err
+	}
+	if err = awaitBanner(ctx, t.process, t.address); err == nil {
+		err = awaitMetrics(ctx, t.process, t.metrics)
+	}
+	if err != nil {
+		t.stop()
+	}
+	return err
+}
+
+// begin runs our MTA with configuration c and free addresses, and waits for nothing. With an error nothing runs.
+func (t *target) begin(o *Options, dir string, c configuration) (err error) {
 	if c.listen, err = freeAddress(); err != nil {
 		return err
 	}
@@ -137,13 +151,7 @@ func (t *target) launch(ctx context.Context, o *Options, dir string, c configura
 		return err
 	}
 	t.address, t.pid, t.metrics = c.listen, t.process.pid(), "http://"+c.admin+"/metrics"
-	if err = awaitBanner(ctx, t.process, t.address); err == nil {
-		err = awaitMetrics(ctx, t.process, t.metrics)
-	}
-	if err != nil {
-		t.stop()
-	}
-	return err
+	return nil
 }
 
 func (t *target) stop() {

@@ -22,6 +22,7 @@ type lane struct {
 	altered     atomic.Uint64
 	anonymous   atomic.Uint64
 	failed      [verbs][3]atomic.Uint64 // by verdict: tempfail, permfail, drop
+	first       atomic.Int64            // when the first message was accepted, Unix nanoseconds
 	newest      atomic.Int64            // when the last message was accepted, Unix nanoseconds
 	_           [64]byte
 }
@@ -55,6 +56,7 @@ type Report struct {
 	Anonymous   uint64              `json:"anonymous"`  // messages without a Message-ID: their duplicates go unseen
 	Failures    map[string]Failures `json:"failures,omitempty"`
 	Runs        []RunReport         `json:"runs,omitempty"`
+	First       time.Time           `json:"first"`  // when the first message was accepted
 	Newest      time.Time           `json:"newest"` // when the last message was accepted
 	Elapsed     time.Duration       `json:"elapsed_ns"`
 	Process     proc.Usage          `json:"process"`
@@ -73,6 +75,9 @@ func (s *Sink) Report() Report {
 		r.Octets += l.octets.Load()
 		r.Altered += l.altered.Load()
 		r.Anonymous += l.anonymous.Load()
+		if at := time.Unix(0, l.first.Load()); at.UnixNano() != 0 && (r.First.IsZero() || at.Before(r.First)) {
+			r.First = at
+		}
 		if at := time.Unix(0, l.newest.Load()); at.After(r.Newest) && at.UnixNano() != 0 {
 			r.Newest = at
 		}

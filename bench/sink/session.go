@@ -232,7 +232,11 @@ func (x *session) accepted() error {
 		x.sink.gauge.Add(uint64(len(x.rcpts)))
 	}
 	x.lane.octets.Add(uint64(x.server.ContentSize()))
-	x.lane.newest.Store(x.conn.Loop().Now().UnixNano())
+	now := x.conn.Loop().Now().UnixNano()
+	if x.lane.first.Load() == 0 {
+		x.lane.first.Store(now)
+	}
+	x.lane.newest.Store(now)
 	return nil
 }
 

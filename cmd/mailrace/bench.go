@@ -93,7 +93,9 @@ func benchCommand() *cobra.Command {
 		wanCommand(),
 		sitesCommand(),
 		latencyCommand(),
+		restartCommand(),
 		dialogsCommand(),
+		allCommand(),
 	)
 	return c
 }
@@ -225,6 +227,60 @@ altered.`,
 			return err
 		}
 		return scenario.LatencyCommand(cmd.Context(), o, out())
+	}
+	addFlags(c, o.BindFlags)
+	return c
+}
+
+func restartCommand() *cobra.Command {
+	var o scenario.RestartOptions
+	c := &cobra.Command{
+		Use:   "restart",
+		Short: "Measure how a node with a long queue starts, after a kill and after a stop",
+		Long: `Measure how a node with a long queue starts.
+
+In each round a node is filled, over SMTP, with messages for a host that takes connections and never greets. It is killed (and another one stopped), and
+started again with a route that leads to a sink. Printed is how long it takes to listen, to accept a message, to deliver the first and to deliver
+all. The exit status is 1 if a message of the queue was lost, doubled or altered.`,
+		Example: `  mailrace bench restart
+  mailrace bench restart --messages 1000000 --rounds 1 --dir /var/tmp
+  mailrace bench restart --messages 1000 --rounds 1 --json`,
+		Args: cobra.NoArgs,
+	}
+	out := addReport(c)
+	c.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+		if o.Program, err = thisProgram(); err != nil {
+			return err
+		}
+		return scenario.RestartCommand(cmd.Context(), o, out())
+	}
+	addFlags(c, o.BindFlags)
+	return c
+}
+
+func allCommand() *cobra.Command {
+	var o scenario.AllOptions
+	c := &cobra.Command{
+		Use:   "all",
+		Short: "Run every scenario, and leave one report",
+		Long: `Run every scenario, one after the other, print the report of each, and leave one page with all of them.
+
+With --quick it takes ten minutes at most on two cores. With --smoke it takes a minute or so, and only the counts mean something. The exit status is 1
+if a scenario could not run, mail was lost, doubled or altered, or idle connections cost more than their limit.`,
+		Example: `  mailrace bench all --quick
+  mailrace bench all --quick --dir /var/tmp --html report.html --json
+  mailrace bench all --smoke`,
+		Args: cobra.NoArgs,
+	}
+	out := addReport(c)
+	page := c.Flags().Lookup("html")
+	page.DefValue = "mailrace-bench.html"
+	_ = page.Value.Set(page.DefValue)
+	c.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+		if o.Program, err = thisProgram(); err != nil {
+			return err
+		}
+		return scenario.AllCommand(cmd.Context(), o, out())
 	}
 	addFlags(c, o.BindFlags)
 	return c

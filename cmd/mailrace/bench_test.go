@@ -136,3 +136,25 @@ func TestBenchRelay(t *testing.T) {
 		}
 	}
 }
+
+// TestBenchRestart: what is in the queue of a node that is killed, or stopped, is delivered once after its next start.
+func TestBenchRestart(t *testing.T) {
+	bin, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), bin, "bench", "restart", "--messages", "300", "--rounds", "1", "--connections", "20", "--dir", t.TempDir(), "--json")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var r scenario.RestartReport
+	if err := json.Unmarshal(out, &r); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range []scenario.RestartMeasure{r.Rounds[0].Kill, r.Rounds[0].Stop} {
+		if m.Account.Arrived != 300 || !m.Account.Clean() || m.Listening <= 0 || m.Accepted < m.Listening || m.All < m.Delivered {
+			t.Errorf("%+v", m)
+		}
+	}
+}

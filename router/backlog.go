@@ -271,8 +271,11 @@ func (s *Scheduler) putOff(t *Transaction, at, now int64) {
 		t.free()
 		return
 	}
-	if w := m.Wishes; w != nil && w.ByMode != message.ByNone && w.Deadline > now {
-		end = min(end, w.Deadline)
+	if w := m.Wishes; w != nil && w.ByMode != message.ByNone {
+		at = plain(at) // nobody puts it off, since the index does not tell deadlines
+		if w.Deadline > now {
+			end = min(end, w.Deadline)
+		}
 	}
 	if at >= end {
 		at = plain(end)
@@ -295,7 +298,7 @@ func nextTurn(arrived, now int64) int64 { return now + max((now-arrived)/2, ahea
 
 // ask asks for more of what is on the disk when the queue runs low. It is called when it became shorter.
 func (site *Site) ask() {
-	s, b := site.owner, site.backlog
+	s := site.owner
 	if s.draining || site.failures() > 0 || s.env.Fetch == nil {
 		return
 	}
@@ -303,13 +306,19 @@ func (site *Site) ask() {
 	if queued > share/2 {
 		return
 	}
+	site.fetch(int(max(min((share-queued)/2, fetchMax), 1))) // they shrink the share as they come
+}
+
+// fetch asks for about n recipients of what is on the disk, unless that is done already, or forgets the backlog if there is nothing.
+func (site *Site) fetch(n int) {
+	s, b := site.owner, site.backlog
 	b.mu.Lock()
 	if b.asking || b.site != site {
 		b.mu.Unlock()
 		return
 	}
 	b.full = false
-	q := Query{Tag: b.tag, From: b.from, Recipients: int(max(min((share-queued)/2, fetchMax), 1))} // they shrink the share as they come
+	q := Query{Tag: b.tag, From: b.from, Recipients: n}
 	starved := b.from == math.MaxInt64
 	if b.starved = starved; !starved {
 		b.from, b.asking = math.MaxInt64, true
@@ -472,5 +481,15 @@ func (r *Router) Found(m *message.Message) {
 	b.found(1, 0) // it may have been put off since
 	if fresh {
 		r.seekSite(b)
+		r.scout(b.tag, at)
+	}
+}
+
+// scout has some of what is parked from a time on dispatched at a start, so that the site which it waits for comes into being: nothing of it may be due
+// for long.
+func (r *Router) scout(tag uint32, from int64) {
+	s := r.schedulers[int(tag)%len(r.schedulers)]
+	if s.env.Fetch != nil {
+		s.env.Post(func() { s.env.Fetch(Query{Tag: tag, From: from &^ tagMask, Recipients: probesMost}) })
 	}
 }

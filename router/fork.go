@@ -125,7 +125,7 @@ func (f *fork) choose(s *Scheduler, p *sourcePool, now int64) (chosen *source, p
 	return chosen, false
 }
 
-// returning is the source from which mail went that was put back to the disk and is here again, if that is in service.
+// returning is the source from which mail went that was put back to the disk and is here again, if that is in service and the hosts are up from there.
 func (f *fork) returning(p *sourcePool, t *Transaction, k siteKey) *source {
 	tag := Tag(t.Message.Parked)
 	if tag == 0 {
@@ -133,9 +133,13 @@ func (f *fork) returning(p *sourcePool, t *Transaction, k siteKey) *source {
 	}
 	for i := range p.members {
 		m := &p.members[i]
-		if k.source = m.source; k.tag(t.answer.Hash) == tag && m.out() == 0 && f.reaches(m.source) {
+		if k.source = m.source; k.tag(t.answer.Hash) != tag {
+			continue
+		}
+		if site := f.sites[m.source.place]; m.out() == 0 && f.reaches(m.source) && (site == nil || site.failures() == 0) {
 			return m.source
 		}
+		break
 	}
 	return nil
 }
@@ -197,10 +201,11 @@ func (s *Scheduler) leadBy(t *Transaction, k siteKey, f *fork, p *sourcePool) {
 	now := s.now()
 	src, probe := f.returning(p, t, k), false
 	if src == nil {
-		if b := s.router.room.backlog(Tag(t.Message.Parked)); b != nil {
+		src, probe = f.choose(s, p, now)
+		k.source = src
+		if b := s.router.room.backlog(Tag(t.Message.Parked)); b != nil && (src == nil || k.tag(t.answer.Hash) != b.tag) {
 			b.back(t.open, classOf(t.Message))
 		}
-		src, probe = f.choose(s, p, now)
 	}
 	if src == nil {
 		f.drop(s, k)

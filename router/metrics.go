@@ -32,6 +32,7 @@ var counters = []figure{
 	{`mailrace_router_outcomes_total{outcome="bounced"}`, func(s *stats) *atomic.Int64 { return &s.bounced }},
 	{`mailrace_router_outcomes_total{outcome="expired"}`, func(s *stats) *atomic.Int64 { return &s.expired }},
 	{`mailrace_router_recipients_put_back_total`, func(s *stats) *atomic.Int64 { return &s.putBack }},
+	{`mailrace_router_recipients_shelved_total`, func(s *stats) *atomic.Int64 { return &s.shelved }},
 	{`mailrace_router_transactions_total`, func(s *stats) *atomic.Int64 { return &s.handedOut }},
 	{`mailrace_router_transactions_requeued_total`, func(s *stats) *atomic.Int64 { return &s.requeued }},
 	{`mailrace_router_transactions_in_doubt_total`, func(s *stats) *atomic.Int64 { return &s.inDoubt }},

@@ -2,6 +2,7 @@ package router
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"mailrace/proto/message"
@@ -15,7 +16,7 @@ const noticesMax = 8
 // costs no write of its own, and comes with the first attempt after its time that fails, once, also across restarts.
 func (s *Scheduler) notice(m *message.Message, i int, now int64) bool {
 	r := &m.Recipients[i]
-	if len(s.opts.Notices) == 0 || m.From == "" || !s.opts.NoticeAll && r.Notify&message.NotifyDelay == 0 || !r.Notify.Delay() {
+	if !s.notifies(m, r) {
 		return false
 	}
 	n, age := int(r.Noticed), time.Duration(now-born(m))
@@ -27,6 +28,20 @@ func (s *Scheduler) notice(m *message.Message, i int, now int64) bool {
 	}
 	r.Noticed = uint8(n)
 	return true
+}
+
+// nextNotice is when the sender of m is to be told next that recipient i is delayed, Unix nanoseconds; math.MaxInt64 = never.
+func (s *Scheduler) nextNotice(m *message.Message, i int) int64 {
+	r := &m.Recipients[i]
+	if !s.notifies(m, r) || int(r.Noticed) >= len(s.opts.Notices) {
+		return math.MaxInt64
+	}
+	return born(m) + int64(s.opts.Notices[r.Noticed])
+}
+
+// notifies says whether the sender of m wants to hear that a recipient is delayed.
+func (s *Scheduler) notifies(m *message.Message, r *message.Recipient) bool {
+	return len(s.opts.Notices) > 0 && m.From != "" && (s.opts.NoticeAll || r.Notify&message.NotifyDelay != 0) && r.Notify.Delay()
 }
 
 // checkNotices judges Options.Notices.

@@ -268,6 +268,7 @@ func (site *Site) recovers() {
 	s, e := site.owner, site.exchange
 	site.own.failures = 0
 	s.clear(&site.own)
+	defer site.release()
 	if e.failures == 0 {
 		site.recover()
 		return

@@ -169,7 +169,7 @@ type stats struct {
 	queued, resolving, inFlight, waiting                                      atomic.Int64 // recipients
 	sites, links, idle, backoff, transactions                                 atomic.Int64
 	delivered, deferrals, bounced, expired                                    atomic.Int64 // recipients, ever
-	putBack                                                                   atomic.Int64 // recipients, ever
+	putBack, shelved                                                          atomic.Int64 // recipients, ever
 	handedOut, requeued, inDoubt                                              atomic.Int64 // transactions, ever
 	dials, borrowed, unreachable, refused, broken, insecure, denied, failures atomic.Int64 // of connections, of sites, ever
 	unusable                                                                  atomic.Int64 // connections, ever

@@ -130,6 +130,9 @@ func (s *Scheduler) nextAttempt(t *Transaction, retry *schedule.Backoff, attempt
 // park lets what t deferred wait.
 func (s *Scheduler) park(t *Transaction) {
 	if len(t.deferred) > 0 {
+		if t.site != nil {
+			t.site.shelve(t, s.now())
+		}
 		s.rest(t.Message, t.deferred)
 		t.deferred = t.deferred[:0]
 	}

@@ -190,6 +190,7 @@ func (s *sim) Lookup(q mx.Query, done func(*mx.Answer)) bool {
 // host is the script of one address.
 type host struct {
 	down     bool
+	blocks   string                       // source from which it is down
 	banner   *Outcome                     // refuses the session
 	bannerTo func(source string) *Outcome // likewise
 	// insecure: it has no TLS that a demanding route would take.
@@ -279,7 +280,7 @@ func (s *sim) dial(l *Link) {
 		switch {
 		case s.unbound[target.Source]:
 			c.end(GoneUnusable, &Outcome{Text: "cannot assign requested address"})
-		case h.down:
+		case h.down || h.blocks != "" && target.Source == h.blocks:
 			c.end(GoneUnreachable, &Outcome{Text: "connection refused"})
 		case h.insecure && (target.TLS >= TLSRequired || target.Demand.Enforced()):
 			c.end(GoneInsecure, &Outcome{Enhanced: "4.7.5", Text: "bad certificate"})
@@ -490,7 +491,7 @@ func (s *sim) settle(m *message.Message, i int, o *Outcome) {
 
 func (s *sim) wait(m *message.Message, recipients []int, park int64) {
 	for _, i := range recipients {
-		if m.Recipients[i].State != message.Deferred {
+		if r := &m.Recipients[i]; r.State != message.Deferred && (r.State != message.Pending || Tag(r.Due) == 0) {
 			s.t.Fatalf("waits: %+v", m.Recipients[i])
 		}
 	}
@@ -505,7 +506,7 @@ func (s *sim) park(m *message.Message, at int64) {
 	if m.Pending() != m.Unsettled() || m.Pending() == 0 || at == 0 {
 		s.t.Fatalf("parked until %d with %d pending: %+v", at, m.Pending(), m.Recipients)
 	}
-	read := &message.Message{ID: m.ID, Arrived: m.Arrived, From: m.From, Size: m.Size, Wishes: m.Wishes, Recipients: m.Recipients, Parked: at}
+	read := &message.Message{ID: m.ID, Arrived: m.Arrived, From: m.From, Size: m.Size, Tenant: m.Tenant, Wishes: m.Wishes, Recipients: m.Recipients, Parked: at}
 	read.SetPending(read.Unsettled())
 	m.Recipients = nil
 	s.parked++

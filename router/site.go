@@ -71,6 +71,7 @@ type Site struct {
 
 	tried      int     // addresses that failed since one worked
 	broken     int     // links that broke since one worked
+	probes     int     // messages that come back for the next try since it failed
 	unmet      bool    // since then a host was there, but not as secure as it must be, or refused our credentials
 	own        health  // beside that of the exchange: failures of what no other site shares
 	pause      int64   // no further connections before then: one was denied while others worked
@@ -117,6 +118,7 @@ func (site *Site) enqueue(t *Transaction) {
 	s := site.owner
 	if until := site.backoff(); until != 0 {
 		if until > s.now() {
+			site.unshelve(t)
 			s.outcome = site.trouble()
 			s.settleAll(t, &s.outcome, backedOff)
 			return
@@ -268,12 +270,14 @@ func (site *Site) fail(now int64) {
 	s.stats.failures.Add(1)
 	site.trouble()
 	for _, other := range failed {
+		other.probes = 0
 		if other.unmet = false; len(other.links) > 0 {
 			continue // they are the last to try, and will fail likewise
 		}
 		other.disown()
 		other.lastError = site.lastError
 		other.deferAll()
+		other.rest(now)
 	}
 }
 
@@ -318,6 +322,10 @@ func (site *Site) forget(now int64) {
 		return
 	}
 	if now < max(site.emptySince+int64(vacancy), site.own.remember, site.exchange.remember) {
+		s.vacant.put(site, now+int64(vacancy))
+		return
+	}
+	if site.askProbes() {
 		s.vacant.put(site, now+int64(vacancy))
 		return
 	}

@@ -17,7 +17,7 @@ type SiteView struct {
 	Opening     int       // of Connections
 	Shared      int       // connections of all sites that have the same hosts or provider, of which those of this one are a part
 	SharedLimit int       // most of these; 0 = as Limit
-	OnDisk      int64     // recipients that have no room in memory; an estimate
+	OnDisk      int64     // recipients that have no room in memory, or wait until a site that failed is back; an estimate
 	Pause       time.Time // no further connections before then, since one was refused while others worked; zero = there may be
 	Addresses   []pool.Status
 

@@ -97,14 +97,18 @@ func (f *Filter) pick(m *message.Message) []Recipient {
 	var rs []Recipient
 	for i := range m.Recipients {
 		r := &m.Recipients[i]
-		if f.Domain != "" && !strings.EqualFold(r.Domain(), f.Domain) || len(f.States) > 0 && !slices.Contains(f.States, r.State) {
+		state := r.State
+		if state == message.Pending && r.Reply != "" { // it was deferred, and waits for its site
+			state = message.Deferred
+		}
+		if f.Domain != "" && !strings.EqualFold(r.Domain(), f.Domain) || len(f.States) > 0 && !slices.Contains(f.States, state) {
 			continue
 		}
 		if f.InDoubt && (r.Doubt == nil || r.State.Settled()) {
 			continue
 		}
-		out := Recipient{Address: r.Address, State: r.State.String(), Attempts: int(r.Attempts), Reply: r.Reply, Doubt: doubtOf(r)}
-		if !r.State.Settled() && !r.Waits() {
+		out := Recipient{Address: r.Address, State: state.String(), Attempts: int(r.Attempts), Reply: r.Reply, Doubt: doubtOf(r)}
+		if state == r.State && !state.Settled() && !r.Waits() {
 			out.Due = moment(r.Due)
 		}
 		rs = append(rs, out)

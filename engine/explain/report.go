@@ -97,7 +97,7 @@ type Site struct {
 	State           string    `json:"state"`
 	Fault           string    `json:"fault,omitempty"`
 	Queued          int       `json:"queued"`    // recipients in memory
-	OnDisk          int64     `json:"on_disk"`   // recipients that have no room there; an estimate
+	OnDisk          int64     `json:"on_disk"`   // recipients that have no room there, or wait for a site that failed; an estimate
 	InFlight        int       `json:"in_flight"` // recipients
 	Connections     int       `json:"connections"`
 	Opening         int       `json:"opening"` // of these

@@ -215,7 +215,11 @@ func (p *page) site(s *Site) {
 		p.line("", fmt.Sprintf("%d of %d connections in all to its hosts%s", s.Shared, s.SharedMost, ofProvider(s)))
 	}
 	if s.OnDisk > 0 {
-		p.line("", fmt.Sprintf("some %d wait on the disk for room in memory", s.OnDisk))
+		why := "for room in memory"
+		if s.State == SiteBackoff {
+			why = "until the site is back"
+		}
+		p.line("", fmt.Sprintf("some %d wait on the disk %s", s.OnDisk, why))
 	}
 	if s.Failures > 0 {
 		text := fmt.Sprintf("failed %d times in a row", s.Failures)

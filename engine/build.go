@@ -260,7 +260,7 @@ func newOutbound(n *Node) (*egress.Options, error) {
 		Markers: markers,
 		SMTP:    &smtp.ClientConfig{Hello: c.Hostname, Own: c.Hostname}, LMTP: &smtp.ClientConfig{Hello: c.Hostname, LMTP: true},
 		Window: egress.Window{Messages: c.Egress.Window, Octets: c.Egress.WindowSize},
-		TLS:    egress.NewTLS(roots), Stats: egress.NewStats(n.metrics), Timeouts: egress.Timeouts(c.Egress.Timeouts), Logins: credentials(c),
+		TLS:    egress.NewTLS(roots), Stats: egress.NewStats(n.metrics), Reports: n.reports, Timeouts: egress.Timeouts(c.Egress.Timeouts), Logins: credentials(c),
 		Hostname: c.Hostname, Files: maildir.Disk{}, Load: n.load, Log: n.log, Sources: outboundSources(c),
 	}, nil
 }

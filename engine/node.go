@@ -34,6 +34,7 @@ import (
 	"mailrace/engine/loop"
 	"mailrace/engine/policy"
 	"mailrace/engine/recipients"
+	"mailrace/engine/tlsrpt"
 	"mailrace/proto/message"
 	"mailrace/router"
 	"mailrace/router/mx"
@@ -49,6 +50,7 @@ type Node struct {
 	store      store
 	resolver   *mx.Resolver
 	policies   *policy.Resolver // nil = domains demand nothing of TLS
+	reports    *tlsrpt.Reports  // nil = domains are not told of it
 	router     *router.Router
 	routes     *router.Table
 	recipients *recipients.Directory // nil = everybody is there
@@ -96,8 +98,11 @@ func New(cfg *config.Config, log *slog.Logger) (*Node, error) {
 // world is what a node finds itself in. Tests make their own.
 type world struct {
 	clock   *loop.Clock       // of all that waits but for disks and the wire, in the loops, the router, the pager and the caches
-	webPort uint16            // of the web servers that policies are fetched from
+	webPort uint16            // of the web servers that policies are fetched from, and TLS reports go to
 	rand    func() *rand.Rand // makes what spreads retries and picks among hosts, for each loop; nil = by chance
+
+	reportClock func() time.Time // what day it is for TLS reports; nil = clock
+	reportTick  <-chan time.Time // when it is looked at; nil = each minute
 }
 
 // httpsPort is where web servers listen.
@@ -215,12 +220,15 @@ func (n *Node) openRouter() (err error) {
 	if n.resolver, err = newResolver(c, n.clock.Now); err != nil {
 		return fmt.Errorf("dns: %w", err)
 	}
+	if err = n.openReports(); err != nil {
+		return err
+	}
 	var policed router.Resolver
 	kept := ""
 	if c.Spool.Path != nullPath {
 		kept = filepath.Join(c.Spool.Path, policyFile)
 	}
-	if n.policies, err = newPolicies(c, n.resolver, policy.Options{File: kept, Port: n.webPort, Now: n.clock.Now, Log: n.log}); err != nil {
+	if n.policies, err = newPolicies(c, n.resolver, policy.Options{File: kept, Port: n.webPort, Reports: n.reports, Now: n.clock.Now, Log: n.log}); err != nil {
 		return err
 	}
 	if n.policies != nil {
@@ -384,6 +392,10 @@ func (n *Node) close() error {
 	if n.recipients != nil {
 		metrics.UnregisterSet(n.recipients.Metrics(), true)
 		n.recipients.Close()
+	}
+	if n.reports != nil {
+		metrics.UnregisterSet(n.reports.Metrics(), true)
+		n.reports.Close()
 	}
 	if n.policies != nil {
 		metrics.UnregisterSet(n.policies.Metrics(), true)

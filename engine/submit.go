@@ -8,6 +8,7 @@ import (
 
 	"mailrace/engine/ingress"
 	"mailrace/engine/inject"
+	"mailrace/proto/header"
 	"mailrace/proto/message"
 	"mailrace/proto/smtp"
 	"mailrace/spool"
@@ -89,8 +90,13 @@ func checkMail(m *Mail, limit int64) (flags message.Flags, err error) {
 	if eai {
 		flags |= message.SMTPUTF8 | message.Body8Bit
 	}
-	if m.RequireTLS {
+	var head header.Scanner
+	head.Scan(m.Content)
+	switch {
+	case m.RequireTLS:
 		flags |= message.RequireTLS
+	case head.TLSOptional():
+		flags |= message.TLSOptional
 	}
 	if !ascii(m.Content) {
 		flags |= message.Body8Bit

@@ -74,7 +74,7 @@ func (s *Scheduler) route(m *message.Message, i int, held bool) {
 		case needsProof(m, d.route) && !s.policed(d.route):
 			answer = noProof
 		default:
-			if answer, q, d.asking = s.find(d.route, name); !d.asking {
+			if answer, q, d.asking = s.find(m, d.route, name); !d.asking {
 				answer = proven(m, d.route, answer)
 			}
 		}
@@ -93,9 +93,9 @@ func (s *Scheduler) route(m *message.Message, i int, held bool) {
 	t.add(i)
 }
 
-// find returns what is known of the way that route goes for a domain: an answer, or the query that has to be asked. Neither for a Discard
+// find returns what is known of the way that route goes for mail to a domain: an answer, or the query that has to be asked. Neither for a Discard
 // route.
-func (s *Scheduler) find(route *Route, domain string) (answer *mx.Answer, q mx.Query, asking bool) {
+func (s *Scheduler) find(m *message.Message, route *Route, domain string) (answer *mx.Answer, q mx.Query, asking bool) {
 	switch route.Kind {
 	case Discard:
 		return nil, q, false
@@ -106,13 +106,14 @@ func (s *Scheduler) find(route *Route, domain string) (answer *mx.Answer, q mx.Q
 	default:
 		q = mx.Query{Kind: mx.Exchangers, Name: domain}
 	}
-	answer, ok := s.resolver(route).Cached(q)
+	answer, ok := s.resolver(m, route).Cached(q)
 	return answer, q, !ok
 }
 
-// resolver is who is asked for the way that route goes.
-func (s *Scheduler) resolver(route *Route) Resolver {
-	if s.policed(route) {
+// resolver is who is asked for the way that route goes for a message. One that can do without TLS is nothing that domains have a say in.
+// RFC 8689 §5
+func (s *Scheduler) resolver(m *message.Message, route *Route) Resolver {
+	if s.policed(route) && m.Flags&message.TLSOptional == 0 {
 		return s.opts.Policed
 	}
 	return s.opts.Resolver
@@ -235,7 +236,7 @@ func (r *Router) siteKey(m *message.Message, domain string) (key siteKey, hash u
 	if route == nil || route.Kind == Discard || route.Kind == MX && m.Flags&message.RequireTLS != 0 || r.sources != nil && route.pooled() { // or it depends on the turn
 		return key, 0, false
 	}
-	answer, _, asking := s.find(route, name)
+	answer, _, asking := s.find(m, route, name)
 	if asking || answer.Class != mx.OK {
 		return key, 0, false
 	}

@@ -85,6 +85,14 @@ func (l *Link) Reached(addr netip.AddrPort) {
 	l.second = nil // it was not tried, or its fault is not known
 }
 
+// Ahead calls fn for the first transactions that wait at the site, most at most, which are not to be kept or changed: they are those that the link was
+// dialled for.
+func (l *Link) Ahead(most int, fn func(*Transaction)) {
+	for t := l.site.queue.front().first; t != nil && most > 0; t, most = t.next, most-1 {
+		fn(t)
+	}
+}
+
 // Target is where the link leads.
 func (l *Link) Target() Target { return l.target }
 

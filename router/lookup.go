@@ -12,11 +12,16 @@ const lookupPause = 100 * time.Millisecond
 // lookupAhead is for how long, at least, mail for a name is put back to the disk when what waits for the answer has its share of the memory.
 const lookupAhead = time.Second
 
-// lookup is a question with the transactions that wait for its answer.
-type lookup struct {
+// question is what is asked, and who.
+type question struct {
 	query    mx.Query
 	resolver Resolver
-	waiting  queue
+}
+
+// lookup is a question with the transactions that wait for its answer.
+type lookup struct {
+	question
+	waiting queue
 }
 
 // ask makes t wait for the answer to its question, which is asked when its turn comes.
@@ -25,7 +30,8 @@ func (s *Scheduler) ask(t *Transaction) {
 	if t.route.Kind == MX {
 		q = mx.Query{Kind: mx.Exchangers, Name: t.Domain}
 	}
-	l := s.lookups[q]
+	k := question{q, s.resolver(t.Message, t.route)}
+	l := s.lookups[k]
 	if l != nil && l.waiting.recipients+t.open > shareMin && int64(l.waiting.recipients+t.open) > s.router.room.share(classOf(t.Message)) {
 		now := s.now()
 		s.putOff(t, plain(max(now+int64(lookupAhead), now+(now-t.Message.Arrived)/2)), now)
@@ -40,9 +46,9 @@ func (s *Scheduler) ask(t *Transaction) {
 		}
 		return
 	}
-	l = &lookup{query: q, resolver: s.resolver(t.route)}
+	l = &lookup{question: k}
 	l.waiting.push(t)
-	s.lookups[q] = l
+	s.lookups[k] = l
 	s.unasked = append(s.unasked, l)
 	s.askMore()
 }
@@ -68,7 +74,7 @@ func (s *Scheduler) askMore() {
 // answered sends on what waited for l.
 func (s *Scheduler) answered(l *lookup, a *mx.Answer) {
 	s.asked--
-	delete(s.lookups, l.query)
+	delete(s.lookups, l.question)
 	for t := l.waiting.pop(); t != nil; t = l.waiting.pop() {
 		s.stats.resolving.Add(-int64(t.open))
 		t.answer = proven(t.Message, t.route, a)

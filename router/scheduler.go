@@ -5,7 +5,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"mailrace/router/mx"
 	"mailrace/router/schedule"
 )
 
@@ -30,7 +29,7 @@ type Scheduler struct {
 	last      destination // of the last in batch
 	postponed []int
 
-	lookups  map[mx.Query]*lookup
+	lookups  map[question]*lookup
 	unasked  []*lookup
 	asked    int
 	askAgain int64 // 0 = the resolver has room
@@ -62,7 +61,7 @@ func newScheduler(r *Router, loop int) *Scheduler {
 	s := &Scheduler{
 		router: r, opts: o, env: &o.Envs[loop], loop: loop, rand: o.Envs[loop].Rand,
 		groups:  map[destination]*Transaction{},
-		lookups: map[mx.Query]*lookup{},
+		lookups: map[question]*lookup{},
 		sites:   map[siteKey]*Site{},
 		parties: map[partyKey]*party{},
 	}

@@ -33,6 +33,7 @@ type Config struct {
 	Recipients []Recipients // the most specific domain wins; none for a domain = everybody is there
 	Labels     Labels
 	DSN        DSN
+	TLSReport  TLSReport
 	Admin      Admin
 	Events     Events
 	Log        Log

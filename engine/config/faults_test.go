@@ -77,6 +77,10 @@ var faults = []struct{ toml, want string }{
 		`m.toml:6:14: dsn.return_max: 2MiB is out of range: want 1KiB to 1MiB` + "\n" +
 		`m.toml:7:10: dsn.gather: 2h is out of range: want 0ms to 1h` + "\n" +
 		`m.toml:8:20: dsn.double_bounce_to: "Post <a@b.example>" is not an address: want one, as in "postmaster@example.com"`},
+	{"+[tls_report]\ncontact = 'Reports <a@b.example>'\n", `m.toml:6:11: tls_report.contact: "Reports <a@b.example>" is not an address: want one, as in "tls@example.com"`},
+	{"+[tls_report]\ncontact = 'postmaster'\norganization = '" + strings.Repeat("x", 256) + "'\n", "" +
+		`m.toml:6:11: tls_report.contact: "postmaster" is not an address: want one, as in "tls@example.com"` + "\n" +
+		`m.toml:7:16: tls_report.organization: 256 octets: want 255 or less`},
 	{"+[[dsn.template]]\n[[dsn.template]]\ndomains = ['a.example', '*', 'A.example', 'b_c']\nfrom = \"a\\nBcc: x@y.example\"\nsubject = '{{.Sbject}}'\ntext = '/nowhere/de.txt'\nlanguage = 'German '\n", "" +
 		`m.toml:5:7: dsn.template.domains: missing: want those of senders: exact names, "*.suffix" or "*", as in ["example.com"]` + "\n" +
 		`m.toml:5:7: dsn.template: says nothing: want from, subject or text` + "\n" +

@@ -137,6 +137,10 @@ func schema(c *Config) []field {
 			}
 		})},
 		{"dsn", table(dsnFields(&c.DSN))},
+		{"tls_report", table([]field{
+			{"contact", text(&c.TLSReport.Contact)},
+			{"organization", text(&c.TLSReport.Organization)},
+		})},
 		{"egress", table([]field{
 			{"connections", integer(&c.Egress.Connections)},
 			{"recipients", integer(&c.Egress.Recipients)},

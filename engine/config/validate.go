@@ -49,6 +49,7 @@ func (c *Config) problems() Errors {
 	k.limits(&c.Limits)
 	k.labels(c)
 	k.dsn(&c.DSN)
+	k.tlsReport(&c.TLSReport)
 	k.ownRoutes(c)
 	if c.Admin.InjectUsers && c.Auth.Users == "" {
 		k.complain("admin.inject_users", "there are no users: want a file of them, users in [auth]")

@@ -17,6 +17,7 @@ import (
 
 	"mailrace/engine/loop"
 	"mailrace/engine/maildir"
+	"mailrace/engine/tlsrpt"
 	"mailrace/proto/message"
 	"mailrace/proto/smtp"
 	"mailrace/router"
@@ -28,8 +29,9 @@ type Options struct {
 	SMTP *smtp.ClientConfig
 	LMTP *smtp.ClientConfig
 
-	TLS   *TLS
-	Stats *Stats
+	TLS     *TLS
+	Stats   *Stats
+	Reports *tlsrpt.Reports // are told of sessions; nil = nobody is
 
 	Window    Window
 	unchunked addresses // that do not know BDAT
@@ -103,8 +105,9 @@ func (o *Options) Dial(l *loop.Loop, link *router.Link) {
 
 // try is what sessions of one link with the same host have different, where the first did not come to stand.
 type try struct {
-	inClear bool // TLS failed with this host, and is not tried
-	afresh  bool // no TLS session of before is resumed
+	inClear bool  // TLS failed with this host, and is not tried
+	afresh  bool  // no TLS session of before is resumed
+	fault   error // of the TLS handshake, where this one goes in clear
 }
 
 // dial begins a session.

@@ -11,6 +11,7 @@ import (
 
 	"mailrace/engine/loop"
 	"mailrace/proto/smtp"
+	"mailrace/proto/tlsrpt"
 	"mailrace/router"
 	"mailrace/router/mx"
 )
@@ -62,6 +63,7 @@ func (s *session) greeted() {
 	case target.MayBeClear():
 		s.unprotected()
 	default:
+		s.tellFailure(tlsrpt.NoSTARTTLS, "")
 		s.fail(&router.Outcome{Class: router.Deferred, Enhanced: "4.7.4", Text: demander(&target) + ", and the host does not offer STARTTLS"})
 	}
 }
@@ -123,6 +125,7 @@ func (s *session) tlsRefused() {
 	if !strings.HasPrefix(o.Enhanced, "4.7.") {
 		o.Enhanced = "4.7.4"
 	}
+	s.tellFailure(tlsrpt.NoSTARTTLS, o.Reply())
 	s.fail(o)
 }
 
@@ -218,7 +221,7 @@ func (s *session) insecure(err error) {
 		s.conn.Close()
 		s.opts.TLS.clear.add(target.Addr, s.loop.Now(), clearFor)
 		s.opts.Log.Debug("TLS handshake failed, going on in clear", "host", target.Host, "peer", target.Addr, "error", err)
-		s.opts.dial(s.loop, s.link, try{inClear: true})
+		s.opts.dial(s.loop, s.link, try{inClear: true, fault: err})
 		return
 	}
 	var failed *loop.HandshakeError
@@ -227,6 +230,7 @@ func (s *session) insecure(err error) {
 	} else if errors.As(err, &failed) {
 		err = failed.Err
 	}
+	s.tellFailure(failureOf(err), err.Error())
 	s.fail(&router.Outcome{Class: router.Deferred, Enhanced: "4.7.5", Text: fmt.Sprintf("%s, and the handshake failed: %v", demander(&target), err)})
 }
 

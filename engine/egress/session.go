@@ -43,9 +43,10 @@ type session struct {
 	chunks   chunks
 
 	try      try
-	own      bool // the host is ourselves
-	shaking  bool // the TLS handshake is under way
-	ready    bool // greeting, EHLO and TLS are done
+	told     map[string]struct{} // domains that TLS reports tell of the session
+	own      bool                // the host is ourselves
+	shaking  bool                // the TLS handshake is under way
+	ready    bool                // greeting, EHLO and TLS are done
 	quitting bool
 	gone     bool
 }
@@ -212,7 +213,9 @@ func (s *session) pump() {
 			if tx == nil {
 				return
 			}
-			s.upcoming = s.newDelivery(tx)
+			if s.upcoming = s.newDelivery(tx); s.opts.Reports != nil {
+				s.tell(tx)
+			}
 		}
 		if s.smtp.CanBegin() {
 			// The content comes first, so that a 354 never waits for the disk with other messages behind it.

@@ -27,7 +27,7 @@ func (r *Record) Append(dst []byte) []byte {
 	dst = append(dst, `","type":"`...)
 	dst = append(dst, r.Type.String()...)
 	dst = append(dst, '"')
-	if r.Type != SourceOut && r.Type != SourceBack {
+	if r.Type.ofMessage() {
 		dst = append(dst, `,"id":"`...)
 		dst = r.ID.Append(dst)
 		dst = append(dst, `","sender":`...)

@@ -102,10 +102,14 @@ func FuzzRecord(f *testing.F) {
 		if err := json.Unmarshal(line, &got); err != nil {
 			t.Fatalf("%q: %v", line, err)
 		}
+		id := r.ID.String()
+		if !r.Type.ofMessage() {
+			sender, id = "", ""
+		}
 		if got.Sender != valid(cut(sender, addressMax)) || got.Recipient != valid(cut(recipient, addressMax)) || got.Text != valid(cut(text, textMax)) {
 			t.Fatalf("strings changed: %q", line)
 		}
-		if got.Code != code || got.Size != size || got.Type != r.Type.String() || got.ID != r.ID.String() {
+		if got.Code != code || got.Size != size || got.Type != r.Type.String() || got.ID != id {
 			t.Fatalf("numbers changed: %q", line)
 		}
 		if want := time.Unix(0, ns).UTC().Truncate(time.Microsecond); want.Year() >= 1970 && !got.Time.Equal(want) {

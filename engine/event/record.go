@@ -29,17 +29,22 @@ const (
 	Delay
 	// InDoubt: the message went out to the recipient, and nobody knows whether it was taken; or an operator decided about that.
 	InDoubt
-	// SourceOut: an egress source was taken out of service. It is of no message, and neither is the next one.
+	// SourceOut: an egress source was taken out of service. It is of no message, and neither are the next ones.
 	SourceOut
 	// SourceBack: it is in service again.
 	SourceBack
+	// TLSReport: a report on the TLS of mail to a domain (Queue) went to Recipient, or could not: Text.
+	TLSReport
 
 	types
 )
 
-var typeNames = [types]string{"reception", "delivery", "deferral", "bounce", "expiry", "hold", "delay", "in-doubt", "source-out", "source-back"}
+var typeNames = [types]string{"reception", "delivery", "deferral", "bounce", "expiry", "hold", "delay", "in-doubt", "source-out", "source-back", "tls-report"}
 
 func (t Type) String() string { return typeNames[t] }
+
+// ofMessage says whether records of the type are of a message, and have its id and sender.
+func (t Type) ofMessage() bool { return t < SourceOut }
 
 // Record is one thing that happened. Zero values are left out of the line, but for id, time, type and sender (an empty sender is the null
 // reverse-path). Strings may hold any bytes: the encoder makes them harmless and cuts them to a bound.

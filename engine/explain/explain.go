@@ -11,6 +11,7 @@ import (
 
 	"mailrace/engine/config"
 	"mailrace/proto/maildir"
+	"mailrace/proto/tlsrpt"
 	"mailrace/router"
 	"mailrace/router/mx"
 	"mailrace/router/pool"
@@ -55,6 +56,9 @@ func (e *Explainer) Explain(ctx context.Context, address string) (*Report, error
 		return r, nil
 	}
 	e.settings(r, way)
+	if e.Config.TLSReport.Contact != "" && route.Kind == router.MX && route.TLS != router.TLSOff {
+		r.Policies = append(r.Policies, way.setting("TLS reports", e.reports(ctx, a.Domain), "tls_report.contact"))
+	}
 	q, answer, ask := route.Question(a.Domain)
 	if ask {
 		if answer, r.DNS = e.resolve(ctx, q); answer == nil || answer.Class != mx.OK {
@@ -116,6 +120,27 @@ func (e *Explainer) resolve(ctx context.Context, q mx.Query) (*mx.Answer, *DNS) 
 		d.Validated, d.Hosts = false, unvouched(d.Hosts)
 	}
 	return answer, d
+}
+
+// reports says where a domain wants its TLS reports. RFC 8460 §3
+func (e *Explainer) reports(ctx context.Context, domain string) string {
+	a, err := e.Resolver.Find(ctx, mx.TextsOf(tlsrpt.Name(domain)))
+	switch {
+	case err != nil:
+		return "not known whether the domain asks for them: " + err.Error()
+	case a.Class != mx.OK:
+		return "not known whether the domain asks for them: " + a.Text
+	case a.Records == nil:
+		return "the domain does not ask for them"
+	}
+	var to []string
+	for _, d := range tlsrpt.ParseRecord(a.Records.Texts) {
+		to = append(to, d.String())
+	}
+	if len(to) == 0 {
+		return "the domain does not ask for them"
+	}
+	return "the domain asks for them: " + strings.Join(to, ", ")
 }
 
 func replyOf(a *mx.Answer) string { return fmt.Sprintf("%d %s %s", a.Code, a.Enhanced, a.Text) }

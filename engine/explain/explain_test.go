@@ -138,6 +138,7 @@ func (denying) Find(_ context.Context, q mx.Query) (*mx.Answer, error) {
 }
 
 const zone = `
+_smtp._tls.far.example. 3600 TXT "v=TLSRPTv1; rua=mailto:tls@far.example,https://far.example/tls"
 far.example. 3600 MX 10 mx1.far.example.
 far.example. 3600 MX 20 mx2.far.example.
 far.example. 3600 MX 20 gone.far.example.
@@ -218,6 +219,10 @@ name = "idn"
 addresses = ["198.41.0.0/16"]
 `
 
+const reporting = head + `[tls_report]
+contact = "tls@example.com"
+`
+
 const tuned = head + `[queue]
 retry_min = "90s"
 expire = "3d"
@@ -270,6 +275,8 @@ func TestExplain(t *testing.T) {
 		{name: "dane", file: head, address: "ann@far.example", prepare: func(_ *world, e *Explainer) { e.Policed = demanding{e.Resolver} }},
 		{name: "denied", file: head, address: "ann@far.example", prepare: func(_ *world, e *Explainer) { e.Policed = denying{} }},
 		{name: "down", file: head, address: "ann@far.example", prepare: func(w *world, _ *Explainer) { w.down.Store(true) }},
+		{name: "reports", file: reporting, address: "ann@far.example"},
+		{name: "noreports", file: reporting, address: "müller@BÜCHER.example"},
 		{name: "nullmx", file: head, address: "ann@null.example"},
 		{name: "nxdomain", file: head, address: "ann@nobody.example"},
 		{name: "self", file: head, address: "ann@self.example"},

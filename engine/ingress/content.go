@@ -54,6 +54,9 @@ func (tx *transaction) settle() {
 		tx.refusal = &replyBinaryHead
 		return
 	}
+	if tx.head.TLSOptional() && tx.flags&message.RequireTLS == 0 {
+		tx.flags |= message.TLSOptional
+	}
 	rules := tx.s.door.Head
 	if rules == nil {
 		if tx.s.user != nil {

@@ -21,6 +21,8 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 
 	"mailrace/engine/keep"
+	"mailrace/engine/tlsrpt"
+	"mailrace/proto/mtasts"
 	"mailrace/router/mx"
 )
 
@@ -51,6 +53,8 @@ type Options struct {
 	Port    uint16         // of those servers; 443
 	MXPort  uint16         // of mail exchangers, in the names of TLSA records; 25
 	Timeout time.Duration  // for one policy to be fetched, which mail waits for the first time; 10 seconds
+
+	Reports *tlsrpt.Reports // are told of hosts that may not get mail, and of policies that cannot be fetched; nil = nobody is
 
 	Log *slog.Logger
 	Now func() time.Time // time.Now. Time on the wire is the real one
@@ -113,6 +117,17 @@ func (r *Resolver) Close() {
 	r.mu.Unlock()
 	r.end()
 	r.running.Wait()
+}
+
+// Policy is the MTA-STS policy of a domain as far as it is known, or nil.
+func (r *Resolver) Policy(domain string) *mtasts.Policy {
+	if r.sts == nil {
+		return nil
+	}
+	if p := r.sts.cache.peek(domain); p != nil {
+		return &p.Policy
+	}
+	return nil
 }
 
 // Metrics is the set of figures, to be registered by whoever serves them.
@@ -210,6 +225,7 @@ func (r *Resolver) resolve(q mx.Query) *mx.Answer {
 		}
 	}
 	v.answer = judge(a, wanted.policy, found)
+	r.report(a, wanted.policy, found)
 	if v.answer.Class != mx.OK {
 		if again := r.opts.Now().Add(mendPause); again.Before(v.until) {
 			v.until = again

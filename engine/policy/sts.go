@@ -30,7 +30,7 @@ type wanted struct {
 // policies are the MTA-STS policies of domains.
 type policies struct {
 	*Resolver
-	web     *web
+	web     *fetcher
 	cache   *cache
 	slots   chan struct{}
 	fetched map[string]*metrics.Counter // by result
@@ -53,7 +53,7 @@ type failure struct {
 }
 
 func newPolicies(r *Resolver) *policies {
-	s := &policies{Resolver: r, web: newWeb(&r.opts), cache: newCache(r.opts.FS, r.opts.File, r.opts.Log), slots: make(chan struct{}, fetchesMost),
+	s := &policies{Resolver: r, web: newFetcher(&r.opts), cache: newCache(r.opts.FS, r.opts.File, r.opts.Log), slots: make(chan struct{}, fetchesMost),
 		flights: map[string]*flight{}, failed: map[string]failure{}, fetched: map[string]*metrics.Counter{}}
 	for _, result := range []string{"ok", "failed"} {
 		s.fetched[result] = r.metrics.NewCounter(fmt.Sprintf("mailrace_mta_sts_fetches_total{result=%q}", result))
@@ -143,6 +143,7 @@ func (s *policies) fetchNow(domain, id string) *stored {
 	now := s.opts.Now()
 	if err != nil {
 		s.fetched["failed"].Inc()
+		s.reportFetch(domain, err)
 		s.opts.Log.Info("the MTA-STS policy of a domain cannot be fetched", "domain", domain, "error", err)
 		s.bar(domain, failure{id, now.Add(retryPause)})
 		return nil

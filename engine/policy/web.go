@@ -2,48 +2,27 @@ package policy
 
 import (
 	"context"
-	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/netip"
 	"strings"
-	"time"
 
+	"mailrace/engine/web"
 	"mailrace/proto/mtasts"
-	"mailrace/router/mx"
 )
 
-const (
-	dialMost    = 3               // addresses of a web server that are tried
-	dialTimeout = 4 * time.Second // for each
-	headerMax   = 16 << 10        // octets of an answer's header
-)
-
-// web fetches policies. Whoever has a domain says where that leads: connections go to addresses that mail exchangers may have, too, redirects are
-// not followed, and answers are bounded. RFC 8461 §3.3
-type web struct {
+// fetcher fetches policies. RFC 8461 §3.3
+type fetcher struct {
 	opts   *Options
 	client *http.Client
 }
 
-func newWeb(o *Options) *web {
-	w := &web{opts: o}
-	w.client = &http.Client{
-		Timeout:       o.Timeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: &http.Transport{
-			DialContext: w.dial, DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: headerMax,
-			TLSClientConfig: &tls.Config{RootCAs: o.Roots, MinVersion: tls.VersionTLS12},
-		},
-	}
-	return w
+func newFetcher(o *Options) *fetcher {
+	return &fetcher{o, web.NewClient(web.Options{DNS: o.DNS, Roots: o.Roots, Port: o.Port, Timeout: o.Timeout})}
 }
 
 // fetch gets the policy of a domain.
-func (w *web) fetch(ctx context.Context, domain string) (*mtasts.Policy, error) {
+func (w *fetcher) fetch(ctx context.Context, domain string) (*mtasts.Policy, error) {
 	ctx, cancel := context.WithTimeout(ctx, w.opts.Timeout)
 	defer cancel()
 	url := "https://mta-sts." + domain + "/.well-known/mta-sts.txt"
@@ -68,36 +47,7 @@ func (w *web) fetch(ctx context.Context, domain string) (*mtasts.Policy, error) 
 	}
 	p, err := mtasts.ParsePolicy(string(text))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", url, err)
+		return nil, fmt.Errorf("%s: %w: %w", url, errPolicy, err)
 	}
 	return p, nil
-}
-
-// dial connects to the addresses of a host that passed the filter, one after the other.
-func (w *web) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, err
-	}
-	a, err := w.opts.DNS.Find(ctx, mx.Query{Kind: mx.Addresses, Name: host})
-	if err != nil {
-		return nil, err
-	}
-	if a.Class != mx.OK {
-		return nil, errors.New(a.Text)
-	}
-	err = fmt.Errorf("%s has no public address", host)
-	tried := 0
-	for _, addr := range a.Hosts[0].Addrs {
-		if tried == dialMost || !w.opts.DNS.Allowed(addr) {
-			continue
-		}
-		tried++
-		dialer := net.Dialer{Timeout: dialTimeout}
-		var conn net.Conn
-		if conn, err = dialer.DialContext(ctx, network, netip.AddrPortFrom(addr, w.opts.Port).String()); err == nil {
-			return conn, nil
-		}
-	}
-	return nil, err
 }

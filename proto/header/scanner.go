@@ -43,6 +43,7 @@ type Scanner struct {
 	place  place
 	match  int8 // octets of the name under way that are those of "received"; negative for another name
 	cr     bool // the last octet of a value was a CR
+	noTLS  bool
 	end    End
 }
 
@@ -57,6 +58,9 @@ func (s *Scanner) Fields() int { return s.fields }
 
 // Hops is the number of Received fields so far: RFC 5321 §6.3.
 func (s *Scanner) Hops() int { return s.hops }
+
+// TLSOptional says whether there is a field TLS-Required: No so far, on a line of its own that came in one piece. RFC 8689 §5
+func (s *Scanner) TLSOptional() bool { return s.noTLS }
 
 // Scan reads the next piece of the content. What follows the end of the section is not looked at.
 func (s *Scanner) Scan(p []byte) End {
@@ -102,6 +106,8 @@ func (s *Scanner) lines(p []byte) (n int) {
 			s.fields++
 			if colon == len(received) && line[0]|0x20 == 'r' && bytes.EqualFold(line[:colon], []byte(received)) {
 				s.hops++
+			} else if colon == len(tlsRequired) && line[0]|0x20 == 't' && bytes.EqualFold(line[:colon], []byte(tlsRequired)) {
+				s.noTLS = bytes.EqualFold(bytes.Trim(line[colon+1:lf], " \t\r"), []byte("no"))
 			}
 		}
 		n += lf + 1
@@ -153,8 +159,9 @@ func (s *Scanner) begin(c byte) int {
 }
 
 const (
-	received = "received"
-	nameMax  = 998 // octets of a name: what a line may have. RFC 5322 §2.1.1
+	received    = "received"
+	tlsRequired = "tls-required"
+	nameMax     = 998 // octets of a name: what a line may have. RFC 5322 §2.1.1
 )
 
 // name reads octets of a name.

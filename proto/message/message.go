@@ -24,6 +24,9 @@ const (
 	Binary
 	// RequireTLS was declared with MAIL: every hop goes under TLS, to a host whose name is verified and that says REQUIRETLS too (RFC 8689).
 	RequireTLS
+	// TLSOptional: the header section says TLS-Required: No, and RequireTLS was not declared. The mail shall arrive whatever the domain of a
+	// recipient demands of TLS (RFC 8689 §5).
+	TLSOptional
 )
 
 // State is where a recipient stands. Every accepted recipient is in exactly one of them at any time.

@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"strconv"
@@ -121,12 +122,23 @@ func (c configuration) text(o *Options) string {
 	return b.String()
 }
 
+// Ports that freeAddress takes: below those that Linux gives to connections that go out (ip(7), ip_local_port_range), of which a bench has thousands.
+const (
+	portFirst = 10_000
+	portLast  = 32_767
+	portTries = 1000
+)
+
 // freeAddress returns an address on loopback that nobody listens on now. Somebody else might before it is used; then the MTA says so.
 func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	for try := 1; ; try++ {
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(portFirst+rand.IntN(portLast-portFirst+1)))
+		l, err := net.Listen("tcp", address)
+		if err == nil {
+			return address, l.Close()
+		}
+		if try == portTries {
+			return "", err
+		}
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }

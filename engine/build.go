@@ -185,6 +185,10 @@ func newResolver(c *config.Config, now func() time.Time) (*mx.Resolver, error) {
 		Servers: c.DNS.Servers, Trusted: c.DNS.TrustAD, Timeout: c.DNS.Timeout, Workers: c.DNS.Lookups, Entries: c.DNS.Cache,
 		TTLMin: c.DNS.TTLMin, TTLMax: c.DNS.TTLMax, NegativeMax: c.DNS.NegativeMax, StaleMax: c.DNS.Stale, Own: []string{c.Hostname}, Allow: c.Egress.Allow, Now: now,
 	}
+	var err error
+	if o.Sockets, err = loop.Sockets(2 * c.DNS.Lookups); err != nil {
+		return nil, err
+	}
 	for _, own := range c.Egress.Own {
 		if addr, err := netip.ParseAddr(own); err == nil {
 			o.OwnAddrs = append(o.OwnAddrs, addr)

@@ -42,7 +42,7 @@ func (l *Link) Gone(reason Reason, o *Outcome) {
 
 // feedStarving gives free connections of the loop's share to sites that wait for one.
 func (s *Scheduler) feedStarving() {
-	for s.links < s.opts.Connections {
+	for s.links < s.most {
 		site, ok := s.starving.due(s.now())
 		if !ok {
 			return

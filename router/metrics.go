@@ -38,6 +38,7 @@ var counters = []figure{
 	{`mailrace_router_transactions_in_doubt_total`, func(s *stats) *atomic.Int64 { return &s.inDoubt }},
 	{`mailrace_router_dials_total`, func(s *stats) *atomic.Int64 { return &s.dials }},
 	{`mailrace_router_connections_borrowed_total`, func(s *stats) *atomic.Int64 { return &s.borrowed }},
+	{`mailrace_router_connections_failed_total{reason="short"}`, func(s *stats) *atomic.Int64 { return &s.short }},
 	{`mailrace_router_connections_failed_total{reason="unreachable"}`, func(s *stats) *atomic.Int64 { return &s.unreachable }},
 	{`mailrace_router_connections_failed_total{reason="refused"}`, func(s *stats) *atomic.Int64 { return &s.refused }},
 	{`mailrace_router_connections_failed_total{reason="insecure"}`, func(s *stats) *atomic.Int64 { return &s.insecure }},

@@ -44,6 +44,8 @@ type Scheduler struct {
 	vacant   fifo[*Site]       // have neither mail nor connections
 	idle     linkList          // links without a transaction, the one that is idle longest first
 	links    int               // open and opening, of all sites
+	most     int               // of them; less than Options.Connections while there is a shortage
+	raise    int64             // when most is raised; 0 = there is none
 	draining bool              // no new transactions
 
 	wheel schedule.Wheel[deferral]
@@ -78,7 +80,7 @@ func newScheduler(r *Router, loop int) *Scheduler {
 			s.turns = append(s.turns, t)
 		}
 	}
-	s.wake = s.woken
+	s.wake, s.most = s.woken, o.Connections
 	return s
 }
 
@@ -125,6 +127,9 @@ func (s *Scheduler) tick(now int64) {
 		site.watched = false
 		site.kick()
 	}
+	if s.raise != 0 && s.raise <= now {
+		s.relax(now)
+	}
 	for site, ok := s.vacant.due(now); ok; site, ok = s.vacant.due(now) {
 		site.forget(now)
 	}
@@ -147,6 +152,7 @@ func (s *Scheduler) nextTick() int64 {
 	if s.idle.first != nil {
 		earlier(s.idle.first.idleSince + int64(s.opts.IdleTimeout))
 	}
+	earlier(s.raise)
 	earlier(s.watched.next())
 	earlier(s.vacant.next())
 	return at
@@ -171,7 +177,7 @@ type stats struct {
 	putBack, shelved                                                          atomic.Int64 // recipients, ever
 	handedOut, requeued, inDoubt                                              atomic.Int64 // transactions, ever
 	dials, borrowed, unreachable, refused, broken, insecure, denied, failures atomic.Int64 // of connections, of sites, ever
-	unusable                                                                  atomic.Int64 // connections, ever
+	unusable, short                                                           atomic.Int64 // connections, ever
 }
 
 // fifo holds values that are due after the same delay each, in the order in which they were put in.

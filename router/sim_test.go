@@ -36,6 +36,7 @@ type sim struct {
 	conns map[*Link]*conn
 	most  map[string]int // most connections at once, by site; "" = in all
 	open  map[string]int
+	room  int // connections that this process has room for; 0 = any number, -1 = none
 
 	settled   map[key]message.State
 	lateness  map[key]bool // whose deadline was reported
@@ -280,6 +281,8 @@ func (s *sim) dial(l *Link) {
 		switch {
 		case s.unbound[target.Source]:
 			c.end(GoneUnusable, &Outcome{Text: "cannot assign requested address"})
+		case s.room != 0 && s.open[""] > s.room:
+			c.short()
 		case h.down || h.blocks != "" && target.Source == h.blocks:
 			c.end(GoneUnreachable, &Outcome{Text: "connection refused"})
 		case h.insecure && (target.TLS >= TLSRequired || target.Demand.Enforced()):
@@ -299,6 +302,15 @@ func (s *sim) dial(l *Link) {
 			c.pull()
 		}
 	})
+}
+
+// short ends a dial that this process has no room for.
+func (c *conn) short() {
+	c.gone = true
+	c.host.conns--
+	delete(c.sim.conns, c.link)
+	c.sim.count(c.site, -1)
+	c.link.Short()
 }
 
 func (c *conn) end(r Reason, o *Outcome) {

@@ -216,7 +216,7 @@ func (site *Site) grow() {
 			}
 			return
 		}
-		if s.links >= s.opts.Connections {
+		if s.links >= s.most {
 			site.starve()
 			return
 		}
@@ -249,9 +249,7 @@ func (site *Site) starve() {
 	}
 	site.starving = true
 	s.starving.put(site, 0)
-	if l := s.idle.first; l != nil {
-		l.retire()
-	}
+	s.giveUpIdle()
 }
 
 // fail backs the site off as a whole, with the others of its hosts if those are down, and defers what they have queued.

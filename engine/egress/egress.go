@@ -11,6 +11,7 @@ package egress
 
 import (
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
@@ -51,7 +52,8 @@ type Options struct {
 	// Markers mark what is in flight, one for each loop; none, or nil = it is not marked.
 	Markers []*spool.Marker
 
-	Log *slog.Logger
+	Log    *slog.Logger
+	warned atomic.Int64 // of a shortage, Unix nanoseconds
 }
 
 // Timeouts are how long a peer may take. RFC 5321 §4.5.3.2

@@ -475,6 +475,11 @@ func (s *session) Closed(c *loop.Conn, err error) {
 		return
 	}
 	s.gone = true
+	if c == nil && isShortage(err) {
+		s.opts.shortage(s.loop.Now(), err)
+		s.link.Short()
+		return
+	}
 	o := &router.Outcome{Class: router.Deferred, Enhanced: "4.4.2", Text: "connection lost"}
 	switch {
 	case c == nil:

@@ -27,11 +27,10 @@ type Stats struct {
 }
 
 func (m *limiter) init(o *Options) error {
-	var r unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
-		return os.NewSyscallError("getrlimit", err)
+	files, err := fileLimit()
+	if err != nil {
+		return err
 	}
-	files := int64(min(r.Cur, 1<<24))
 	reserve := int64(o.ReserveFiles)
 	if reserve <= 0 {
 		reserve = max(256, files/8)
@@ -47,6 +46,22 @@ func (m *limiter) init(o *Options) error {
 		m.accepted = most
 	}
 	return nil
+}
+
+// fileLimit is how many files the process may open.
+func fileLimit() (int64, error) {
+	var r unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
+		return 0, os.NewSyscallError("getrlimit", err)
+	}
+	return int64(min(r.Cur, 1<<24)), nil
+}
+
+// Sockets is how many sockets beside its connections the process should open at most: a quarter of the reserve, half of which may be in use before the
+// listeners rest. It is no more than most.
+func Sockets(most int) (int, error) {
+	files, err := fileLimit()
+	return int(min(int64(most), max(8, min(max(256, files/8), files/2)/4))), err
 }
 
 // admit counts an accepted connection in, or refuses it.

@@ -23,6 +23,7 @@ type Options struct {
 	Rounds  int           // how often the servers are gone through for one question; 2
 
 	Workers int // lookups under way at once, each with a few sockets; 256
+	Sockets int // open at a time; 2 for each of Workers
 	Pending int // lookups that wait for a worker at most; 65,536
 	Entries int // answers kept at most, 22 bytes each without the answers; 500,000. A place is in one of six: some 2% are lost when half of the room is used
 
@@ -50,6 +51,9 @@ func (o *Options) complete() error {
 		if *n.value <= 0 {
 			*n.value = n.zero
 		}
+	}
+	if o.Sockets <= 0 {
+		o.Sockets = 2 * o.Workers
 	}
 	for _, d := range []struct {
 		value *time.Duration

@@ -53,7 +53,7 @@ func New(o Options) (*Resolver, error) {
 		own:     map[string]bool{},
 		ownAddr: map[netip.Addr]bool{},
 		cache:   newCache(o.Entries),
-		sockets: make(chan struct{}, 2*o.Workers),
+		sockets: make(chan struct{}, o.Sockets),
 		waiting: map[Query]*pending{},
 		work:    make(chan *pending, o.Pending),
 		hosts:   flights{under: map[string]*flight{}},

@@ -26,6 +26,7 @@ auth_username_format = %%u
 first_valid_uid = 1
 first_valid_gid = 1
 mail_plugins = quota
+auth_mechanisms = plain scram-sha-256
 plugin {
   quota = maildir:quota
 }
@@ -37,6 +38,12 @@ service lmtp {
   }
   unix_listener %[1]s/lmtp {
     mode = 0600
+  }
+}
+service auth {
+  chroot =
+  unix_listener %[1]s/auth {
+    mode = 0666
   }
 }
 service anvil {
@@ -88,6 +95,7 @@ func startDovecot(t *testing.T) *dovecot {
 	for _, name := range []string{"a", "b"} {
 		users += fmt.Sprintf("%s@far.example:{PLAIN}x:%d:%d::%s/home\n", name, uid, gid, dir)
 	}
+	users += fmt.Sprintf("u:{PLAIN}secret:%d:%d::%s/home\n", uid, gid, dir)
 	users += fmt.Sprintf("full@far.example:{PLAIN}x:%d:%d::%s/home::userdb_quota_rule=*:bytes=10\n", uid, gid, dir)
 	for name, text := range map[string]string{"conf": fmt.Sprintf(dovecotConfig, dir, host, port, user, group), "users": users} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {

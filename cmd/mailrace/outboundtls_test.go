@@ -35,13 +35,16 @@ func (a *authority) openssl(args ...string) {
 	}
 }
 
-// issue makes a certificate for names in the form of subjectAltName.
-func (a *authority) issue(names string) (chain, key string) {
+// issue makes a certificate for names in the form of subjectAltName, with a key of elliptic curves, or as -newkey of openssl says.
+func (a *authority) issue(names string, newKey ...string) (chain, key string) {
 	a.t.Helper()
+	if len(newKey) == 0 {
+		newKey = []string{"ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"}
+	}
 	a.certificates++
 	base := filepath.Join(a.dir, fmt.Sprint("leaf", a.certificates))
 	extensions := write(a.t, a.dir, "extensions", "subjectAltName="+names+"\nextendedKeyUsage=serverAuth\n")
-	a.openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=leaf", "-keyout", base+".key", "-out", base+".csr")
+	a.openssl(append([]string{"req", "-nodes", "-subj", "/CN=leaf", "-keyout", base + ".key", "-out", base + ".csr", "-newkey"}, newKey...)...)
 	a.openssl("x509", "-req", "-in", base+".csr", "-CA", a.chain, "-CAkey", a.key, "-CAcreateserial", "-days", "2", "-extfile", extensions, "-out", base+".pem")
 	return base + ".pem", base + ".key"
 }

@@ -2,6 +2,7 @@ package smtp
 
 import (
 	"bytes"
+	"fmt"
 	"unicode/utf8"
 )
 
@@ -15,7 +16,10 @@ const (
 
 // validXtext reports whether b is xtext (RFC 3461 §4) of printable ASCII, spaces included. Encoded control characters are what injects lines into
 // files and headers: they go no further than this.
-func validXtext(b []byte) bool {
+func validXtext(b []byte) bool { return isXtext(b, false) }
+
+// isXtext is validXtext, but wide xtext may stand for octets beyond ASCII, too.
+func isXtext(b []byte, wide bool) bool {
 	for i := 0; i < len(b); i++ {
 		c := b[i]
 		switch {
@@ -27,7 +31,7 @@ func validXtext(b []byte) bool {
 			if high < 0 || low < 0 {
 				return false
 			}
-			if c := high<<4 | low; c < ' ' || c > '~' {
+			if c := high<<4 | low; c < ' ' || c == 0x7f || c > 0x7f && !wide {
 				return false
 			}
 			i += 2
@@ -94,7 +98,7 @@ func validOriginal(b []byte, smtpUTF8 bool) bool {
 		}
 	}
 	if !equalFold(kind, typeUTF8) {
-		return validXtext(address)
+		return validXtext(address) || isWide(kind, address) && len(AppendDecodedOriginal(nil, b)) <= maxOriginal
 	}
 	for _, c := range address {
 		if c <= ' ' || c == 0x7f || c == '+' || c == '=' || c > 0x7f && !smtpUTF8 {
@@ -104,11 +108,33 @@ func validOriginal(b []byte, smtpUTF8 bool) bool {
 	return utf8.Valid(address)
 }
 
-// AppendDecodedOriginal appends what a valid ORCPT stands for: address type, ";" and address. The address of the type utf-8 stays as it is.
+// isWide reports whether xtext stands for an address in UTF-8 that goes beyond ASCII, although its type is rfc822: Postfix says it so. RFC 6533 §3 has
+// another type, and another encoding, for that.
+func isWide(kind, xtext []byte) bool {
+	return equalFold(kind, "RFC822") && isXtext(xtext, true) && !validXtext(xtext) && utf8.Valid(AppendDecodedXtext(nil, xtext))
+}
+
+// appendUTF8Xtext appends an address in the form of RFC 6533 §3 that is ASCII throughout.
+func appendUTF8Xtext(dst, address []byte) []byte {
+	for _, r := range string(address) {
+		if r <= ' ' || r > '~' || r == '\\' || r == '+' || r == '=' {
+			dst = fmt.Appendf(dst, `\x{%02X}`, r)
+		} else {
+			dst = append(dst, byte(r))
+		}
+	}
+	return dst
+}
+
+// AppendDecodedOriginal appends what a valid ORCPT stands for: address type, ";" and address. The address of the type utf-8 stays as it is, and one in
+// UTF-8 of the type rfc822 becomes one of that.
 func AppendDecodedOriginal(dst, original []byte) []byte {
 	kind, address, found := bytes.Cut(original, semicolon)
 	if !found {
 		return dst
+	}
+	if isWide(kind, address) {
+		return appendUTF8Xtext(append(dst, "utf-8;"...), AppendDecodedXtext(nil, address))
 	}
 	dst = append(append(dst, kind...), ';')
 	if equalFold(kind, typeUTF8) {

@@ -46,6 +46,30 @@ func TestI5Xtext(t *testing.T) {
 	}
 }
 
+// TestWideOriginal: Postfix calls an address beyond ASCII rfc822, with the octets of its UTF-8 in xtext. It is taken in the form of RFC 6533.
+func TestWideOriginal(t *testing.T) {
+	for given, want := range map[string]string{
+		"rfc822;+C3+B6@far.example":                 `utf-8;\x{F6}@far.example`,
+		"RFC822;a+2B+e2+82+ac+3Db\\c@x":             `utf-8;a\x{2B}\x{20AC}\x{3D}b\x{5C}c@x`,
+		`rfc822;"+C3+BC+20x"@x`:                     `utf-8;"\x{FC}\x{20}x"@x`,
+		"rfc822;a+2Bb@x":                            "rfc822;a+b@x",
+		"rfc822;+C3@x":                              "", // no UTF-8
+		"rfc822;+C3+B6+0D@x":                        "",
+		"rfc822;+C3+B6+7F@x":                        "",
+		"x400;+C3+B6":                               "",
+		"rfc822;+C3+B6+2":                           "",
+		"rfc822;+C3+B6" + strings.Repeat("+2B", 90): "", // would be too long to pass on
+	} {
+		if ok := validOriginal([]byte(given), false); ok != (want != "") {
+			t.Errorf("%s: valid %v", given, ok)
+		} else if got := string(AppendDecodedOriginal([]byte("-"), []byte(given))); ok && got != "-"+want {
+			t.Errorf("%s: %s, want %s", given, got, want)
+		} else if again := AppendOriginal(nil, want); ok && !validOriginal(again, false) {
+			t.Errorf("%s is passed on as %s", given, again)
+		}
+	}
+}
+
 // TestA5Notify: NEVER stands alone.
 func TestA5Notify(t *testing.T) {
 	lines := map[string]string{}
@@ -106,6 +130,7 @@ func FuzzParameters(f *testing.F) {
 	f.Add("SIZE=5 BODY=8BITMIME RET=FULL ENVID=a+2Bb", "NOTIFY=SUCCESS,DELAY ORCPT=rfc822;x+3Dy@d")
 	f.Add("SMTPUTF8 ret=hdrs", "ORCPT=utf-8;\xc3\xbc@x notify=never")
 	f.Add("BY=-5;NT MT-PRIORITY=-3 BODY=7BIT", "NOTIFY=DELAY")
+	f.Add("SMTPUTF8", "ORCPT=rfc822;+C3+B6+2B@x")
 	f.Add("ENVID=+00", "ORCPT=utf-8;\\x{FC}@x")
 	f.Fuzz(func(t *testing.T, mail, rcpt string) {
 		var m MailParams

@@ -48,6 +48,7 @@ func (n *Node) openLoops() (err error) {
 	if err != nil {
 		return err
 	}
+	asked := &senders{resolver: n.resolver}
 	listeners := make([]loop.Listener, len(c.Listeners))
 	for i, l := range c.Listeners {
 		server := server
@@ -70,6 +71,9 @@ func (n *Node) openLoops() (err error) {
 		d.Tarpit = ingress.Tarpit{After: c.Limits.UnknownRecipients, First: c.Limits.UnknownDelay}
 		if n.recipients != nil {
 			d.Recipients = n.recipients
+		}
+		if l.CheckSender {
+			d.Senders = asked
 		}
 		if c.Authenticates(&l) {
 			d.Users = n.doorUsers(users, &l, pairs)

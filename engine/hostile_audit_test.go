@@ -87,7 +87,7 @@ var catalogue = []struct {
 	{"A13", "nested MIME", true, "engine.TestA12NoForeignAddressParser"},
 	{"A14", "enumeration", true, "engine/ingress.TestTarpitA14 engine/ingress.TestVrfyA14"},
 	{"A15", "poisoned knowledge of recipients", false, "engine.TestContentSaysNothingA15"},
-	{"D1", "null MX", false, "router/mx.TestD1NullMX"},
+	{"D1", "null MX", false, "engine.TestD1NullSender router/mx.TestD1NullMX"},
 	{"D2", "null MX beside others", false, "router/mx.TestD2NullMXBesideOthers"},
 	{"D3", "implicit MX", false, "router/mx.TestD3ImplicitMX"},
 	{"D4", "verdicts, and none", false, "router/mx.TestD4NoVerdict router/mx.TestD4Verdicts"},

@@ -65,6 +65,7 @@ type Listener struct {
 	XClientFrom       []netip.Prefix // clients that may tell by XCLIENT for whom they speak
 	FixNewlines       bool           // bare LF and CR in content are replaced, rather than refused
 	CheckFrom         bool           // From may name only addresses that the user may send from. Not with ModeMX
+	CheckSender       bool           // mail of strangers whose domain takes none, by DNS, is refused
 	RelayCertificates []string       // names in client certificates whose holders may relay anywhere: lower-case DNS names, or "*.suffix"
 	Auth              *bool          // serve AUTH; nil = on submission and submissions, if Config.Auth is enabled: see Config.Authenticates
 	AuthInClear       bool           // also where the session is not under TLS

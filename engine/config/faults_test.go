@@ -20,7 +20,7 @@ var faults = []struct{ toml, want string }{
 	// unknown keys
 	{"+[engine]\nlops = 1\n", `m.toml:6:1: engine.lops: unknown key: did you mean "loops"?`},
 	{"+[engin]\n", `m.toml:5:2: engin: unknown key: did you mean "engine"?`},
-	{"+somewhere = []\n", `m.toml:5:1: listener.somewhere: unknown key: [listener] has address, mode, relay_from, relay_domains, greet_delay, proxy_from, xclient_from, relay_certificates, starttls, check_from, binarymime, newlines, auth, auth_in_clear`},
+	{"+somewhere = []\n", `m.toml:5:1: listener.somewhere: unknown key: [listener] has address, mode, relay_from, relay_domains, greet_delay, proxy_from, xclient_from, relay_certificates, starttls, check_from, check_sender, binarymime, newlines, auth, auth_in_clear`},
 	{"+[queue]\nsomething = 1\n", `m.toml:6:1: queue.something: unknown key: [queue] has retry_min, retry_max, expire, retry, bounce_expire, hold_max, deliver_by_min, in_memory, in_doubt`},
 	{"+[queue]\n\"\\n\" = 1\n", `m.toml:6:1: queue."\n": unknown key: [queue] has retry_min, retry_max, expire, retry, bounce_expire, hold_max, deliver_by_min, in_memory, in_doubt`},
 
@@ -57,7 +57,7 @@ var faults = []struct{ toml, want string }{
 	{"+[egress]\nidle = 2026-01-01\nport = []\n", "" +
 		`m.toml:6:8: egress.idle: a date or time is not a duration: want a string as in "5m"` + "\n" +
 		`m.toml:7:1: egress.port: an array is not a whole number: want digits without quotes`},
-	{"+[listener.tls]\n", `m.toml:5:11: listener.tls: unknown key: [listener] has address, mode, relay_from, relay_domains, greet_delay, proxy_from, xclient_from, relay_certificates, starttls, check_from, binarymime, newlines, auth, auth_in_clear`},
+	{"+[listener.tls]\n", `m.toml:5:11: listener.tls: unknown key: [listener] has address, mode, relay_from, relay_domains, greet_delay, proxy_from, xclient_from, relay_certificates, starttls, check_from, check_sender, binarymime, newlines, auth, auth_in_clear`},
 
 	{"+[[route]]\ndomains = ['*']\nto = 'mx'\ntls = 'verifed'\n[egress]\ntls = 'required'\nca = '/nowhere/ca.pem'\n", "" +
 		`m.toml:8:7: route.tls: "verifed" is not known: did you mean "verified"?` + "\n" +
@@ -305,6 +305,7 @@ var faults = []struct{ toml, want string }{
 	{"+[limits.client]\nauth_failures = -1\n", `m.toml:6:17: limits.client.auth_failures: -1 is out of range: want 0 to 1000000000`},
 
 	// policies
+	{"+[[listener]]\naddress = '127.0.0.1:2526'\nmode = 'submission'\ncheck_sender = true\n", `m.toml:8:16: listener.check_sender: mail of users is not asked about: want mode = "mx"`},
 	{"+[[provider]]\n[[provider]]\nname = 'a'\nmx = ['*.co.uk', '*', '*.A.example', 'com', 'a..b']\naddresses = ['0.0.0.0/0', '192.0.2.1/24']\nconnections = -1\n" +
 		"[[provider]]\nname = 'a'\nmx = ['*.a.example']\n[[provider]]\nname = 'say \"x\"'\nmx = ['mx.b.example']\n", "" +
 		`m.toml:5:3: provider.name: missing: want what records and mailrace explain call the provider` + "\n" +

@@ -35,6 +35,7 @@ func schema(c *Config) []field {
 				{"relay_certificates", list(&l.RelayCertificates, lower)},
 				{"starttls", boolean(&l.StartTLS)},
 				{"check_from", boolean(&l.CheckFrom)},
+				{"check_sender", boolean(&l.CheckSender)},
 				{"binarymime", boolean(&l.BinaryMIME)},
 				{"newlines", parsed(&l.FixNewlines, parseNewlines)},
 				{"auth", optional(&l.Auth)},

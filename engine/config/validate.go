@@ -114,6 +114,9 @@ func (k *checker) listeners(c *Config) {
 		if l.CheckFrom && l.Mode == ModeMX {
 			k.complain(key+".check_from", `mail from other hosts has no user: want mode = "submission" or "submissions"`)
 		}
+		if l.CheckSender && l.Mode != ModeMX && l.Mode != "" {
+			k.complain(key+".check_sender", `mail of users is not asked about: want mode = "mx"`)
+		}
 		k.relayCertificates(key+".relay_certificates", &l, &c.TLS)
 		k.listenerAuth(key, &l, c)
 		switch l.Mode {

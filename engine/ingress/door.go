@@ -52,6 +52,7 @@ type Door struct {
 	Exempt            []netip.Prefix // clients that are neither counted nor bound to Pace.Session and Pace.Messages, as those that may relay
 	Terms             Terms
 	Recipients        Recipients // nil = everybody is there
+	Senders           Senders    // nil = mail may come from any domain
 	Tarpit            Tarpit
 	Head              *HeadRules // what is done with header sections; nil = nothing
 	RelayCertificates *Domains   // names in client certificates that TLS has verified, whose holders may relay anywhere; nil = none

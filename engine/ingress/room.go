@@ -54,6 +54,7 @@ type Stats struct {
 	Timeouts, Slow, OverTime, OverMessages, Unread                                   *metrics.Counter           // sessions that were ended
 	Early, BadProxy                                                                  *metrics.Counter           // likewise, before they began
 	Repeated                                                                         *metrics.Counter           // messages whose idempotency key was used before
+	NoSender                                                                         *metrics.Counter           // domains that mail may not come from
 	NoRecipient                                                                      *metrics.Counter           // recipients that are not there
 	NoUser, BadSender                                                                *metrics.Counter           // refused because of who the user is
 	Clogged                                                                          *metrics.Gauge             // sessions that wait for their client to read
@@ -71,6 +72,7 @@ func NewStats(set *metrics.Set) *Stats {
 		NoMemory:         set.NewCounter(`mailrace_ingress_refused_total{reason="memory"}`),
 		NoSpace:          set.NewCounter(`mailrace_ingress_refused_total{reason="disk"}`),
 		NoRelay:          set.NewCounter(`mailrace_ingress_refused_total{reason="relay"}`),
+		NoSender:         set.NewCounter(`mailrace_ingress_refused_total{reason="sender_domain"}`),
 		NoRecipient:      set.NewCounter(`mailrace_ingress_refused_total{reason="recipient"}`),
 		BadHeader:        set.NewCounter(`mailrace_ingress_refused_total{reason="header"}`),
 		StoreErrors:      set.NewCounter(`mailrace_ingress_refused_total{reason="store"}`),

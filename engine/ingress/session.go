@@ -49,7 +49,7 @@ type session struct {
 	surplus    int   // recipients over that
 	faults     int   // errors that were counted
 
-	asking  bool        // parked for what is known of a recipient, or for the reply to one
+	asking  bool        // parked for what is known of a sender or recipient, or for the reply to one
 	unknown int         // recipients that are not there
 	tarpit  *loop.Timer // of that reply; nil before the first
 }
@@ -199,11 +199,8 @@ func (s *session) mail() {
 	s.floor.rest = s.door.Pace.Window // for a chunk that is refused: no other begins with it
 	s.tx.begin(now, params)
 	s.tx.wish(wishes)
-	if wishes.Priority != params.Priority {
-		s.smtp.AcceptChanged(wishes.Priority)
-		return
-	}
-	s.smtp.Accept()
+	s.tx.lowered, s.tx.priority = wishes.Priority != params.Priority, wishes.Priority
+	s.checkSender(params.Domain)
 }
 
 func (s *session) rcpt() {

@@ -43,6 +43,9 @@ type transaction struct {
 	stored  int  // chunks the store has answered for
 	drop    bool // stored chunks do not stay in memory
 
+	lowered  bool // the priority is not what the client asked for
+	priority int8
+
 	// Of the header section.
 	head    header.Scanner
 	read    int         // chunks that head has read

@@ -78,7 +78,7 @@ func (a *lane) settle(m *message.Message, i int, o *router.Outcome) {
 	}
 	a.events.Record(&event.Record{
 		Time: o.Ended, Type: what, ID: m.ID, Sender: m.From, Recipient: rcpt.Address, Queue: rcpt.Domain(),
-		Site: o.Site, Source: o.Source, From: o.From, Pool: o.Pool, Peer: o.Addr, TLSVersion: o.TLSVersion, TLSCipher: o.TLSCipher, TLSResumed: o.TLSResumed, TLSPolicy: o.TLSPolicy, TLSVerdict: o.TLSVerdict,
+		Site: o.Site, Source: o.Source, From: o.From(), Pool: o.Pool(), Peer: o.Addr, TLSVersion: o.TLSVersion, TLSCipher: o.TLSCipher, TLSResumed: o.TLSResumed, TLSPolicy: o.TLSPolicy, TLSVerdict: o.TLSVerdict,
 		Code: o.Code, Enhanced: o.Enhanced, Text: o.Text,
 		Attempt: o.Attempt, Size: m.Size, Latency: time.Duration(o.Ended - m.Arrived), Tenant: m.Tenant, Campaign: m.Campaign,
 	})

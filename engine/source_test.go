@@ -88,17 +88,30 @@ func TestSourceAddresses(t *testing.T) {
 	}
 }
 
+// bothFamilies listens at one port of 127.0.0.1 and ::1.
+func bothFamilies(t *testing.T) (four, six net.Listener) {
+	t.Helper()
+	for {
+		six, err := net.Listen("tcp", "[::1]:0")
+		if err != nil {
+			t.Skip("no IPv6 on loopback: ", err)
+		}
+		_, port, _ := net.SplitHostPort(six.Addr().String())
+		if four, err = net.Listen("tcp", "127.0.0.1:"+port); err == nil {
+			return four, six
+		}
+		six.Close() // somebody has that port: another one
+	}
+}
+
 // TestSourceIPv6: a source with an address of IPv6 only sends from it, to addresses of IPv6 only.
 func TestSourceIPv6(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "[::1]:0")
-	if err != nil {
-		t.Skip("no IPv6 on loopback: ", err)
-	}
+	four, six := bothFamilies(t)
 	who := newVisitors()
-	f := serveAt(t, l, who.serve)
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	refusing := listenAt(t, "127.0.0.1:"+port, func(p *peer) { p.say("554 5.7.1 not by IPv4") })
+	f := serveAt(t, six, who.serve)
+	_, port, _ := net.SplitHostPort(six.Addr().String())
+	refusing := serveAt(t, four, func(p *peer) { p.say("554 5.7.1 not by IPv4") })
 	c := pooling(t, config.Route{Domains: []string{"*"}, To: config.Target{Kind: config.ToMX}}, config.Source{Name: "six", IPv6: netip.IPv6Loopback()})
 	c.Egress.Allow = append(loopback, netip.MustParsePrefix("::1/128"))
 	fmt.Sscan(port, &c.Egress.Port)
@@ -114,13 +127,10 @@ func TestSourceIPv6(t *testing.T) {
 // TestFamilyFallback: where the family that goes first does not answer, the other one does.
 func TestFamilyFallback(t *testing.T) {
 	t.Parallel()
-	f := listenAt(t, "127.0.0.1:0", polite)
+	four, six := bothFamilies(t)
+	six.Close() // nobody listens
+	f := serveAt(t, four, polite)
 	_, port, _ := net.SplitHostPort(f.l.Addr().String())
-	if l, err := net.Listen("tcp", "[::1]:"+port); err != nil {
-		t.Skip("the port is taken there, or no IPv6: ", err)
-	} else {
-		l.Close() // nobody listens
-	}
 	c := settings(t, config.Route{Domains: []string{"*"}, To: config.Target{Kind: config.ToMX}})
 	c.Egress.Allow, c.Egress.Prefer = append(loopback, netip.MustParsePrefix("::1/128")), config.PreferIPv6
 	fmt.Sscan(port, &c.Egress.Port)

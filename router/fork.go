@@ -235,7 +235,7 @@ func (f *fork) drop(s *Scheduler, k siteKey) {
 	}
 }
 
-// scatter gives the mail of a site whose source is out of service to other sources.
+// scatter gives the mail of a site whose source is out of service, or refused, to other sources, as if it had just come.
 func (site *Site) scatter() {
 	s := site.owner
 	for t := site.queue.pop(); t != nil; t = site.queue.pop() {

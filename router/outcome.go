@@ -47,8 +47,6 @@ type Outcome struct {
 	Remote  bool           // the code and text are the peer's own reply
 	Route   string         // Route.Name; "" where none matches
 	Site    string         // the site's key; "" where the recipient came to none
-	From    string         // name of the egress source; "" where the recipient came to none
-	Pool    string         // name of its pool
 	Host    string         // name of the remote host; "" where there was no connection
 	Addr    netip.AddrPort // the peer; invalid where there was no connection
 	Attempt int            // number of this attempt, from 1; it stays when the site was backed off and nothing was attempted
@@ -56,6 +54,20 @@ type Outcome struct {
 	Started int64          // when a connection took it, Unix nanoseconds; 0 = none did
 	Ended   int64          // when it was settled, Unix nanoseconds
 	Due     int64          // next attempt of one that was deferred, Unix nanoseconds
+
+	source *source
+	pool   *sourcePool
+}
+
+// From is the name of the egress source, "" where the recipient came to none.
+func (o *Outcome) From() string { return o.source.title() }
+
+// Pool is the name of its pool, "" where there is none.
+func (o *Outcome) Pool() string {
+	if o.pool == nil {
+		return ""
+	}
+	return o.pool.name
 }
 
 // Reason is why a connection is gone.

@@ -40,13 +40,8 @@ func (s *Scheduler) settle(t *Transaction, i int, o *Outcome, c counting) {
 	if t.route != nil {
 		o.Route = t.route.Name
 	}
-	o.From, o.Pool = "", ""
-	if t.site != nil {
-		o.Site = t.site.name
-		o.From = t.site.key.source.title()
-	}
-	if t.pool != nil {
-		o.Pool = t.pool.name
+	if o.source, o.pool = nil, t.pool; t.site != nil {
+		o.Site, o.source = t.site.name, t.site.key.source
 	}
 	if o.InDoubt {
 		s.doubt(t, r, o)
@@ -70,8 +65,8 @@ func (s *Scheduler) settle(t *Transaction, i int, o *Outcome, c counting) {
 		s.deferRecipient(t, i, o, c, now)
 	}
 	o.State = r.State
-	if t.site != nil && t.site.key.source != nil {
-		t.site.key.source.count(r.State)
+	if o.source != nil {
+		o.source.count(r.State)
 	}
 	if r.State != message.Deferred && s.router.room.limit > 0 {
 		s.router.Unreserve(1)

@@ -518,7 +518,7 @@ func (s *sim) park(m *message.Message, at int64) {
 	if m.Pending() != m.Unsettled() || m.Pending() == 0 || at == 0 {
 		s.t.Fatalf("parked until %d with %d pending: %+v", at, m.Pending(), m.Recipients)
 	}
-	read := &message.Message{ID: m.ID, Arrived: m.Arrived, From: m.From, Size: m.Size, Tenant: m.Tenant, Wishes: m.Wishes, Recipients: m.Recipients, Parked: at}
+	read := &message.Message{ID: m.ID, Arrived: m.Arrived, From: m.From, Size: m.Size, Wishes: m.Wishes, Tenant: m.Tenant, Campaign: m.Campaign, Recipients: m.Recipients, Parked: at}
 	read.SetPending(read.Unsettled())
 	m.Recipients = nil
 	s.parked++

@@ -287,11 +287,15 @@ func (site *Site) trouble() Outcome {
 	return site.lastError
 }
 
-// deferAll defers what is queued. When the backoff is over every address is tried again.
+// deferAll defers what is queued, or gives it to another source that delivers here. When the backoff is over every address is tried again.
 func (site *Site) deferAll() {
 	s := site.owner
 	site.tried = 0
 	site.hosts.Forgive()
+	if site.fork != nil && site.fork.serves(nil) {
+		site.scatter()
+		return
+	}
 	for t := site.queue.pop(); t != nil; t = site.queue.pop() {
 		s.stats.queued.Add(-int64(t.open))
 		s.outcome = site.trouble()

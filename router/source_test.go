@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,7 +14,12 @@ import (
 
 // pooled makes a sim whose mail goes from pools of sources.
 func pooled(t *testing.T, loops int, sources string, pools map[string]string, change func(*Options)) *sim {
-	return newSim(t, loops, 7, func(o *Options) {
+	return newSim(t, loops, 7, pooling(sources, pools, change))
+}
+
+// pooling gives options sources, as in "a b/4", and pools, as in "a:1 b:2".
+func pooling(sources string, pools map[string]string, change func(*Options)) func(*Options) {
+	return func(o *Options) {
 		for name := range strings.FieldsSeq(sources) {
 			name, family, _ := strings.Cut(name, "/")
 			o.Sources = append(o.Sources, Source{Name: name, IPv4: family != "6", IPv6: family != "4"})
@@ -40,7 +46,7 @@ func pooled(t *testing.T, loops int, sources string, pools map[string]string, ch
 		if change != nil {
 			change(o)
 		}
-	})
+	}
 }
 
 // shares counts what was delivered by source.
@@ -48,7 +54,7 @@ func (s *sim) shares(of func(address string) bool) map[string]int {
 	n := map[string]int{}
 	for _, e := range s.log {
 		if e.state == message.Delivered && (of == nil || of(e.address)) {
-			n[e.out.From]++
+			n[e.out.From()]++
 		}
 	}
 	return n
@@ -75,8 +81,8 @@ func TestWeights(t *testing.T) {
 		}
 		s.finish(n)
 		check(t, "one", s.shares(nil), n)
-		if s.log[0].out.Pool != "p" || s.router.schedulers[0].forks == nil || len(s.router.schedulers[0].forks) != 0 {
-			t.Errorf("pool %q, %d forks left", s.log[0].out.Pool, len(s.router.schedulers[0].forks))
+		if s.log[0].out.Pool() != "p" || s.router.schedulers[0].forks == nil || len(s.router.schedulers[0].forks) != 0 {
+			t.Errorf("pool %q, %d forks left", s.log[0].out.Pool(), len(s.router.schedulers[0].forks))
 		}
 	})
 	t.Run("several", func(t *testing.T) {
@@ -139,7 +145,7 @@ func TestPoolChoice(t *testing.T) {
 		s.run(s.now.Sub(start) + time.Minute)
 		from := map[string]string{}
 		for _, e := range s.log {
-			from[e.address] = e.out.From
+			from[e.address] = e.out.From()
 		}
 		if got := strings.TrimSpace(strings.Join([]string{from["x@one.test"], from["x@special.test"], from["x@other.test"], from["x@hosted.test"], from["x@relayed.test"]}, " ")); got != x.want || len(from) != 6 {
 			t.Errorf("%+v: from %q, %v", x, got, from)
@@ -393,5 +399,164 @@ func TestPoolView(t *testing.T) {
 	}
 	if _, err := s.router.PoolStatus("x"); err == nil {
 		t.Error("there is a pool x")
+	}
+}
+
+// TestRefusedHere: where one source delivers, mail that another one cannot deliver at the same site goes from the first at once, with its first attempt.
+func TestRefusedHere(t *testing.T) {
+	blocked := Outcome{Class: Bounced, Code: 554, Enhanced: "5.7.1", Text: "your address is on a list", Remote: true}
+	s := pooled(t, 1, "a b", map[string]string{"p": "a:1 b:1"}, nil)
+	s.mx("one.test", "10 mx.test 192.0.2.1")
+	h := s.host("192.0.2.1")
+	s.send(0, "first@one.test", "second@one.test") // a alone
+	s.run(time.Second)
+	s.send(0, "third@one.test") // b
+	s.run(2 * time.Second)
+	h.bannerTo = func(source string) *Outcome {
+		if source == "a" {
+			return &blocked
+		}
+		return nil
+	}
+	for i := range 3 { // connections of a end, and those of b go on
+		s.run(time.Duration(i+1) * 20 * time.Second)
+		for j := range 10 {
+			s.send(0, fmt.Sprintf("u%d.%d@one.test", i, j))
+		}
+	}
+	s.run(2 * time.Minute)
+	for _, e := range s.log {
+		if e.state != message.Delivered && len(s.log) > 33 || e.out.Attempt > 2 {
+			t.Errorf("%s: %v from %s, attempt %d", e.address, e.state, e.out.From(), e.out.Attempt)
+		}
+	}
+	s.finish(33)
+}
+
+// TestPoolsAtRandom: whatever becomes of sources and hosts, everything ends as it should, with pools and with memory for little of it.
+func TestPoolsAtRandom(t *testing.T) {
+	for seed := range uint64(30) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			var s *sim
+			var told *[]string
+			options := pooling("a b/4 c six/6", map[string]string{"p": "a:3 b:2 c:1", "q": "c:1 six:2", "r": "b:1"}, func(o *Options) {
+				told = changes(o, &s)
+				o.Park, o.SourceRetry = o.Park || seed%2 == 0, time.Minute
+				o.Policies = []Policy{{Tenants: []string{"t"}, Pool: "q"}, {Domains: []string{"d1.test"}, Pool: "r"}, {Campaigns: []string{"news"}, Pool: "p", Retry: minutes(1, 7)}}
+			})
+			if seed%3 == 0 {
+				s = newDiskSim(t, 3, 100, seed, options)
+			} else {
+				s = newSim(t, 3, seed, options)
+			}
+			for d := range 5 {
+				s.mx(fmt.Sprintf("d%d.test", d), fmt.Sprintf("10 mx%d.test 192.0.2.%d 2001:db8::%d", d, d+1, d+1), fmt.Sprintf("20 backup.test 192.0.2.%d", 100+d%2))
+				s.host(fmt.Sprintf("192.0.2.%d", d+1))
+				s.host(fmt.Sprintf("2001:db8::%d", d+1))
+				s.host(fmt.Sprintf("192.0.2.%d", 100+d%2))
+			}
+			sent := 0
+			for range 60 {
+				for _, name := range []string{"a", "b", "c", "six"} {
+					if s.unbound == nil {
+						s.unbound = map[string]bool{}
+					}
+					s.unbound[name] = s.rand.IntN(4) == 0
+				}
+				for _, h := range s.hosts {
+					h.down, h.banner = s.rand.IntN(5) == 0, nil
+					if s.rand.IntN(5) == 0 {
+						h.banner = &busy
+					}
+				}
+				for range s.rand.IntN(30) {
+					var to []string
+					for range 1 + s.rand.IntN(3) {
+						to = append(to, fmt.Sprintf("u%d@d%d.test", sent, s.rand.IntN(5)))
+						sent++
+					}
+					m := s.message(to...)
+					if s.rand.IntN(2) == 0 {
+						m.Tenant = "t"
+					}
+					if s.rand.IntN(3) == 0 {
+						m.Campaign = "news"
+					}
+					if s.disk != nil {
+						s.disk.accept(s.rand.IntN(3), m)
+					} else {
+						s.dispatch(s.rand.IntN(3), m)
+					}
+				}
+				s.run(s.now.Sub(start) + time.Duration(s.rand.IntN(300))*time.Second)
+			}
+			clear(s.unbound)
+			for _, h := range s.hosts {
+				h.down, h.banner = false, nil
+			}
+			s.finish(sent)
+			for _, e := range s.log {
+				if e.state == message.Bounced || e.state == message.Expired {
+					t.Errorf("%s: %v: %s", e.address, e.state, e.out.Text)
+				}
+			}
+			for _, src := range s.router.sources.all {
+				if src.links.Load() != 0 {
+					t.Errorf("%s has %d connections", src.Name, src.links.Load())
+				}
+			}
+			for _, o := range s.router.schedulers {
+				if len(o.forks) != 0 {
+					t.Errorf("%d forks are left", len(o.forks))
+				}
+			}
+			if len(*told) == 0 {
+				t.Error("no source was ever out")
+			}
+		})
+	}
+}
+
+// TestPooledBacklog: mail of a slow site that waits on the disk comes back to the source that it was to go from, and goes from another one where that is
+// out of service.
+func TestPooledBacklog(t *testing.T) {
+	const n = 4000
+	s := newDiskSim(t, 2, 1000, 3, pooling("a b", map[string]string{"p": "a:1 b:1"}, fiveConnections))
+	s.slowSite(10)
+	for i := range n {
+		s.disk.accept(i%2, s.message(fmt.Sprintf("u%d@slow.test", i)))
+		if i%20 == 0 {
+			s.run(s.now.Sub(start) + 10*time.Millisecond)
+		}
+	}
+	if put := s.router.sum(func(st *stats) *atomic.Int64 { return &st.putBack }); put < n/2 {
+		t.Errorf("%d of %d were put back to the disk", put, n)
+	}
+	s.run(time.Minute)
+	got := s.shares(nil)
+	if got["a"]+got["b"] < 1000 || max(got["a"]-got["b"], got["b"]-got["a"]) > 20 {
+		t.Errorf("from %v", got)
+	}
+	s.unbound = map[string]bool{"a": true}
+	for _, sch := range s.router.schedulers {
+		for _, site := range sch.sites {
+			for _, l := range site.links {
+				if site.key.source.title() == "a" {
+					s.after(0, func() { s.conns[l].end(GoneBroken, &Outcome{Text: "reset by peer"}) })
+				}
+			}
+		}
+	}
+	s.run(4 * time.Minute)
+	before := s.shares(nil)
+	s.finishDisk(n)
+	after := s.shares(nil)
+	if before["a"] > got["a"]+20 || after["a"] != before["a"] || after["a"]+after["b"] != n {
+		t.Errorf("from %v, then %v, then %v", got, before, after)
+	}
+	for _, e := range s.log {
+		if e.state == message.Delivered && e.out.Attempt > 2 {
+			t.Errorf("%s: attempt %d", e.address, e.out.Attempt)
+		}
 	}
 }

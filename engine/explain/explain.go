@@ -80,7 +80,14 @@ func (e *Explainer) Explain(ctx context.Context, address string) (*Report, error
 	if r.DNS != nil {
 		r.DNS.judge(view.Addresses)
 	}
-	if r.Verdict = r.Site.verdict(r.DNS); way.to.Kind == config.ToMaildir {
+	r.Verdict = r.Site.verdict(r.DNS)
+	if r.Pool != nil {
+		r.Pool.judge(view.Sources)
+		if v, kept := r.Pool.verdict(r.Time); kept {
+			r.Verdict = v
+		}
+	}
+	if way.to.Kind == config.ToMaildir {
 		e.mailbox(r, way)
 	}
 	return r, nil

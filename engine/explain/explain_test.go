@@ -223,6 +223,34 @@ const reporting = head + `[tls_report]
 contact = "tls@example.com"
 `
 
+const pooled = head + `[[source]]
+name = "one"
+ipv4 = "192.0.2.1"
+ipv6 = "2001:db8::1"
+ehlo = "one.example.com"
+[[source]]
+name = "two"
+ipv4 = "192.0.2.2"
+proxy = "10.0.0.1:9000"
+[[source]]
+name = "three"
+ipv6 = "2001:db8::3"
+[[source]]
+name = "four"
+socks5 = "10.0.0.1:1080"
+[[pool]]
+name = "bulk"
+sources = [{ name = "one", weight = 3 }, "two", "three", "four"]
+[[pool]]
+name = "single"
+sources = ["two"]
+[egress]
+pool = "single"
+[[policy]]
+mx = ["*.far.example"]
+pool = "bulk"
+`
+
 const tuned = head + `[queue]
 retry_min = "90s"
 expire = "3d"
@@ -267,6 +295,18 @@ func TestExplain(t *testing.T) {
 		{name: "provider", file: provided, address: "ann@literal.example", view: showing(router.SiteView{
 			SiteStatus: router.SiteStatus{Provider: "far", Queued: 1, Connections: 4}, Known: true, Limit: 9, Shared: 9, SharedLimit: 9,
 		})},
+		{name: "pool", file: pooled, address: "ann@far.example", view: showing(router.SiteView{
+			SiteStatus: router.SiteStatus{Queued: 2, Connections: 1}, Known: true, Limit: 20, Pool: "bulk", Sources: []router.SourceStatus{
+				{Source: "one", Weight: 3, Reach: true, Known: true, Status: router.SiteStatus{Queued: 2, Connections: 1}},
+				{Source: "two", Weight: 1, Reach: true, Until: moment.Add(3 * time.Minute), Cause: "connect: cannot assign requested address"},
+				{Source: "three", Weight: 1},
+				{Source: "four", Weight: 1, Reach: true, Known: true, Status: router.SiteStatus{Failures: 2, Backoff: moment.Add(time.Minute), LastError: "554 5.7.1 no"}},
+			},
+		})},
+		{name: "nopool", file: pooled, address: "ann@null.example"},
+		{name: "outpool", file: pooled, address: "ann@bücher.example", view: showing(router.SiteView{Pool: "single", Sources: []router.SourceStatus{
+			{Source: "two", Weight: 1, Reach: true, Until: moment.Add(3 * time.Minute), Cause: "connect: cannot assign requested address"},
+		}})},
 		{name: "shared", file: provided, address: "ann@far.example", view: showing(router.SiteView{
 			SiteStatus: router.SiteStatus{Queued: 1, Connections: 4}, Known: true, Limit: 20, Shared: 20, SharedLimit: 20,
 		})},

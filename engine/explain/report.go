@@ -12,6 +12,7 @@ type Report struct {
 	Address  Address   `json:"address"`
 	Route    *Route    `json:"route,omitempty"` // nil = none matches
 	DNS      *DNS      `json:"dns,omitempty"`   // nil = nothing has to be looked up
+	Pool     *Pool     `json:"pool,omitempty"`  // nil = connections come from any address of this machine
 	Site     *Site     `json:"site,omitempty"`  // nil = the mail comes to none
 	Policies []Setting `json:"policies"`
 	Limits   []Setting `json:"limits"`

@@ -90,7 +90,7 @@ func (e *Explainer) settings(r *Report, w way) {
 	if w.route.User != "" {
 		r.Policies = append(r.Policies, w.setting("log in as", w.route.User, w.table+".user"))
 	}
-	r.Egress = append(r.Egress, Setting{Name: "source address", Value: "any of this machine", Source: Default}, w.setting("name in EHLO", c.Hostname, "hostname"))
+	r.Egress = append(r.Egress, Setting{Name: settingSource, Value: "any of this machine", Source: Default}, w.setting(settingHello, c.Hostname, "hostname"))
 	if w.to.Kind == config.ToMX {
 		r.Egress = append(r.Egress, w.setting("port", c.Egress.Port, "egress.port"))
 	} else {
@@ -127,9 +127,12 @@ func (e *Explainer) schedule(r *Report, route *router.Route, answer *mx.Answer) 
 	for i := range list {
 		list[i] = router.Policy(e.Config.Policies[i])
 	}
-	retry, expire, _, err := router.Sayers(list, r.Address.Domain, route, answer)
+	retry, expire, pool, err := router.Sayers(list, r.Address.Domain, route, answer)
 	if err != nil { // a node with these would not start
-		retry, expire = -1, -1
+		retry, expire, pool = -1, -1, -1
+	}
+	if route != nil {
+		e.pool(r, e.way(route), route, pool)
 	}
 	delays, first, most := q.Retry, q.RetryMin, q.RetryMax
 	table, lifetime := "queue", q.Expire

@@ -26,6 +26,7 @@ func Write(w io.Writer, r *Report, colour bool) error {
 	p.address(&r.Address)
 	p.route(r.Route)
 	p.dns(r.DNS)
+	p.pool(r.Pool)
 	p.site(r.Site)
 	p.settings("policies", r.Policies)
 	p.settings("limits", r.Limits)

@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"net"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
-// lane of a race: how long an attempt takes, and what comes of it.
+// attempted is how long an attempt takes, and what comes of it.
 type attempted struct {
 	takes time.Duration
 	err   error
@@ -49,6 +50,7 @@ func TestRace(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				begin, begins := time.Now(), time.Duration(-1)
+				var mu sync.Mutex
 				var made []*pipe
 				nc, second, err := race(ctx, head, func(ctx context.Context, second bool) (net.Conn, error) {
 					a := x.first
@@ -64,6 +66,8 @@ func TestRace(t *testing.T) {
 						return nil, a.err
 					}
 					p := new(pipe)
+					mu.Lock()
+					defer mu.Unlock()
 					made = append(made, p)
 					return p, nil
 				})

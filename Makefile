@@ -46,7 +46,7 @@ crash: deps ## kill a node under load ROUNDS times (20) and print what arrived, 
 queue: ## start a node on a spool with a million messages, and print when it listens, when it knows them all, and what memory it takes
 	go test -count 1 -v -timeout 30m -run '^TestLongQueue$$' ./engine -queue 1000000
 
-smoke: build ## run each bench scenario for a moment, for its accounting and the memory of idle connections
+smoke: build ## run each bench scenario for a moment, for its accounting and the memory of connections
 	bin/mailrace bench all --smoke --html bin/smoke.html
 
 race: ## run the tests of the packages under the race detector

@@ -39,6 +39,8 @@ type generator struct {
 	all      []*session    // does not change
 	dialled  atomic.Int64  // of all, in their order
 	done     chan struct{} // closed when the last session has ended
+	up       chan struct{} // closed when the first session may send
+	isUp     atomic.Bool
 	failure  atomic.Pointer[string]
 	suite    atomic.Pointer[tlsSuite] // of the last handshake
 }
@@ -63,7 +65,7 @@ func Run(ctx context.Context, opts Options) (Report, error) {
 	if err != nil {
 		return Report{}, fmt.Errorf("load: %w", err)
 	}
-	g := &generator{opts: opts, recipients: newRecipients(opts.Domains, opts.Recipients), done: make(chan struct{}),
+	g := &generator{opts: opts, recipients: newRecipients(opts.Domains, opts.Recipients), done: make(chan struct{}), up: make(chan struct{}),
 		client: smtp.ClientConfig{Hello: opts.Hello}}
 	if g.tls, err = opts.tlsConfig(opts.Address); err != nil {
 		return Report{}, fmt.Errorf("load: %w", err)
@@ -127,10 +129,8 @@ func (g *generator) start(ctx context.Context) {
 		last = min(last, g.opts.First+g.opts.Messages)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	if g.opts.Duration > 0 {
-		ctx, cancel = context.WithTimeout(ctx, g.opts.Duration)
-	}
 	defer cancel()
+	up, expired := g.expiry()
 	var pacer sync.WaitGroup
 	switch {
 	case g.opts.Rate > 0:
@@ -170,6 +170,11 @@ func (g *generator) start(ctx context.Context) {
 			running = false
 		case <-over:
 			running = false
+		case <-up:
+			up, expired = nil, time.After(g.opts.Duration)
+		case <-expired:
+			expired = nil
+			cancel()
 		case <-ended:
 			ended, over = nil, time.After(g.opts.Grace)
 			g.stop()
@@ -183,6 +188,25 @@ func (g *generator) start(ctx context.Context) {
 	}
 	cancel()
 	pacer.Wait()
+}
+
+// expiry is what the time of the run counts from, and when it ends: from the first session that may send, so that a busy machine cannot spend the time
+// on connecting; where lost connections are opened again, from now, since there may never be one.
+func (g *generator) expiry() (up <-chan struct{}, expired <-chan time.Time) {
+	switch {
+	case g.opts.Duration == 0:
+		return nil, nil
+	case g.opts.Reconnect:
+		return nil, time.After(g.opts.Duration)
+	}
+	return g.up, nil
+}
+
+// sessionUp notes that a session may send. Any loop calls it.
+func (g *generator) sessionUp() {
+	if !g.isUp.Load() && g.isUp.CompareAndSwap(false, true) {
+		close(g.up)
+	}
 }
 
 // holdDials is how many connections that are to be held come up at a time: thousands of handshakes at once would miss their deadline.

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"testing"
+	"time"
 
 	"mailrace/bench/ledger"
 	"mailrace/bench/load"
@@ -286,5 +287,18 @@ func TestHoldIsStopped(t *testing.T) {
 	}})
 	if err != nil || r.Connections == 0 || r.Connections == 5000 || r.Broken != 0 {
 		t.Errorf("%v, %+v", err, r)
+	}
+}
+
+// TestTimeCountsFromTheFirstConnection: connecting takes nothing of it, so that the shortest run sends something.
+func TestTimeCountsFromTheFirstConnection(t *testing.T) {
+	s := startSink(t, sink.Options{Delay: sink.Delays{sink.Connect: 20 * time.Millisecond}})
+	r, err := load.Run(t.Context(), load.Options{Address: s.Addr(), Connections: 3, Duration: time.Nanosecond})
+	if err != nil || r.Accepted == 0 || r.Accepted != r.Started {
+		t.Errorf("%d of %d accepted, %v", r.Accepted, r.Started, err)
+	}
+	lost, err := load.Run(t.Context(), load.Options{Address: s.Addr(), Connections: 1, Duration: time.Nanosecond, Reconnect: true})
+	if err != nil || lost.Broken > 1 {
+		t.Errorf("with connections that are opened again: %+v, %v", lost, err)
 	}
 }

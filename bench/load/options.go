@@ -23,7 +23,7 @@ type Options struct {
 	Connections   int           // held open at once; default 50
 	PerConnection int           // messages sent over a connection before QUIT and the next connection; 0 = unlimited
 	Messages      uint64        // transactions to start; 0 = unlimited
-	Duration      time.Duration // how long transactions are started; 0 = unlimited
+	Duration      time.Duration // how long transactions are started, from the first connection that is up on; with Reconnect from the start; 0 = unlimited
 	Rate          float64       // transactions per second, due at fixed times whatever the server does (open loop); 0 = as fast as replies come (closed loop)
 	Sizes         Sizes         // octets of content; default 10 KiB
 	Recipients    int           // of each message, 1..9999; default 1

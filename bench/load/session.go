@@ -116,6 +116,7 @@ func (s *session) event(ev smtp.ClientEvent) bool {
 		s.ready, s.backoff = true, 0
 		s.settled()
 		s.begin()
+		s.gen.sessionUp()
 	case smtp.ClientMail:
 		if reply.Code/100 != 2 {
 			oldest.refused = reply.Code

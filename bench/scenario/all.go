@@ -47,6 +47,7 @@ type effort struct {
 	duration, warmup time.Duration
 	depths           Depths
 	restart          int // messages
+	loops, shards    Numbers
 	idle             int // connections
 	sites, domains   int // of fewer connections the node's own memory would be the most
 	shares           Percents
@@ -56,11 +57,11 @@ type effort struct {
 func (o *AllOptions) effort() effort {
 	switch {
 	case o.Smoke:
-		return effort{rounds: 1, duration: 400 * time.Millisecond, warmup: 100 * time.Millisecond, depths: Depths{0, 5000}, restart: 2000, idle: 10_000, sites: 5000,
-			domains: 5000, shares: Percents{50}, connections: 20}
+		return effort{rounds: 1, duration: 400 * time.Millisecond, warmup: 100 * time.Millisecond, depths: Depths{0, 5000}, restart: 2000,
+			loops: Numbers{1}, shards: Numbers{1, 2}, idle: 10_000, sites: 5000, domains: 5000, shares: Percents{50}, connections: 20}
 	case o.Quick:
-		return effort{rounds: 5, duration: 2 * time.Second, warmup: 500 * time.Millisecond, depths: Depths{0, 100_000}, restart: 100_000, idle: 10_000, sites: 10_000,
-			domains: 20_000}
+		return effort{rounds: 5, duration: 2 * time.Second, warmup: 500 * time.Millisecond, depths: Depths{0, 100_000}, restart: 100_000, idle: 10_000,
+			sites: 10_000, domains: 20_000}
 	}
 	return effort{}
 }
@@ -110,6 +111,12 @@ func (o *AllOptions) parts() []allPart {
 		{"wan", func(ctx context.Context) (finished, error) {
 			r, err := RunWAN(ctx, WANOptions{Program: o.Program, Rounds: some(1), Duration: e.duration, Warmup: e.warmup, Connections: e.connections,
 				Dir: o.Dir, Progress: o.Progress})
+			return &r, err
+		}},
+		{"shards", func(ctx context.Context) (finished, error) {
+			opts := ShardsOptions{Options: base, Loops: e.loops, Shards: e.shards}
+			opts.Rounds = some(2)
+			r, err := RunShards(ctx, opts)
 			return &r, err
 		}},
 		{"restart", func(ctx context.Context) (finished, error) {

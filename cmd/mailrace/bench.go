@@ -94,6 +94,7 @@ func benchCommand() *cobra.Command {
 		sitesCommand(),
 		latencyCommand(),
 		restartCommand(),
+		shardsCommand(),
 		dialogsCommand(),
 		allCommand(),
 	)
@@ -253,6 +254,31 @@ all. The exit status is 1 if a message of the queue was lost, doubled or altered
 			return err
 		}
 		return scenario.RestartCommand(cmd.Context(), o, out())
+	}
+	addFlags(c, o.BindFlags)
+	return c
+}
+
+func shardsCommand() *cobra.Command {
+	var o scenario.ShardsOptions
+	c := &cobra.Command{
+		Use:   "shards",
+		Short: "Find the number of event loops and spool shards for this machine",
+		Long: `Measure nodes with several numbers of event loops and spool shards, side by side, with several numbers of connections.
+
+Rounds are interleaved. Printed are all points, the fastest first, and the lines for a configuration that are best on this machine; whether others
+were as fast in one of the rounds is said. The exit status is 1 if mail was lost, doubled or altered.`,
+		Example: `  mailrace bench shards --dir /var/spool/mailrace
+  mailrace bench shards --relay --shards 1,2,4,8 --connections 50,500 --html shards.html
+  mailrace bench shards --size 100KiB --rounds 5`,
+		Args: cobra.NoArgs,
+	}
+	out := addReport(c)
+	c.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+		if o.Program, err = thisProgram(); err != nil {
+			return err
+		}
+		return scenario.ShardsCommand(cmd.Context(), o, out())
 	}
 	addFlags(c, o.BindFlags)
 	return c

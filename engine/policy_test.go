@@ -63,6 +63,30 @@ func (z *zone) add(t *testing.T, lines ...string) {
 	}
 }
 
+// fail has a name answered with SERVFAIL.
+func (z *zone) fail(name string) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.broken[name] = true
+}
+
+// alias moves what a name has to another one, and makes it a CNAME.
+func (z *zone) alias(t *testing.T, from, to string) {
+	t.Helper()
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	for _, rr := range z.records[from] {
+		rr.Header().Name = to
+	}
+	z.records[to] = z.records[from]
+	delete(z.records, from)
+	rr, err := dns.NewRR(from + " 300 IN CNAME " + to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	z.records[from] = []dns.RR{rr}
+}
+
 func (z *zone) serve(w dns.ResponseWriter, q *dns.Msg) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
@@ -73,6 +97,14 @@ func (z *zone) serve(w dns.ResponseWriter, q *dns.Msg) {
 	for _, rr := range rrs {
 		if rr.Header().Rrtype == q.Question[0].Qtype {
 			m.Answer = append(m.Answer, rr)
+		}
+		if alias, ok := rr.(*dns.CNAME); ok && q.Question[0].Qtype != dns.TypeCNAME {
+			m.Answer = append(m.Answer, alias)
+			for _, there := range z.records[alias.Target] {
+				if there.Header().Rrtype == q.Question[0].Qtype {
+					m.Answer = append(m.Answer, there)
+				}
+			}
 		}
 	}
 	if !known {
@@ -156,6 +188,9 @@ func TestTLSPolicies(t *testing.T) {
 	ee := "_25._tcp.mx.good.example. 300 IN TLSA 3 1 1 " + hex.EncodeToString(sum[:])
 	ta := "_25._tcp.mx.good.example. 300 IN TLSA 2 0 0 " + hex.EncodeToString(leaf.Raw)
 	wrong := "_25._tcp.mx.good.example. 300 IN TLSA 3 1 1 " + strings.Repeat("00", 32)
+	ofDomain, _ := certified(t, "good.example")
+	ofAlias, _ := certified(t, "real.example")
+	domainTA, aliasTA := "_25._tcp.mx.good.example. 300 IN TLSA 2 0 0 "+hex.EncodeToString(ofDomain.Certificates[0].Certificate[0]), "_25._tcp.mx.good.example. 300 IN TLSA 2 0 0 "+hex.EncodeToString(ofAlias.Certificates[0].Certificate[0])
 	unusable := "_25._tcp.mx.good.example. 300 IN TLSA 1 1 1 " + hex.EncodeToString(sum[:])
 	mx, enforce, testing1 := "mx.good.example", policyOf("enforce", "*.good.example"), policyOf("testing", "mx.good.example")
 	for name, c := range map[string]struct {
@@ -181,7 +216,9 @@ func TestTLSPolicies(t *testing.T) {
 		"the policy cannot be read":        {"<html>", nil, false, nil, ca, mx, " "},
 		"DANE-EE":                          {"", []string{ee}, true, good, ca, mx + "/dane", "dane verified"},
 		"DANE-EE among others":             {"", []string{wrong, unusable, ee}, true, good, ca, mx + "/dane", "dane verified"},
-		"DANE-TA":                          {"", []string{ta}, true, good, "", mx + "/dane", "dane verified"},
+		"DANE-TA":                          {"", []string{ta}, true, good, "", mx + "/dane@good.example", "dane verified"},
+		"DANE-TA, for the domain":          {"", []string{domainTA}, true, ofDomain, "", mx + "/dane@good.example", "dane verified"},
+		"DANE-TA, for its alias":           {"", []string{aliasTA, "alias"}, true, ofAlias, "", mx + "/dane@good.example", "dane verified"},
 		"DANE-EE, another certificate":     {"", []string{ee}, true, other, ca, mx + "/dane", "defer 4.7.5 no TLSA record of mx.good.example allows the certificate"},
 		"DANE, no STARTTLS":                {"", []string{ee}, true, nil, ca, mx + "/dane", "defer 4.7.4 DANE"},
 		"DANE that nobody vouches for":     {"", []string{wrong}, false, good, ca, mx, " encrypted"},
@@ -201,8 +238,10 @@ func TestTLSPolicies(t *testing.T) {
 				z.add(t, `_mta-sts.good.example. 300 IN TXT "v=STSv1; id=1;"`)
 			}
 			for _, record := range c.records {
-				if record == "broken" {
-					z.broken[f.service("_25._tcp.mx.good.example.")] = true
+				if record == "alias" {
+					z.alias(t, "good.example.", "real.example.")
+				} else if record == "broken" {
+					z.fail(f.service("_25._tcp.mx.good.example."))
 				} else {
 					z.add(t, f.service(record))
 				}

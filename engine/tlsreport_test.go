@@ -134,9 +134,7 @@ func TestTLSReports(t *testing.T) {
 				z.add(t, `_mta-sts.good.example. 300 IN TXT "v=STSv1; id=1;"`)
 			}
 			if c.tlsa == "broken" {
-				z.mu.Lock()
-				z.broken[f.service("_25._tcp.mx.good.example.")] = true
-				z.mu.Unlock()
+				z.fail(f.service("_25._tcp.mx.good.example."))
 			} else if c.tlsa != "" {
 				z.add(t, f.service(c.tlsa))
 			}

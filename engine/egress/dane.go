@@ -29,7 +29,7 @@ func checkDANE(d *mx.Demand, host string, shown []*x509.Certificate) error {
 				return nil
 			}
 		case daneTA:
-			err := checkAuthority(record, d.Base, host, shown)
+			err := checkAuthority(record, d, host, shown)
 			if err == nil {
 				return nil
 			}
@@ -43,10 +43,10 @@ func checkDANE(d *mx.Demand, host string, shown []*x509.Certificate) error {
 
 var errNoAuthority = errors.New("the authority is not among the certificates")
 
-// checkAuthority verifies the chain up to the authority of a record, for the name under which the records stand, or the host as MX names it.
-// RFC 7672 §3.2.2
-func checkAuthority(record *mx.TLSA, base, host string, shown []*x509.Certificate) error {
-	options := x509.VerifyOptions{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), DNSName: base}
+// checkAuthority verifies the chain up to the authority of a record, for the name under which the records stand, or the host as MX names it, or the
+// domain of the mail. RFC 7672 §3.2.2
+func checkAuthority(record *mx.TLSA, d *mx.Demand, host string, shown []*x509.Certificate) error {
+	options := x509.VerifyOptions{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), DNSName: d.Base}
 	found := false
 	for i, c := range shown {
 		if associated(record, c) {
@@ -66,8 +66,10 @@ func checkAuthority(record *mx.TLSA, base, host string, shown []*x509.Certificat
 		return errNoAuthority
 	}
 	_, err := shown[0].Verify(options)
-	if err != nil && host != base {
-		options.DNSName = host
+	for i := -1; err != nil && i < len(d.Names); i++ {
+		if options.DNSName = host; i >= 0 {
+			options.DNSName = d.Names[i]
+		}
 		if _, other := shown[0].Verify(options); other == nil {
 			return nil
 		}

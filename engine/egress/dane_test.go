@@ -92,6 +92,8 @@ func TestD18Records(t *testing.T) {
 		"2 0 1, which is not shown":            {[]mx.TLSA{record(2, 0, 1, root.certificate)}, "mx.example.net", "mx.example.net", whole[:2], "no TLSA record"},
 		"2, for the name before the alias":     {[]mx.TLSA{record(2, 1, 1, root.certificate)}, "alias.example.org", "mx.example.net", whole, ""},
 		"2, for another name":                  {[]mx.TLSA{record(2, 1, 1, root.certificate)}, "mx.example.org", "mx.example.org", whole, "valid for mx.example.net"},
+		"2, for the domain of the mail":        {[]mx.TLSA{record(2, 1, 1, root.certificate)}, "mx.example.org", "mx.example.org", whole, ""},
+		"3, for the domain of the mail":        {[]mx.TLSA{record(3, 1, 1, stranger)}, "mx.example.org", "mx.example.org", whole, "no TLSA record"},
 		"2, expired":                           {[]mx.TLSA{record(2, 1, 1, root.certificate)}, "mx.example.net", "mx.example.net", []*x509.Certificate{expired, middle.certificate, root.certificate}, "expired"},
 		"2, shown but not its issuer":          {[]mx.TLSA{record(2, 1, 1, root.certificate)}, "mx.example.net", "mx.example.net", []*x509.Certificate{stranger, root.certificate}, "unknown authority"},
 		"one of several":                       {[]mx.TLSA{record(3, 1, 1, stranger), record(2, 1, 1, root.certificate)}, "mx.example.net", "mx.example.net", whole, ""},
@@ -99,6 +101,9 @@ func TestD18Records(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := &mx.Demand{Kind: mx.DemandDANE, Base: c.base, TLSA: c.records}
+			if strings.HasPrefix(name, "2, for the domain") {
+				d.Names = []string{"a.example", "mx.example.net"}
+			}
 			err := checkDANE(d, c.host, c.shown)
 			if c.fault == "" && err != nil || c.fault != "" && (err == nil || !strings.Contains(err.Error(), c.fault)) {
 				t.Errorf("%v, want %q", err, c.fault)

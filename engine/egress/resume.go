@@ -38,7 +38,7 @@ func purseKey(target *router.Target) string {
 		fmt.Fprintf(sum, "%d %d %d %d ", r.Usage, r.Selector, r.Matching, len(r.Data))
 		sum.Write(r.Data)
 	}
-	return fmt.Sprintf("%s %d %t %x", key, d.Kind, d.Signed, sum.Sum(nil))
+	return fmt.Sprintf("%s %d %t %x %q", key, d.Kind, d.Signed, sum.Sum(nil), d.Names)
 }
 
 // config is the TLS of a connection to a target, whose certificate verify judges, also that of a session that is resumed. afresh: none is.

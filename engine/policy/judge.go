@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -8,6 +9,9 @@ import (
 	"mailrace/proto/mtasts"
 	"mailrace/router/mx"
 )
+
+// daneTA is the usage of TLSA records that mean an authority, which issues certificates for names.
+const daneTA = 2
 
 // associations asks for the TLSA records of each host of a domain whose MX records DNSSEC vouches for, at the port that mail goes to. RFC 7672 §2.2.1, §2.2.3
 func (r *Resolver) associations(a *mx.Answer) []*mx.Answer {
@@ -38,6 +42,9 @@ func judge(a *mx.Answer, p *mtasts.Policy, found []*mx.Answer) *mx.Answer {
 			fault = why
 			continue
 		}
+		if slices.ContainsFunc(d.TLSA, func(r mx.TLSA) bool { return r.Usage == daneTA }) {
+			d.Names = namesOf(a)
+		}
 		d.Signed = a.Validated && (d.Kind == mx.DemandNone || d.Kind == mx.DemandTesting)
 		plain = plain && d.Kind == mx.DemandNone && !d.Signed
 		hosts, demands = append(hosts, a.Hosts[i]), append(demands, d)
@@ -53,6 +60,15 @@ func judge(a *mx.Answer, p *mtasts.Policy, found []*mx.Answer) *mx.Answer {
 	judged.Key = keyOf(hosts, demands)
 	judged.Hash = hash(judged.Key)
 	return &judged
+}
+
+// namesOf are the names of the domain whose MX records these are. RFC 7672 §3.2.2
+func namesOf(a *mx.Answer) []string {
+	names := []string{a.Query.Name}
+	if a.Records != nil && a.Records.Base != "" {
+		names = append(names, a.Records.Base)
+	}
+	return names
 }
 
 // demandOf is what is demanded of host i, or why it may not get the mail.
@@ -87,7 +103,8 @@ func dane(records *mx.Records) mx.Demand {
 	return d
 }
 
-// keyOf names the site: the hosts as mx.Answer.Key does, each with what is demanded of it behind a slash.
+// keyOf names the site: the hosts as mx.Answer.Key does, each with what is demanded of it behind a slash, and whose certificate it may have: such a
+// connection is for one domain alone.
 func keyOf(hosts []mx.Host, demands []mx.Demand) string {
 	var b strings.Builder
 	for i := range hosts {
@@ -99,6 +116,9 @@ func keyOf(hosts []mx.Host, demands []mx.Demand) string {
 		b.WriteString(hosts[i].Name)
 		if kind := demands[i].Kind; kind != mx.DemandNone {
 			b.WriteString("/" + kind.String())
+		}
+		if names := demands[i].Names; len(names) > 0 {
+			b.WriteString("@" + names[0])
 		}
 		if demands[i].Signed {
 			b.WriteString("/signed")

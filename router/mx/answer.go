@@ -110,7 +110,7 @@ func (t *TLSA) Usable() bool {
 type Records struct {
 	Texts []string // of Texts: each record's strings joined, in no order
 	TLSA  []TLSA   // of Associations
-	Base  string   // of Addresses: where the CNAMEs of the host lead. Of Associations: under which host the records stand, that or itself. RFC 7672 §2.2.3
+	Base  string   // of Addresses and Exchangers: where the CNAMEs of the host or domain lead. Of Associations: under which host the records stand, that or itself. RFC 7672 §2.2.3
 
 	// Of Exchangers, where somebody beside the resolver judged the hosts: what is demanded of each of Hosts, and the Key and Hash of all of them,
 	// whatever is demanded.

@@ -29,6 +29,8 @@ type Demand struct {
 	Kind DemandKind
 	Base string // DemandDANE, DemandEncrypted: the host under which the records stand, which is asked for by SNI
 	TLSA []TLSA // DemandDANE: those that are usable
+	// Names are further ones that a certificate by DANE-TA may be for: the domain of the mail, and where its CNAMEs lead. RFC 7672 §3.2.2
+	Names []string
 	// Signed: DNSSEC vouches for the MX records that name the host, of DemandNone and DemandTesting. It demands nothing, but a certificate for the
 	// name proves as much to mail that wants to know. RFC 8689 §4.2.1
 	Signed bool

@@ -16,7 +16,7 @@ import (
 func (r *Resolver) exchangers(q Query, known *entry) *entry {
 	if known != nil && known.Class == OK && known.listed != nil {
 		if left := time.Duration(int64(known.listedUntil)-r.opts.Now().Unix()) * time.Second; left > r.opts.TTLMin {
-			return r.reach(q, known.listed, int(known.best), known.Validated, left)
+			return r.reach(q, known.listed, int(known.best), known.Validated, left).under(known.Records)
 		}
 	}
 	set, err := r.lookup(q.Name, dns.TypeMX)
@@ -40,7 +40,19 @@ func (r *Resolver) exchangers(q Query, known *entry) *entry {
 	if best == 0 {
 		return r.loops(q, set.ttl)
 	}
-	return r.reach(q, hosts[:min(len(hosts), listedMost)], min(best, exchangersMost), set.validated, set.ttl)
+	e := r.reach(q, hosts[:min(len(hosts), listedMost)], min(best, exchangersMost), set.validated, set.ttl)
+	if set.name != q.Name {
+		e = e.under(&Records{Base: set.name})
+	}
+	return e
+}
+
+// under notes where the CNAMEs of the domain lead; nil = there are none.
+func (e *entry) under(alias *Records) *entry {
+	if e.Class == OK {
+		e.Records = alias
+	}
+	return e
 }
 
 func (r *Resolver) loops(q Query, ttl time.Duration) *entry {

@@ -144,6 +144,25 @@ func TestD6AliasesOfDomains(t *testing.T) {
 	}
 }
 
+// TestNamesOfAliases: it is known where the CNAMEs of a domain lead, also when only the addresses of its exchangers were asked for again.
+func TestNamesOfAliases(t *testing.T) {
+	c := newClock()
+	z := world(t, "alias.example. 3600 CNAME real.example.", "real.example. 3600 MX 10 mx1.example.")
+	r := newResolver(t, z, func(o *Options) { o.Now = c.Now })
+	for range 2 {
+		if a := find(t, r, Exchangers, "alias.example"); a.Records == nil || a.Records.Base != "real.example" {
+			t.Errorf("%+v", a)
+		}
+		if a := find(t, r, Exchangers, "real.example"); a.Records != nil {
+			t.Errorf("%+v", a)
+		}
+		c.advance(6 * time.Minute)
+	}
+	if n := z.count("udp alias.example MX"); n != 1 {
+		t.Errorf("asked %d times for MX", n)
+	}
+}
+
 func TestD7NamesThatAreNone(t *testing.T) {
 	z := world(t,
 		"text.example. 300 MX 10 192.0.2.1.", "both.example. 300 MX 10 192.0.2.1.", "both.example. 300 MX 20 mx2.example.",

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -33,7 +34,10 @@ func (r *rest) look(allocated uint64) {
 
 // GiveBack returns memory to the system whenever the process is at rest, until ctx ends.
 func GiveBack(ctx context.Context) {
-	r := rest{collect: debug.FreeOSMemory}
+	r := rest{collect: func() {
+		runtime.GC() // what pools hold goes with the second collection
+		debug.FreeOSMemory()
+	}}
 	allocated := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
 	ticker := time.NewTicker(restStep)
 	defer ticker.Stop()

@@ -175,7 +175,7 @@ func (p *party) has(site *Site, now int64) bool {
 	}
 	if !site.awaits {
 		site.awaits = true
-		p.waiting.put(site, now)
+		p.waiting.put(site, 0)
 	}
 	if len(p.links) >= p.limit && len(site.links) == 0 {
 		if i := slices.IndexFunc(p.links, func(l *Link) bool { return l.idleSince != 0 }); i >= 0 {
@@ -199,10 +199,7 @@ func (p *party) feed(now int64) {
 		return
 	}
 	for n := p.waiting.length(); n > 0 && len(p.links) < p.limit && p.pause <= now; n-- {
-		site, ok := p.waiting.due(now)
-		if !ok {
-			return
-		}
+		site, _ := p.waiting.due(now)
 		if site.awaits = false; site.queue.length > 0 {
 			p.fed = site
 			site.kick()

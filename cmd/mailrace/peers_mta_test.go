@@ -45,6 +45,8 @@ smtpd_tls_auth_only = yes
 smtpd_relay_restrictions = permit_sasl_authenticated, reject_unauth_destination
 smtpd_recipient_restrictions = check_recipient_access inline:{ { nobody@far.example = 550 5.1.1 unknown } { later@far.example = 450 4.2.0 later } }
 smtpd_client_connection_count_limit = 0
+queue_run_delay = 2s
+minimal_backoff_time = 2s
 `
 
 const postfixMaster = `{host}:{port} inet n - n - - smtpd
@@ -169,7 +171,7 @@ next:
   allow_localhost
   hosts_require_tls = *
 begin retry
-* * F,1h,1m
+* * F,1h,1s
 begin authenticators
 plain:
   driver = plaintext
@@ -197,7 +199,7 @@ func startExim(t *testing.T, s *mtaSetup) *mta {
 		}
 	}
 	config := write(t, s.dir, "exim.conf", s.fill(eximConfig, "{exim}", exim))
-	return s.runApart(t, filepath.Join(s.dir, "log-main"), user, "", exim, "-C", config, "-bdf")
+	return s.runApart(t, filepath.Join(s.dir, "log-main"), user, "", exim, "-C", config, "-bdf", "-q5s")
 }
 
 const smtpdConfig = `pki far cert "{chain}"

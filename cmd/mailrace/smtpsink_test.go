@@ -345,6 +345,9 @@ func (f *fault) judge(t *testing.T, events map[string]int, queued, reported int,
 	}
 	for _, m := range d.messages(t) {
 		at := strings.Index(m, "Subject: ")
+		if f.want == "" && (at < 0 || !strings.HasSuffix(m, "Hello\n")) { // smtp-sink ended while it wrote
+			continue
+		}
 		if !strings.HasPrefix(m, "Received: from client.example ") || at < 0 || left[m[at:]] != 1 {
 			t.Errorf("%s: altered, or arrived twice: %.300q", f.name, m)
 			continue

@@ -96,7 +96,7 @@ func (o *AllOptions) parts() []allPart {
 		{"relay", measure(Relay, func(o *Options) { o.TLS = true })},
 		{"relay, 100 KiB", measure(Relay, func(o *Options) { o.Sizes, o.Rounds = load.Sizes{{Octets: 100 << 10, Weight: 1}}, some(3) })},
 		{"relay by MX", measure(Relay, func(o *Options) { o.MX, o.TLS, o.Rounds = true, true, some(3) })},
-		{"submission", measure(Accept, func(o *Options) { o.TLS, o.Auth, o.Rounds = true, true, some(3) })},
+		{"submission", measure(Submission, func(o *Options) { o.Rounds = some(3) })},
 		{"latency", func(ctx context.Context) (finished, error) {
 			opts := LatencyOptions{Options: base, Shares: e.shares}
 			opts.Rounds = some(3)

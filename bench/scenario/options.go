@@ -19,6 +19,8 @@ const (
 	Accept Kind = "accept"
 	// Relay: mail comes in, and goes out to a sink.
 	Relay Kind = "relay"
+	// Submission: as Accept, and under TLS at a submission listener, from a user who has logged in, beside the same in clear.
+	Submission Kind = "submission"
 )
 
 // Options say how a scenario is run. The zero value of each field means the default that its comment names.
@@ -69,7 +71,7 @@ const (
 	defaultSinkAddress = "127.0.0.1:0"
 )
 
-// BindFlags declares the options as flags of `mailrace bench accept` and `mailrace bench relay`; cobra takes them over with
+// BindFlags declares the options as flags of `mailrace bench accept`, `relay` and `submission`; cobra takes them over with
 // Flags().AddGoFlagSet. The command line adds --json.
 //
 //	--rounds n       --duration d     --warmup d       --connections n  --lockstep       --size mix     --recipients n
@@ -141,7 +143,7 @@ func (o Options) withDefaults() (Options, error) {
 // suit checks what depends on the scenario.
 func (o *Options) suit(kind Kind) error {
 	switch {
-	case kind == Accept && o.MX:
+	case kind != Relay && o.MX:
 		return errors.New("what is accepted goes nowhere: MX is for relaying")
 	case kind == Relay && o.Auth:
 		return errors.New("users log in where mail is accepted only")

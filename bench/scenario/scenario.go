@@ -17,6 +17,9 @@ import (
 
 // Run measures a scenario.
 func Run(ctx context.Context, kind Kind, opts Options) (report Report, err error) {
+	if kind == Submission {
+		opts.TLS, opts.Auth = true, true
+	}
 	opts, err = opts.withDefaults()
 	if err != nil {
 		return Report{}, fmt.Errorf("bench %s: %w", kind, err)

@@ -99,7 +99,7 @@ func startTarget(ctx context.Context, o *Options, kind Kind, name, dir string, f
 		}
 	}
 	var err error
-	if o.TLS && kind == Accept && name == MTA {
+	if o.TLS && kind != Relay && name == MTA {
 		pair, err := certificate.New("127.0.0.1")
 		if err != nil {
 			return nil, err

@@ -88,6 +88,7 @@ func benchCommand() *cobra.Command {
 	c.AddCommand(
 		scenarioCommand(scenario.Accept, "Measure durable acceptance: mail is discarded once it is on stable storage"),
 		scenarioCommand(scenario.Relay, "Measure relaying: mail is made durable and delivered to a sink"),
+		scenarioCommand(scenario.Submission, "Measure acceptance at a submission listener: under TLS 1.3, from a user who has logged in"),
 		depthCommand(),
 		idleCommand(),
 		wanCommand(),

@@ -17,7 +17,7 @@ func TestBenchSubmission(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), bin, "bench", "accept", "--tls", "--auth", "--rounds", "1", "--duration", "200ms", "--warmup", "50ms",
+	cmd := exec.CommandContext(t.Context(), bin, "bench", "submission", "--rounds", "1", "--duration", "200ms", "--warmup", "50ms",
 		"--connections", "20", "--dir", t.TempDir(), "--json")
 	out, err := cmd.Output()
 	if err != nil {

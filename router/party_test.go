@@ -134,6 +134,8 @@ func TestConnectionIsShared(t *testing.T) {
 	none := mx.Demand{}
 	testingSTS := mx.Demand{Kind: mx.DemandTesting}
 	encrypted := mx.Demand{Kind: mx.DemandEncrypted, Base: "mx.shared.test"}
+	ofName, ofOther := byDANE, byDANE // certificates by an authority may be for the domain
+	ofName.Names, ofOther.Names = []string{"a.test"}, []string{"b.test"}
 	otherKey := byDANE
 	otherKey.TLSA = []mx.TLSA{{Usage: 3, Data: []byte("another key")}}
 	for _, x := range []struct {
@@ -161,6 +163,8 @@ func TestConnectionIsShared(t *testing.T) {
 		{"STS for signed", byName, mx.Demand{Signed: true}, true},
 		{"signed for nothing", mx.Demand{Signed: true}, none, true},
 		{"signed for STS", mx.Demand{Signed: true}, byName, false},
+		{"DANE for another name", ofName, byDANE, false},
+		{"DANE for the name of another", ofName, ofOther, false},
 		{"DANE for another key", byDANE, otherKey, false},
 		{"DANE for the same", byDANE, byDANE, true},
 	} {

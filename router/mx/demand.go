@@ -74,7 +74,7 @@ func (d *Demand) Meets(other *Demand) bool {
 	case other.Kind == DemandSTS:
 		return d.Kind == DemandSTS
 	}
-	return d.Kind == DemandDANE && d.Base == other.Base && slices.EqualFunc(d.TLSA, other.TLSA, func(a, b TLSA) bool {
+	return d.Kind == DemandDANE && d.Base == other.Base && slices.Equal(d.Names, other.Names) && slices.EqualFunc(d.TLSA, other.TLSA, func(a, b TLSA) bool {
 		return a.Usage == b.Usage && a.Selector == b.Selector && a.Matching == b.Matching && bytes.Equal(a.Data, b.Data)
 	})
 }

@@ -112,7 +112,7 @@ var later = []string{"B18"}
 
 // rowsNamed notes the rows of the exchanges and ordeals in a file: composite literals whose row is a string, or whose first string is one.
 func rowsNamed(f *ast.File, rows map[string]bool) {
-	isRow := regexp.MustCompile(`^"[STIBA][0-9]+"$`)
+	isRow := regexp.MustCompile(`^"[STIBAD][0-9]+"$`)
 	ast.Inspect(f, func(n ast.Node) bool {
 		if l, ok := n.(*ast.BasicLit); ok && isRow.MatchString(l.Value) {
 			rows[strings.Trim(l.Value, `"`)] = true
@@ -141,17 +141,9 @@ func TestA12NoForeignAddressParser(t *testing.T) {
 func TestEveryHostileRowHasATest(t *testing.T) {
 	sections := map[byte]int{'S': 14, 'T': 11, 'I': 15, 'B': 18, 'A': 15, 'D': 18}
 	files := sources(t, moduleRoot(t))
-	tests, suite := map[string]bool{}, map[string]bool{}
+	tests, suite := testsIn(files), map[string]bool{}
 	for _, s := range files {
-		if !s.test {
-			continue
-		}
-		for _, d := range s.ast.Decls {
-			if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil && (strings.HasPrefix(f.Name.Name, "Test") || strings.HasPrefix(f.Name.Name, "Fuzz")) {
-				tests[s.dir+"."+f.Name.Name] = true
-			}
-		}
-		if s.dir == "engine" && strings.Contains(s.file, "/hostile_") && !strings.HasSuffix(s.file, "_audit_test.go") {
+		if s.test && s.dir == "engine" && strings.Contains(s.file, "/hostile_") && !strings.HasSuffix(s.file, "_audit_test.go") {
 			rowsNamed(s.ast, suite)
 		}
 	}
@@ -177,5 +169,53 @@ func TestEveryHostileRowHasATest(t *testing.T) {
 	}
 	for row := range suite {
 		t.Errorf("TestHostile has a row %s that the catalogue does not know", row)
+	}
+}
+
+// testsIn are the names of all tests, each behind its folder.
+func testsIn(files []*source) map[string]bool {
+	tests := map[string]bool{}
+	for _, s := range files {
+		for _, d := range s.ast.Decls {
+			if f, ok := d.(*ast.FuncDecl); ok && s.test && f.Recv == nil && (strings.HasPrefix(f.Name.Name, "Test") || strings.HasPrefix(f.Name.Name, "Fuzz")) {
+				tests[s.dir+"."+f.Name.Name] = true
+			}
+		}
+	}
+	return tests
+}
+
+// clientRows are the rows of what servers may do to a client: those that a table of the test network must have (no tests), and those that whole nodes
+// meet in tests of their own.
+var clientRows = map[string]string{
+	"T2": "engine.TestT2ResponseInjection", "T8": "engine.TestT8OutboundTLS engine.TestTLSPolicies engine.TestRequireTLS engine.TestRequireTLSByMX", "T11": "engine.TestStalledHandshake",
+	"I7": "engine.TestTroublesomePeer", "I8": "engine.TestTroublesomePeer", "I15": "engine.TestMissingExtension",
+	"D1": "", "D2": "", "D3": "", "D4": "", "D5": "", "D6": "", "D7": "", "D8": "", "D9": "", "D10": "", "D11": "", "D12": "", "D13": "", "D15": "",
+	"D14": "engine.TestLifetimesOfAnswers", "D16": "engine.TestD16DialsWhatPassed", "D17": "engine.TestD17PoliciesOfStrangers engine.TestTLSPolicies", "D18": "engine.TestTLSPolicies",
+}
+
+// TestEveryClientRowHasATest: every row of what name servers and mail hosts may do to us is had with a whole node.
+func TestEveryClientRowHasATest(t *testing.T) {
+	files := sources(t, moduleRoot(t))
+	tests, network := testsIn(files), map[string]bool{}
+	for _, s := range files {
+		if s.test && s.dir == "engine" && strings.Contains(s.file, "/network_") {
+			rowsNamed(s.ast, network)
+		}
+	}
+	for row, names := range clientRows {
+		for _, name := range strings.Fields(names) {
+			if !tests[name] {
+				t.Errorf("%s: there is no %s", row, name)
+			}
+		}
+		if names == "" && !network[row] {
+			t.Errorf("no table of the network has %s", row)
+		}
+	}
+	for _, c := range catalogue {
+		if _, ok := clientRows[c.row]; c.row[0] == 'D' && !ok {
+			t.Errorf("%s, %s: no whole node meets it", c.row, c.name)
+		}
 	}
 }

@@ -8,9 +8,10 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"mailrace/engine/config"
 	"mailrace/engine/loop/looptest"
@@ -31,7 +32,11 @@ type network struct {
 	cfg   *config.Config
 	hosts map[string]*host // by name
 	web   uint16
-	hung  atomic.Int32 // connections whose host says nothing more
+
+	chance bool // draws are not the middle ones
+
+	mu     sync.Mutex
+	silent []*peer // that say nothing more
 }
 
 // host is a mail host that plays a script.
@@ -105,12 +110,36 @@ func (h *host) act(p *peer, line string) string {
 	reply := h.script[verb]
 	h.mu.Unlock()
 	if reply == silence {
-		h.net.hung.Add(1)
-		_, _ = p.r.Peek(1 << 15) // until the client has had enough
-		h.net.hung.Add(-1)
+		h.net.keepSilent(p)
 		return hangUp
 	}
 	return reply
+}
+
+// keepSilent says nothing until the client has had enough.
+func (n *network) keepSilent(p *peer) {
+	n.mu.Lock()
+	n.silent = append(n.silent, p)
+	n.mu.Unlock()
+	_, _ = p.r.Peek(1 << 15)
+}
+
+// hung is how many connections wait for a host that says nothing. One that the client has closed does not, even if its host has not noticed.
+func (n *network) hung() (count int64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, p := range n.silent {
+		raw, err := p.raw.(*net.TCPConn).SyscallConn()
+		if err != nil {
+			continue
+		}
+		_ = raw.Control(func(fd uintptr) { // an error says that it is closed
+			if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil && info.State == unix.BPF_TCP_ESTABLISHED {
+				count++
+			}
+		})
+	}
+	return count
 }
 
 // called are the times of the connections so far, since the network began. They are without fractions of a second: a time in the index may be up to
@@ -127,7 +156,11 @@ func (h *host) called() (times []time.Duration) {
 // serve starts the node, or starts it again.
 func (n *network) serve() *network {
 	n.t.Helper()
-	node, err := newNode(n.cfg, slog.New(slog.NewTextHandler(n.t.Output(), nil)), world{clock: n.clock.Loop(), webPort: n.web, rand: func() *rand.Rand { return rand.New(middle{}) }})
+	w := world{clock: n.clock.Loop(), webPort: n.web}
+	if !n.chance {
+		w.rand = func() *rand.Rand { return rand.New(middle{}) }
+	}
+	node, err := newNode(n.cfg, slog.New(slog.NewTextHandler(n.t.Output(), nil)), w)
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -180,7 +213,7 @@ func (n *network) due() (at time.Time, ok bool, out int64) {
 // moves says what is under way; "" = everything waits for the clock. What a silent host keeps waiting does.
 func (n *network) moves() string {
 	n.turn()
-	t, hung, now := n.router.Totals(), int64(n.hung.Load()), n.clock.Now()
+	t, hung, now := n.router.Totals(), n.hung(), n.clock.Now()
 	at, due, out := n.due()
 	switch held := int64(n.pager.limit - n.router.Free()); {
 	case t.Resolving > 0:

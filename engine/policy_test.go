@@ -32,21 +32,39 @@ type zone struct {
 	broken  map[string]bool // names of TLSA records that get SERVFAIL
 	signed  bool            // AD stands in all answers
 	at      netip.AddrPort
+	odd     map[string]func(w dns.ResponseWriter, q *dns.Msg, m *dns.Msg) // how questions for a name and type, "MX x.example.", are answered; m is the right answer
+	asked   map[string]int                                                // how often, by name and type
 }
 
 func newZone(t *testing.T, signed bool, lines ...string) *zone {
 	t.Helper()
-	z := &zone{records: map[string][]dns.RR{}, broken: map[string]bool{}, signed: signed}
+	z := &zone{records: map[string][]dns.RR{}, broken: map[string]bool{}, signed: signed, odd: map[string]func(dns.ResponseWriter, *dns.Msg, *dns.Msg){}, asked: map[string]int{}}
 	z.add(t, lines...)
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	conn, stream := listenBoth(t)
+	for _, s := range []*dns.Server{{PacketConn: conn}, {Listener: stream}} {
+		s.Handler = dns.HandlerFunc(z.serve)
+		go func() { _ = s.ActivateAndServe() }()
+		t.Cleanup(func() { _ = s.Shutdown() })
 	}
-	s := &dns.Server{PacketConn: conn, Handler: dns.HandlerFunc(z.serve)}
-	go func() { _ = s.ActivateAndServe() }()
-	t.Cleanup(func() { _ = s.Shutdown() })
 	z.at = conn.LocalAddr().(*net.UDPAddr).AddrPort()
 	return z
+}
+
+// listenBoth listens on one port for UDP and TCP.
+func listenBoth(t *testing.T) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for range 20 {
+		conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stream, err := net.Listen("tcp", conn.LocalAddr().String()); err == nil {
+			return conn, stream
+		}
+		conn.Close()
+	}
+	t.Fatal("no port is free for both UDP and TCP")
+	return nil, nil
 }
 
 func (z *zone) add(t *testing.T, lines ...string) {
@@ -87,6 +105,13 @@ func (z *zone) alias(t *testing.T, from, to string) {
 	z.records[from] = []dns.RR{rr}
 }
 
+// set changes what is answered.
+func (z *zone) set(change func()) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	change()
+}
+
 func (z *zone) serve(w dns.ResponseWriter, q *dns.Msg) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
@@ -112,6 +137,15 @@ func (z *zone) serve(w dns.ResponseWriter, q *dns.Msg) {
 	}
 	if z.broken[name] {
 		m.Rcode = dns.RcodeServerFailure
+	}
+	if m.Rcode != dns.RcodeServerFailure && len(m.Answer) == 0 {
+		m.Ns = []dns.RR{&dns.SOA{Hdr: dns.RR_Header{Name: "example.", Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: 60}, Ns: "ns.example.", Mbox: "hostmaster.example.", Minttl: 60}}
+	}
+	question := dns.TypeToString[q.Question[0].Qtype] + " " + name
+	z.asked[question]++
+	if odd := z.odd[question]; odd != nil {
+		odd(w, q, m)
+		return
 	}
 	_ = w.WriteMsg(m)
 }

@@ -18,10 +18,10 @@ type part struct {
 const eightBit = "8bit"
 
 // encode makes the body fit for its way. What is ASCII stays as it is. Text is packed in 7 bits, headers of the old kind included (RFC 6522 §4),
-// unless SMTPUTF8 is needed anyway. Messages and what is like them are not: message/rfc822 may not be (RFC 2046 §5.2.1), and the forms of RFC
-// 6533 may, but few programs unpack them.
+// unless SMTPUTF8 is needed anyway; so are the forms of RFC 6533, which a host without 8BITMIME would refuse otherwise, and nobody would hear of the
+// failure. message/rfc822 may not be packed: RFC 2046 §5.2.1.
 func (p *part) encode(wide bool) {
-	message := strings.HasPrefix(p.kind, "message/")
+	message := strings.HasPrefix(p.kind, "message/") && (wide || !strings.HasPrefix(p.kind, "message/global"))
 	ascii, long := isASCII(p.body), longLines(p.body)
 	switch {
 	case ascii && (message || !long):

@@ -87,7 +87,7 @@ const (
 
 // Build writes the notification: its content in wire form (CRLF, no bare CR or LF, lines below 998 octets, not dot-stuffed), to be sent
 // from the null reverse-path to r.To with the flags that it returns: LeadingDots where it holds; SMTPUTF8 only where r.To needs it, so that a host
-// on the way back that does not offer it is an obstacle only where nothing helps; Body8Bit where addresses or what is returned need it.
+// on the way back that does not offer it is an obstacle only where nothing helps; Body8Bit where that does, and where all of a message of 8 bits is returned.
 func (r *Report) Build() ([]byte, message.Flags, error) {
 	if r.To == "" {
 		return nil, 0, ErrNullReversePath

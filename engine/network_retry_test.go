@@ -2,8 +2,11 @@ package engine
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"mailrace/proto/message"
 )
 
 // TestFiveDays: a host that defers gets each attempt to the moment, for five days, and then the message expires.
@@ -38,3 +41,20 @@ func TestFiveDays(t *testing.T) {
 	n.awaitEmpty()
 	home.none()
 }
+
+// TestReportsAreOfSevenBits: what is reported of an internationalized recipient reaches a sender behind a host that offers neither 8BITMIME nor SMTPUTF8.
+func TestReportsAreOfSevenBits(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t, false)
+	n.add("mx.far.example", "127.0.1.1", script{"RCPT": "550 5.1.1 no such user"})
+	home := n.addWith("sender.example", "127.0.1.2", manners{extensions: []string{"PIPELINING"}}, nil)
+	n.zone.add(t, "far.example. 300 IN MX 10 mx.far.example.")
+	n.serve()
+	n.submit(func(m *message.Message) { m.Flags |= message.SMTPUTF8 }, "\u00fc@far.example")
+	if l := n.mailAt(home); !isASCII(l.content) || !strings.Contains(l.content, "Final-Recipient: utf-8; =C3=BC@far.example") || strings.Contains(l.mail, "BODY=") {
+		t.Errorf("%s: %q", l.mail, l.content)
+	}
+	n.awaitEmpty()
+}
+
+func isASCII(s string) bool { return !strings.ContainsFunc(s, func(c rune) bool { return c >= 0x80 }) }

@@ -17,15 +17,15 @@ type guardedFS struct {
 	home int // of the WALs
 }
 
-// check does not return from a failure but of a WAL with another home, when the committer has ended: Pebble goes there from one that does not answer, and
-// panics over an error in the wrong moment. While the store is being opened, any failure is the answer of Open.
+// check does not return from a failure but of a WAL with another home, when nothing writes any more: Pebble goes there from one that does not answer, and
+// panics over an error while it changes WALs, for the committer or to reclaim room. While the store is being opened, any failure is the answer of Open.
 func (fs guardedFS) check(what, name string, err error) error {
 	if err != nil {
 		failure := fmt.Errorf("shard %d: %s %s: %w", fs.sh.index, what, name, err)
 		if !fs.sh.opened.Load() || !isWAL(name) || !fs.sh.tolerates(fs.home, failure) {
 			fs.sh.standStill(failure)
 		}
-		<-fs.sh.done
+		<-fs.sh.spool.calm
 	}
 	return err
 }

@@ -9,8 +9,27 @@ import (
 	"mailrace/proto/message"
 )
 
-// sightOf reads all that a spool shows, and checks that everything is in its shard.
+// sightOf is what a spool shows, if it does not stand still before it has shown all.
 func (w *world) sightOf(s *Spool) (*sight, error) {
+	type result struct {
+		in  *sight
+		err error
+	}
+	read := make(chan result, 1)
+	go func() { // a store that stands still may hold locks that its readers need
+		in, err := w.readAll(s)
+		read <- result{in, err}
+	}()
+	select {
+	case r := <-read:
+		return r.in, r.err
+	case <-w.fatal:
+		return nil, w.cause
+	}
+}
+
+// readAll reads all that a spool shows, and checks that everything is in its shard.
+func (w *world) readAll(s *Spool) (*sight, error) {
 	in := &sight{map[message.ID]*message.Message{}, map[message.ID]bool{}, map[Due]bool{}, map[claimAt]message.ID{}}
 	for i, sh := range s.shards {
 		home := func(what string, id message.ID) {

@@ -140,6 +140,8 @@ type Spool struct {
 	failed atomic.Bool
 	broken chan struct{}
 	reason error // of broken
+
+	calm chan struct{} // closed when nothing writes to the stores any more but their own Close
 }
 
 // newSpool returns a spool without shards yet.
@@ -150,7 +152,7 @@ func newSpool(o Options, l layout) (s *Spool, err error) {
 		}
 		o.MemTableBytes = max(int(o.Memory)/l.shards, minMemTableBytes)
 	}
-	s = &Spool{options: o, layout: l, cache: pebble.NewCache(cacheBytes), metrics: metrics.NewSet(), broken: make(chan struct{}), begun: make(chan struct{})}
+	s = &Spool{options: o, layout: l, cache: pebble.NewCache(cacheBytes), metrics: metrics.NewSet(), broken: make(chan struct{}), begun: make(chan struct{}), calm: make(chan struct{})}
 	if s.failover, err = openFailover(o); err != nil {
 		s.cache.Unref()
 		return nil, err
@@ -190,6 +192,7 @@ func (s *Spool) finish() error {
 	for _, sh := range s.shards {
 		<-sh.done
 	}
+	close(s.calm)
 	if s.failed.Load() {
 		<-s.broken
 		return s.leaveBroken()

@@ -77,6 +77,7 @@ type backlog struct {
 	full    bool           // the queue had no room for what came last
 	asking  bool           // a Query is under way
 	starved bool           // there was nothing to ask for yet
+	strays  bool           // what goes elsewhere is being asked for
 	closed  bool           // it is none any more
 	rate    float64        // recipients a second
 	drained int64          // recipients that left the queue since
@@ -342,14 +343,19 @@ func (r *Router) Fetched(loop int, tag uint32, next int64) {
 	b.mu.Lock()
 	b.from = min(b.from, next)
 	site := b.site
+	b.strays = b.strays && site == nil && next != math.MaxInt64
+	strays := b.strays
 	if site != nil && site.owner != r.schedulers[loop] { // another one with the same tag
 		site = nil
 	} else {
 		b.asking = false
 	}
 	b.mu.Unlock()
-	if site != nil {
+	switch {
+	case site != nil:
 		site.ask()
+	case strays:
+		r.schedulers[loop].env.Fetch(Query{Tag: tag, From: next, Recipients: fetchMax})
 	}
 }
 

@@ -211,11 +211,16 @@ func (s *Scheduler) accept(t *Transaction) {
 		s.outcome = Outcome{Class: Delivered, Text: "discarded"}
 		s.settleAll(t, &s.outcome, attempted)
 	case t.answer.Class != mx.OK:
+		if t.answer.Class == mx.Permanent {
+			s.stray(t, 0)
+		}
 		s.outcome = verdict(t.answer)
 		s.settleAll(t, &s.outcome, attempted)
 	default:
 		if s.router.sources == nil {
-			s.siteOf(t, s.router.keyOf(t.route, t.answer), nil).enqueue(t)
+			site := s.siteOf(t, s.router.keyOf(t.route, t.answer), nil)
+			s.stray(t, site.tag)
+			site.enqueue(t)
 		} else {
 			s.lead(t)
 		}

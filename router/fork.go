@@ -144,6 +144,16 @@ func (f *fork) returning(p *sourcePool, t *Transaction, k siteKey) *source {
 	return nil
 }
 
+// knows says whether t was put back to the disk for these hosts, from any source of the pool.
+func (f *fork) knows(p *sourcePool, t *Transaction, k siteKey) bool {
+	for i := range p.members {
+		if k.source = p.members[i].source; k.tag(t.answer.Hash) == Tag(t.Message.Parked) {
+			return true
+		}
+	}
+	return false
+}
+
 // pooled says whether mail by a route goes from sources.
 func (r *Route) pooled() bool { return r.Kind == MX || r.Pool != "" }
 
@@ -174,6 +184,7 @@ func (s *Scheduler) lead(t *Transaction) {
 		s.leadBy(t, k, f, p)
 		t = rest
 	}
+	f.drop(s, k)
 }
 
 // sunder leaves those recipients in t whose mail is of pool p, and returns another transaction for the rest, if there are some.
@@ -204,11 +215,14 @@ func (s *Scheduler) leadBy(t *Transaction, k siteKey, f *fork, p *sourcePool) {
 		src, probe = f.choose(s, p, now)
 		k.source = src
 		if b := s.router.room.backlog(Tag(t.Message.Parked)); b != nil && (src == nil || k.tag(t.answer.Hash) != b.tag) {
-			b.back(t.open, classOf(t.Message))
+			if f.knows(p, t, k) {
+				b.back(t.open, classOf(t.Message))
+			} else {
+				s.stray(t, 0)
+			}
 		}
 	}
 	if src == nil {
-		f.drop(s, k)
 		s.outcome = Outcome{Class: Deferred, Enhanced: "4.4.1", Text: "no source of pool \"" + p.name + "\" has an address of the family of the hosts'"}
 		s.settleAll(t, &s.outcome, attempted)
 		return
@@ -250,7 +264,11 @@ func (site *Site) untilTried() int64 {
 	if site.key.source == nil {
 		return site.backoff()
 	}
-	return max(site.backoff(), site.key.source.out())
+	until := site.key.source.out()
+	if now := site.owner.now(); until != 0 && until <= now { // it is to be tried, but not by what waits for the answer to that here
+		until = now + int64(probeLease)
+	}
+	return max(site.backoff(), until)
 }
 
 // adopt makes the fork one of a new site.

@@ -82,7 +82,8 @@ func (l *Link) Reached(addr netip.AddrPort) {
 		l.address, l.second = l.second, l.address
 		l.target.Addr, l.target.Second = l.target.Second, l.target.Addr
 	}
-	l.second = nil // it was not tried, or its fault is not known
+	l.target.Second = netip.AddrPort{} // egress may dial again, the same address
+	l.second = nil                     // it was not tried, or its fault is not known
 }
 
 // Ahead calls fn for the first transactions that wait at the site, most at most, which are not to be kept or changed: they are those that the link was

@@ -3,6 +3,7 @@ package router
 import (
 	"math"
 	"slices"
+	"time"
 
 	"mailrace/proto/message"
 )
@@ -14,6 +15,9 @@ import (
 
 // probesMost is how many messages of a site that failed come back by themselves when it may be tried again.
 const probesMost = 8
+
+// shelfMost is how long a message is shelved at most: then its way is found afresh, for its domain may have other hosts by now.
+const shelfMost = 12 * time.Hour
 
 // shelve lets the recipients that t deferred, which is all that is left of its message, wait for the site. It leaves alone what probes it.
 func (site *Site) shelve(t *Transaction, now int64) {
@@ -27,7 +31,7 @@ func (site *Site) shelve(t *Transaction, now int64) {
 	if w := m.Wishes; w != nil && w.ByMode != message.ByNone {
 		return
 	}
-	end := int64(math.MaxInt64)
+	end := now + int64(shelfMost)
 	for _, i := range t.deferred {
 		if r := &m.Recipients[i]; r.State != message.Deferred || r.Waits() || r.GivenUp() {
 			return
@@ -71,6 +75,39 @@ func (site *Site) askProbes() bool {
 	}
 	site.fetch(n)
 	return site.backlog != nil
+}
+
+// stray sees to what is shelved with t, which waited for one site and goes elsewhere now, to the one with that tag (0 = to none): its domain has other
+// hosts, or demands something else of them. The rest may have to follow, and nobody else would ask for it.
+func (s *Scheduler) stray(t *Transaction, tag uint32) {
+	from := Tag(t.Message.Parked)
+	b := s.router.room.backlog(from)
+	if b == nil || from == tag || s.env.Fetch == nil || s.draining {
+		return
+	}
+	b.back(t.open, classOf(t.Message))
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.strays || b.closed {
+		return
+	}
+	b.strays = true
+	if site := b.site; site != nil {
+		site.owner.env.Post(func() {
+			b.mu.Lock()
+			b.strays = false
+			b.mu.Unlock()
+			if site.backlog == b {
+				site.fetch(fetchMax)
+			}
+		})
+		return
+	}
+	q := Query{Tag: from, From: b.from, Recipients: fetchMax} // Fetched goes on
+	if q.From == math.MaxInt64 {
+		q.From = 1
+	}
+	s.env.Fetch(q)
 }
 
 // serves says whether mail of a pool can go to the hosts from a source from which they are not down; nil = from any that was tried.

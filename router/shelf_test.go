@@ -34,7 +34,7 @@ func TestShelf(t *testing.T) {
 	}
 	arrived := time.Duration(many) * 100 * time.Millisecond
 	s.run(arrived + time.Hour)
-	for range 20 { // hours
+	for range 10 { // hours, in which none comes back for its way to be found afresh
 		before, dialed := s.disk.touched(), len(s.dials)
 		s.run(s.now.Sub(start) + time.Hour)
 		probes := len(s.dials) - dialed
@@ -54,7 +54,7 @@ func TestShelf(t *testing.T) {
 			once++
 		}
 	}
-	if once < many-20*probesMost {
+	if once < many-10*probesMost {
 		t.Errorf("%d of %d were written once", once, many)
 	}
 	attempts := 0

@@ -121,6 +121,7 @@ func (site *Site) enqueue(t *Transaction) {
 			site.unshelve(t)
 			s.outcome = site.trouble()
 			s.settleAll(t, &s.outcome, backedOff)
+			site.rest(s.now())
 			return
 		}
 		s.clear(&site.own)

@@ -171,9 +171,6 @@ func TestA9ClientThatNeverReads(t *testing.T) {
 	t.Parallel()
 	r := open(t, func(d *Door, _ *shelf) { d.Pace.Command = time.Second })
 	c := r.greet()
-	if err := c.SetReadBuffer(4096); err != nil {
-		t.Fatal(err)
-	}
 	transaction := "MAIL FROM:<s@sender.example>\r\n" + strings.Repeat("RCPT TO:<a@far.example>\r\n", 1000) + "DATA\r\n.\r\n"
 	for range 10_000 { // 140 MB of replies: the server must end it long before
 		if _, err := c.Write([]byte(transaction)); err != nil {

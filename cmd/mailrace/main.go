@@ -39,6 +39,7 @@ func command() *cobra.Command {
 		Long: `Mailrace accepts mail over SMTP as fast as the disk can make it durable, and relays it.
 
   mailrace demo                              see it work: a node, a sink and a load, no configuration
+  mailrace config                            every key of the configuration
   mailrace check --config mailrace.toml      validate a configuration
   mailrace serve --config mailrace.toml      run a node
   mailrace explain user@example.com          the way that mail for an address would go now, and why`,
@@ -46,7 +47,7 @@ func command() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(serveCommand(), checkCommand(), queueCommand(), explainCommand(), userCommand(), spoolCommand(), demoCommand(), loadCommand(), sinkCommand(), benchCommand())
+	root.AddCommand(serveCommand(), checkCommand(), configCommand(), queueCommand(), explainCommand(), userCommand(), spoolCommand(), demoCommand(), loadCommand(), sinkCommand(), benchCommand())
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root
 }

@@ -105,3 +105,18 @@ is 1 if there is any. What is right only where strangers cannot connect is warne
 	c.Flags().StringVarP(&path, "config", "c", "mailrace.toml", configUsage)
 	return c
 }
+
+func configCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "config",
+		Short: "Print every key of the configuration, with its default and its meaning",
+		Long: `Print a configuration that shows every key, with its default and its meaning. To begin with, a few keys are enough: hostname, a
+[[listener]], and a [[route]] where mail does not go by MX.`,
+		Example: "  mailrace config | less",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprint(cmd.OutOrStdout(), config.Example)
+			return err
+		},
+	}
+}

@@ -2,7 +2,7 @@ package config
 
 import _ "embed"
 
-// Example is a configuration that shows every key with its default, ready to be saved as mailrace.toml.
+// Example is the reference: a configuration that shows every key, with its default and its meaning. mailrace config prints it.
 //
 //go:embed example.toml
 var Example string

@@ -9,7 +9,7 @@ import (
 
 // TestFailoverAtEachStage: whatever the first of two mail exchangers does at whatever stage, mail goes on by the second one where the first one is of
 // no use: at once where that is safe. What the first one says of the mail is the word of the domain: a refusal bounces it, and where it is
-// deferred, the next attempt asks the first one again. Each time is exact.
+// deferred, the next attempt asks the first one again, but for a first one that says nothing to the end of data. Each time is exact.
 func TestFailoverAtEachStage(t *testing.T) {
 	const busy, later, no = "421 4.3.2 busy", "450 4.2.0 later", "554 5.7.1 no"
 	for name, c := range map[string]struct {
@@ -45,8 +45,8 @@ func TestFailoverAtEachStage(t *testing.T) {
 		"the end of data, 421":    {".", busy, "[0s] [0s] delivery 250 2.0.0"},
 		"the end of data, 4xx":    {".", later, "[0s 5m0s 15m0s] [] deferral 450 4.2.0"},
 		"the end of data, 5xx":    {".", no, "[0s] [] bounce 554 5.7.1"},
-		"the end of data, lost":   {".", hangUp, "[0s 5m0s 15m0s] [] deferral 0 4.4.2"},
-		"the end of data, silent": {".", silence, "[0s 15m0s] [] deferral 0 4.4.2"},
+		"the end of data, lost":   {".", hangUp, "[0s] [5m0s] delivery 250 2.0.0"},
+		"the end of data, silent": {".", silence, "[0s] [15m0s] delivery 250 2.0.0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -75,6 +75,60 @@ func TestFailoverAtEachStage(t *testing.T) {
 				}
 			}
 			if got := fmt.Sprintf("%v %v %s", first.called(), second.called(), end); got != c.want {
+				t.Errorf("%s, want %s", got, c.want)
+			}
+		})
+	}
+}
+
+// TestDoubtGoesToTheNextHost: a host that loses the connection behind the end of data may have the mail, and may lose it so with each copy. The next attempt,
+// at its time, asks the others first.
+func TestDoubtGoesToTheNextHost(t *testing.T) {
+	const lost = "lost"
+	for name, c := range map[string]struct {
+		preferences [2]int
+		does        [2]string // lost, dead, or all is well
+		restart     bool
+		want        string // connections to both in 40 minutes, and copies that they have
+	}{
+		"a backup":                    {[2]int{10, 20}, [2]string{lost, ""}, false, "[0s] [5m0s], 1"},
+		"an equal":                    {[2]int{10, 10}, [2]string{lost, lost}, false, "[5m0s 35m0s] [0s 15m0s], 0"},
+		"known after a restart":       {[2]int{10, 20}, [2]string{lost, ""}, true, "[0s] [5m0s], 1"},
+		"a backup that is dead":       {[2]int{10, 20}, [2]string{lost, dead}, false, "[0s 5m0s 15m0s 35m0s] [], 0"},
+		"each has lost it":            {[2]int{10, 20}, [2]string{lost, lost}, false, "[0s 15m0s] [5m0s 35m0s], 0"},
+		"the only one, of two names":  {[2]int{10, 0}, [2]string{lost, ""}, false, "[0s 5m0s 15m0s 35m0s] [], 0"},
+		"the backup, as one was dead": {[2]int{10, 20}, [2]string{dead, lost}, false, "[] [0s 5m0s 15m0s 35m0s], 0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newNetwork(t, false)
+			var hosts []*host
+			for i, does := range c.does {
+				play := script{}
+				if does == lost {
+					play["."] = hangUp
+				}
+				mx := fmt.Sprintf("mx%d.far.example", i+1)
+				h := n.add(mx, fmt.Sprintf("127.0.1.%d", i+1), play)
+				if does == dead {
+					h.close()
+				}
+				hosts = append(hosts, h)
+				if c.preferences[i] == 0 { // it is the first one, too
+					n.zone.add(t, "other.far.example. 300 IN A 127.0.1.1")
+					mx = "other.far.example"
+				}
+				n.zone.add(t, fmt.Sprintf("far.example. 300 IN MX %d %s.", c.preferences[i], mx))
+			}
+			n.add("sender.example", "127.0.1.3", nil)
+			n.serve()
+			n.submit(nil, "a@far.example")
+			if n.pass(time.Minute, func() bool { return false }); c.restart {
+				n.stop()
+				n.serve()
+			}
+			n.pass(39*time.Minute, func() bool { return false })
+			if got := fmt.Sprintf("%v %v, %d", hosts[0].called(), hosts[1].called(), len(n.records("delivery"))); got != c.want {
 				t.Errorf("%s, want %s", got, c.want)
 			}
 		})

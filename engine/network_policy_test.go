@@ -37,8 +37,8 @@ func newProofs(t *testing.T) *proofs {
 	return p
 }
 
-// The sorts of host: what stands for STARTTLS. One that requires offers REQUIRETLS too.
-const bare, valid, invalid, broken, requires = "bare", "valid", "invalid", "broken", "requires"
+// The sorts of host: what stands for STARTTLS. One that requires offers REQUIRETLS too, and one that is dead nothing.
+const bare, valid, invalid, broken, requires, dead = "bare", "valid", "invalid", "broken", "requires", "dead"
 
 func (p *proofs) manners(sort string) manners {
 	switch sort {
@@ -97,6 +97,8 @@ func TestPoliciesAndFailover(t *testing.T) {
 		"DANE met by one that the policy leaves out":  {policyOf("enforce", second), ee, "", false, valid, valid, "mx1 verified", "RFC 8461 §2"},
 		"REQUIRETLS, the first offers it":             {policyOf("enforce", all), noTLSA, "", true, requires, valid, "mx1 verified", "RFC 8689 §4.2.1"},
 		"REQUIRETLS, none offers it":                  {policyOf("enforce", all), noTLSA, "", true, valid, valid, "bounce 5.7.30", "RFC 8689 §4.2.1, §5"},
+		"REQUIRETLS, the second offers it":            {policyOf("enforce", all), noTLSA, "", true, valid, requires, "mx2 verified", "RFC 8689 §4.2.1: each host of the list"},
+		"REQUIRETLS, one is dead, none offers it":     {policyOf("enforce", all), noTLSA, "", true, dead, valid, "deferral 4.7.30", "RFC 8689 §4.2.1: the dead one may"},
 		"REQUIRETLS, testing is no proof":             {policyOf("testing", all), noTLSA, "", true, requires, requires, "bounce 5.7.30", "RFC 8689 §4.2.1 step 1"},
 		"REQUIRETLS, nothing proves the MX":           {noSTS, noTLSA, "", true, requires, requires, "bounce 5.7.30", "RFC 8689 §4.2.1 step 1"},
 		"REQUIRETLS, by DANE":                         {noSTS, ee, "", true, requires, bare, "mx1 verified", "RFC 8689 §4.2.1"},
@@ -113,6 +115,9 @@ func TestPoliciesAndFailover(t *testing.T) {
 			n := newNetwork(t, c.tlsa != "")
 			n.cfg.Routes[0].TLS, n.cfg.Egress.CA = c.route, proofs.ca
 			hosts := map[string]*host{"mx1": n.addWith(first, "127.0.1.1", proofs.manners(c.mx1), nil), "mx2": n.addWith(second, "127.0.1.2", proofs.manners(c.mx2), nil)}
+			if c.mx1 == dead {
+				hosts["mx1"].close()
+			}
 			n.add("sender.example", "127.0.1.3", nil)
 			n.zone.add(t, "far.example. 300 IN MX 10 mx1.far.example.", "far.example. 300 IN MX 20 mx2.far.example.", "mta-sts.far.example. 300 IN A 127.0.0.1")
 			if c.sts != "" {

@@ -52,6 +52,9 @@ func (k *siteKey) tag(hash uint64) uint32 {
 	if k.source != nil {
 		fmt.Fprint(h, k.source.Name)
 	}
+	if k.strict || k.shun != 0 {
+		fmt.Fprint(h, k.strict, k.shun)
+	}
 	return max(uint32(h.Sum64()>>(64-tagBits)), 1)
 }
 

@@ -124,10 +124,14 @@ func (s *Scheduler) policed(route *Route) bool {
 	return s.opts.Policed != nil && route.Kind == MX && route.TLS != TLSOff
 }
 
-// needsProof says whether m may only go to hosts that prove to be those of its domain. A notification goes on all the same. RFC 8689 §5
-func needsProof(m *message.Message, route *Route) bool {
-	return route.Kind == MX && m.Flags&message.RequireTLS != 0 && m.From != ""
+// strict says whether m may only go to hosts that do for REQUIRETLS. A notification goes on all the same, rather than be lost (RFC 8689 §5), and so does
+// what does not leave this machine.
+func strict(m *message.Message, route *Route) bool {
+	return m.Flags&message.RequireTLS != 0 && m.From != "" && route.Kind != Local
 }
+
+// needsProof says whether m may only go to hosts that prove to be those of its domain. RFC 8689 §4.2.1
+func needsProof(m *message.Message, route *Route) bool { return route.Kind == MX && strict(m, route) }
 
 // proven is the answer for m: another one, if m may not go to any of its hosts.
 func proven(m *message.Message, route *Route, answer *mx.Answer) *mx.Answer {
@@ -218,7 +222,7 @@ func (s *Scheduler) accept(t *Transaction) {
 		s.settleAll(t, &s.outcome, attempted)
 	default:
 		if s.router.sources == nil {
-			site := s.siteOf(t, s.router.keyOf(t.route, t.answer), nil)
+			site := s.siteOf(t, s.router.keyFor(t), nil)
 			s.stray(t, site.tag)
 			site.enqueue(t)
 		} else {
@@ -238,7 +242,7 @@ func (r *Router) siteKey(m *message.Message, domain string) (key siteKey, hash u
 		return key, 0, false
 	}
 	route := s.opts.Table.Match(name)
-	if route == nil || route.Kind == Discard || route.Kind == MX && m.Flags&message.RequireTLS != 0 || r.sources != nil && route.pooled() { // or it depends on the turn
+	if route == nil || route.Kind == Discard || strict(m, route) || r.sources != nil && route.pooled() { // or it depends on the turn
 		return key, 0, false
 	}
 	answer, _, asking := s.find(m, route, name)

@@ -1,6 +1,9 @@
 package router
 
 import (
+	"hash/fnv"
+	"net/netip"
+	"slices"
 	"time"
 
 	"mailrace/proto/message"
@@ -16,6 +19,37 @@ func (s *Scheduler) doubt(t *Transaction, r *message.Recipient, o *Outcome) {
 	if r.GivenUp() {
 		o.Class, o.Enhanced, o.Text = Bounced, gaveUpStatus, gaveUpText(r.Doubt, t.link)
 	}
+}
+
+// shuns is the address of the host that left t in doubt last, if the domain has another one: that is asked first. Who closes connections behind the end
+// of data may do so with every copy, and the recipient would get one with each attempt. RFC 5321 §5.1 has a client try each host of the list;
+// the others' turn comes with the next attempt, for at once would double what is only a fault of the network between us.
+func (t *Transaction) shuns() (peer netip.Addr) {
+	if len(t.answer.Hosts) < 2 {
+		return peer
+	}
+	for _, i := range t.Recipients {
+		d := t.Message.Recipients[i].Doubt
+		if d == nil || d.Cause != message.DoubtConnection {
+			continue
+		}
+		its := func(h mx.Host) bool { return slices.Contains(h.Addrs, d.Peer.Addr()) }
+		if slices.ContainsFunc(t.answer.Hosts, its) && slices.ContainsFunc(t.answer.Hosts, func(h mx.Host) bool { return !its(h) }) {
+			return d.Peer.Addr()
+		}
+	}
+	return netip.Addr{}
+}
+
+// shunKey stands for a host that is shunned in the key of a site; 0 = none is. That two are the same by chance costs nothing but an order.
+func shunKey(peer netip.Addr) uint32 {
+	if !peer.IsValid() {
+		return 0
+	}
+	h := fnv.New32a()
+	octets := peer.As16()
+	_, _ = h.Write(octets[:])
+	return max(h.Sum32(), 1)
 }
 
 // RFC 3463: bad connection.

@@ -79,6 +79,9 @@ type Target struct {
 	TLS    TLS    // of the route
 	// Demand is what the domains of the site demand of the host beside that; nil = nothing. A later connection may have another one.
 	Demand *mx.Demand
+	// RequireTLS says that the mail of the link asks for REQUIRETLS: a host that does not do for it is left with GoneInsecure, and the next one asked.
+	// RFC 8689 §4.2.1
+	RequireTLS bool
 
 	Path   string // of a Local route, which has neither Host nor Addr
 	Manner Manner // of the route

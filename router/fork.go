@@ -176,7 +176,7 @@ func (s *Scheduler) poolOf(route *Route, m *message.Message, domain string, rung
 
 // lead sends t, which is accepted and goes to hosts, to the site of its source.
 func (s *Scheduler) lead(t *Transaction) {
-	k := s.router.keyOf(t.route, t.answer)
+	k := s.router.keyFor(t)
 	f := s.forkOf(k, t.answer)
 	for t != nil {
 		p := s.poolOf(t.route, t.Message, t.Domain, f.rungs)

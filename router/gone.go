@@ -3,7 +3,8 @@ package router
 import "slices"
 
 // Gone says that the connection is gone and why; o holds the error or reply (Code, Enhanced, Text and Remote are used) and may be nil for
-// GoneClosed. Transactions that are not done come back: recipients not settled are deferred in doubt where Sent was called (the peer may
+// GoneClosed. With GoneInsecure, its Class Bounced says that the host will never do for the mail of the link: it comes back when no host of the site does.
+// Transactions that are not done come back: recipients not settled are deferred in doubt where Sent was called (the peer may
 // have taken them), and go to another connection at once where it was not. A failure of a link on which the peer never answered for a
 // recipient counts against the host. The link and its transactions must not be used afterwards.
 func (l *Link) Gone(reason Reason, o *Outcome) {
@@ -20,6 +21,9 @@ func (l *Link) Gone(reason Reason, o *Outcome) {
 	if reason != GoneClosed {
 		s.countGone(reason)
 		site.lastError, site.lastReason = failure, reason
+	}
+	if final := reason == GoneInsecure && o != nil && o.Class == Bounced; !final && (reason != GoneClosed || useless) {
+		site.hope = true
 	}
 	l.judgeSource(reason)
 	switch {
@@ -60,6 +64,9 @@ func (l *Link) failure(reason Reason, o *Outcome) Outcome {
 	}
 	if f.Code/100 != 4 && reason != GoneInsecure { // another host may do better: no refusal of a session is final. RFC 5321 §3.1
 		f.Enhanced = [...]string{GoneClosed: "4.4.2", GoneUnreachable: "4.4.1", GoneRefused: "4.3.0", GoneDenied: "4.7.8", GoneBroken: "4.4.2", GoneUnusable: "4.3.0"}[reason]
+	}
+	if o != nil && o.Class == Bounced && reason == GoneInsecure { // but another host may do: see bounceAll
+		f.Code, f.Enhanced = 0, "4"+o.Enhanced[1:]
 	}
 	if f.Text == "" {
 		f.Text = "connection " + reason.String()

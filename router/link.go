@@ -52,7 +52,7 @@ func (site *Site) dial(a *pool.Address) {
 	l := &Link{site: site, address: a, second: site.hosts.Second(a, s.now()), made: demand, target: Target{
 		Site: site.name, Route: site.route.Name, Host: a.Host, Addr: netip.AddrPortFrom(a.Addr, site.key.port),
 		Kind: site.route.Kind, TLS: site.route.TLS, Demand: demand, Path: site.route.Path, Manner: site.route.Manner,
-		Source: site.key.source.title(),
+		Source: site.key.source.title(), RequireTLS: site.key.strict,
 	}}
 	if l.second != nil {
 		l.target.Second = netip.AddrPortFrom(l.second.Addr, site.key.port)
@@ -220,7 +220,7 @@ func (l *Link) works() {
 	if src := site.key.source; src != nil {
 		src.works(site.owner.now())
 	}
-	site.tried, site.broken, site.unmet = 0, 0, false
+	site.tried, site.broken, site.unmet, site.hope = 0, 0, false, false
 	if site.lastError.Class != 0 {
 		site.lastError = Outcome{}
 	}

@@ -231,7 +231,7 @@ func (site *Site) borrow(now int64) bool {
 // meets returns the address among those of the site that a link of another one leads to, if the site could have made the link itself.
 func (site *Site) meets(l *Link, now int64) *pool.Address {
 	mine, theirs := site.key, l.site.key
-	theirs.key = mine.key
+	theirs.key, theirs.shun = mine.key, mine.shun // Preferred sees to whom this one shuns
 	if mine != theirs || !l.made.Meets(site.answer.DemandOf(l.target.Host)) {
 		return nil
 	}

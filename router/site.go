@@ -25,12 +25,23 @@ type siteKey struct {
 	tls  TLS
 	how  Manner
 
+	strict bool   // for mail that asks for REQUIRETLS: a host that does not do for it is as good as none
+	shun   uint32 // stands for the host that comes behind all others, as it left mail of this site in doubt; 0 = there is none
+
 	source *source // that its connections come from; nil = any address of this machine
 }
 
-// keyOf is the key of the site that route leads to by answer.
+// keyOf is the key of the site that route leads to by answer, for mail that asks for nothing.
 func (r *Router) keyOf(route *Route, answer *mx.Answer) siteKey {
-	return siteKey{answer.Query.Kind, r.providers.of(answer), answer.Key, route.Port, route.TLS, route.Manner, nil}
+	return siteKey{kind: answer.Query.Kind, rule: r.providers.of(answer), key: answer.Key, port: route.Port, tls: route.TLS, how: route.Manner}
+}
+
+// keyFor is the key of the site that t goes to, whose answer has hosts, without its source.
+func (r *Router) keyFor(t *Transaction) siteKey {
+	k := r.keyOf(t.route, t.answer)
+	k.strict = strict(t.Message, t.route)
+	k.shun = shunKey(t.shuns())
+	return k
 }
 
 // name is what people read.
@@ -73,6 +84,7 @@ type Site struct {
 	broken     int     // links that broke since one worked
 	probes     int     // messages that come back for the next try since it failed
 	unmet      bool    // since then a host was there, but not as secure as it must be, or refused our credentials
+	hope       bool    // since then a connection failed in a way in which it may not fail another time
 	own        health  // beside that of the exchange: failures of what no other site shares
 	pause      int64   // no further connections before then: one was denied while others worked
 	lastError  Outcome // of a connection; Class 0 = none since a delivery
@@ -101,7 +113,7 @@ func (s *Scheduler) siteOf(t *Transaction, k siteKey, f *fork) *Site {
 		} else {
 			f.adopt(site)
 		}
-		site.hosts.Families = s.families(k.source)
+		site.hosts.Families, site.hosts.Last = s.families(k.source), t.shuns()
 		s.sites[k] = site
 		s.stats.sites.Add(1)
 	}
@@ -255,6 +267,10 @@ func (site *Site) starve() {
 
 // fail backs the site off as a whole, with the others of its hosts if those are down, and defers what they have queued.
 func (site *Site) fail(now int64) {
+	if site.tried > 0 && !site.hope {
+		site.bounceAll(now)
+		return
+	}
 	s, h := site.owner, site.failing()
 	site.accuse()
 	failed := []*Site{site}
@@ -270,7 +286,7 @@ func (site *Site) fail(now int64) {
 	site.trouble()
 	for _, other := range failed {
 		other.probes = 0
-		if other.unmet = false; len(other.links) > 0 {
+		if other.unmet, other.hope = false, false; len(other.links) > 0 {
 			continue // they are the last to try, and will fail likewise
 		}
 		other.disown()
@@ -302,6 +318,20 @@ func (site *Site) deferAll() {
 		s.outcome = site.trouble()
 		s.settleAll(t, &s.outcome, attempted)
 	}
+}
+
+// bounceAll is fail where each of the hosts says that it will never do for this mail. What comes next asks them anew.
+func (site *Site) bounceAll(now int64) {
+	s, o := site.owner, site.lastError
+	o.Class, o.Code, o.Enhanced, site.lastError = Bounced, 550, "5"+o.Enhanced[1:], Outcome{}
+	site.tried, site.unmet = 0, false
+	site.hosts.Forgive()
+	for t := site.queue.pop(); t != nil; t = site.queue.pop() {
+		s.stats.queued.Add(-int64(t.open))
+		s.outcome = o
+		s.settleAll(t, &s.outcome, attempted)
+	}
+	site.rest(now)
 }
 
 // rest notes that the site has neither mail nor connections now, if so, and has it forgotten when that lasts.

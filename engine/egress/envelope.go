@@ -77,14 +77,7 @@ func (s *session) unfit(d *delivery) *router.Outcome {
 	case m.Flags&message.Body8Bit != 0 && !ext.Has(smtp.Ext8BitMIME):
 		return &router.Outcome{Class: router.Bounced, Code: 554, Enhanced: "5.6.3", Text: "The next host does not offer 8BITMIME, which this message needs"}
 	}
-	if o := s.tooLate(m); o != nil {
-		return o
-	}
-	// A notification goes on without, rather than be lost: RFC 8689 §5. So does what does not leave this machine.
-	if m.Flags&message.RequireTLS != 0 && m.From != "" && s.link.Target().Kind != router.Local {
-		return s.trusted()
-	}
-	return nil
+	return s.tooLate(m)
 }
 
 // international says whether anything of d may be what SMTPUTF8 is for. A message that was declared so and is of ASCII throughout goes on without;

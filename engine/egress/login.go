@@ -47,6 +47,9 @@ type login struct {
 // welcome goes on where nothing is left to be done about TLS: with AUTH, where the route has credentials.
 func (s *session) welcome() {
 	target := s.link.Target()
+	if target.RequireTLS && !s.trustworthy() {
+		return
+	}
 	with := s.opts.Logins[target.Manner.Login]
 	if with == nil {
 		s.up()

@@ -240,6 +240,19 @@ func (s *session) proved() bool {
 	return j != nil && j.fault == nil
 }
 
+// trustworthy ends a session with a host that mail which asks for REQUIRETLS may not go to, and says whether it goes on.
+func (s *session) trustworthy() bool {
+	o := s.trusted()
+	if o == nil {
+		return true
+	}
+	if s.smtp.Quit() {
+		s.writePending()
+	}
+	s.fail(o)
+	return false
+}
+
 // trusted says whether mail that asks for REQUIRETLS may go here, and if not, why. RFC 8689 §4.2.1. TLS that is missing or proves nothing may be
 // the work of somebody on the way, who shall not make mail come back either: it waits for better days, until it expires.
 func (s *session) trusted() *router.Outcome {

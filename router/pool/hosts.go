@@ -2,8 +2,10 @@
 package pool
 
 import (
+	"math"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"time"
 
 	"mailrace/router/mx"
@@ -21,11 +23,13 @@ type Address struct {
 	host     int   // index of its host in Hosts
 	failures int   // in a row
 	until    int64 // passed over until then, Unix nanoseconds
+	best     bool  // no host has a lower preference
 }
 
 // Hosts are the addresses of a site. The zero Hosts has none. One goroutine owns it.
 type Hosts struct {
 	Families  Families   // it is set before the first Update
+	Last      netip.Addr // the host that has it comes behind all others; invalid = there is none. It is set before the first Update
 	addresses []*Address // in order of preference, those of one host together and in the order that DNS gave them
 	failing   string     // host whose address failed last: its other addresses are tried before another host of its preference
 }
@@ -34,16 +38,24 @@ type Hosts struct {
 func (h *Hosts) Update(hosts []mx.Host) {
 	old := h.addresses
 	h.addresses = make([]*Address, 0, len(hosts))
+	var last []*Address
 	for i := range hosts {
+		shunned := h.Last.IsValid() && slices.Contains(hosts[i].Addrs, h.Last)
 		for _, addr := range h.Families.order(hosts[i].Addrs) {
 			a := find(old, hosts[i].Name, addr)
 			if a == nil {
 				a = &Address{Host: hosts[i].Name, Addr: addr}
 			}
-			a.Preference, a.host = hosts[i].Preference, i
+			a.Preference, a.host, a.best = hosts[i].Preference, i, hosts[i].Preference == hosts[0].Preference
+			if shunned {
+				a.Preference = math.MaxUint16
+				last = append(last, a)
+				continue
+			}
 			h.addresses = append(h.addresses, a)
 		}
 	}
+	h.addresses = append(h.addresses, last...)
 }
 
 func find(as []*Address, host string, addr netip.Addr) *Address {
@@ -79,10 +91,8 @@ func (h *Hosts) Pick(now int64, bound uint16, r *rand.Rand) *Address {
 	return best
 }
 
-// Best says whether no address has a lower preference than a.
-func (h *Hosts) Best(a *Address) bool {
-	return len(h.addresses) == 0 || a.Preference <= h.addresses[0].Preference
-}
+// Best says whether the domain prefers no other host to that of a.
+func (h *Hosts) Best(a *Address) bool { return len(h.addresses) == 0 || a.best }
 
 // Preferred returns the address of that name and number, if Pick could return it: it is not passed over, nor is another one preferred to it. nil =
 // there is none.

@@ -116,3 +116,29 @@ func TestBound(t *testing.T) {
 		t.Errorf("picked %s beyond the bound", got.Host)
 	}
 }
+
+// TestLast: the host that comes behind all others is asked when they are not to be had, with all of its addresses, and is no better or worse for the
+// domain.
+func TestLast(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 1))
+	for name, c := range map[string]struct {
+		last string
+		want []string
+	}{
+		"the best":     {"192.0.2.11", []string{"b 192.0.2.2", "c 192.0.2.3", "a 192.0.2.1", "a 192.0.2.11"}},
+		"one between":  {"192.0.2.2", []string{"a 192.0.2.1", "a 192.0.2.11", "c 192.0.2.3", "b 192.0.2.2"}},
+		"none of them": {"192.0.2.9", []string{"a 192.0.2.1", "a 192.0.2.11", "b 192.0.2.2", "c 192.0.2.3"}},
+		"the last one": {"192.0.2.3", []string{"a 192.0.2.1", "a 192.0.2.11", "b 192.0.2.2", "c 192.0.2.3"}},
+	} {
+		h := Hosts{Last: netip.MustParseAddr(c.last)}
+		h.Update([]mx.Host{host("a", 5, "192.0.2.1", "192.0.2.11"), host("b", 10, "192.0.2.2"), host("c", 20, "192.0.2.3")})
+		for _, a := range h.addresses {
+			if best := a.Host == "a"; h.Best(a) != best {
+				t.Errorf("%s: %s is the best: %v", name, a.Host, !best)
+			}
+		}
+		if got := tour(&h, 1, r); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}

@@ -359,6 +359,30 @@ func TestPoliciesOfNeighbours(t *testing.T) {
 	}
 }
 
+// TestPolicyOfTheDomain: over a connection that goes over to another domain, records and reports are of the policy of that one.
+func TestPolicyOfTheDomain(t *testing.T) {
+	t.Parallel()
+	good, ca := certified(t, "mx.good.example", "mta-sts.strict.example")
+	f := listen(t, func(p *peer) { p.receive(manners{tls: good}) })
+	port, _ := webServer(t, good, func(string) (int, string, string) { return 200, "text/plain", policyOf("enforce", "mx.good.example") })
+	z := newZone(t, false, "mx.good.example. 300 IN A 127.0.0.1", "strict.example. 300 IN MX 10 mx.good.example.", "free.example. 300 IN MX 10 mx.good.example.",
+		"mta-sts.strict.example. 300 IN A 127.0.0.1", `_mta-sts.strict.example. 300 IN TXT "v=STSv1; id=1;"`)
+	s := byMX(t, f, z, ca)
+	s.Egress.Idle = patience
+	r := startPoliced(t, s, port)
+	var peers []int
+	for _, c := range []struct{ to, policy string }{{"a@strict.example", "sts"}, {"a@free.example", ""}} {
+		r.send("s@sender.example", hello, c.to)
+		peers = append(peers, f.next().peer)
+		if e := r.record("delivery", c.to, 1); e.TLSPolicy != c.policy || e.TLSVerdict != "verified" {
+			t.Errorf("%+v, want policy %q", e, c.policy)
+		}
+	}
+	if peers[0] != peers[1] {
+		t.Errorf("connections: %v", peers)
+	}
+}
+
 // TestD17PoliciesOfStrangers: redirects are not followed, nor addresses that are not public, and a policy that is known holds when all of it
 // fails, also after a restart (RFC 8461 §3.3, §5.1).
 func TestD17PoliciesOfStrangers(t *testing.T) {

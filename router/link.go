@@ -97,6 +97,9 @@ func (l *Link) Ahead(most int, fn func(*Transaction)) {
 // Target is where the link leads.
 func (l *Link) Target() Target { return l.target }
 
+// Demand is that of Target, which may change whenever Next gives a transaction: idle links go over to other domains.
+func (l *Link) Demand() *mx.Demand { return l.target.Demand }
+
 // Ready says that the session of c stands and c is going to call Next, which keeps to the limits of the peer. Called once, after Env.Dial
 // returned.
 func (l *Link) Ready(c Conn, limits Limits) {

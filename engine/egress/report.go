@@ -40,13 +40,13 @@ func (s *session) tell(tx *router.Transaction) {
 	j := s.tls.judged.Load()
 	switch {
 	case s.tls.version == "" && s.try.fault != nil:
-		r.Result, r.Reason = failureOf(s.try.fault), s.try.fault.Error()
+		r.Result, r.Reason = failureOf(s.try.fault), reports.Reason(s.try.fault)
 	case s.tls.version == "" && s.try.inClear:
 		r.Result, r.Reason = tlsrpt.Invalid, "the TLS handshake failed before"
 	case s.tls.version == "":
 		r.Result = tlsrpt.NoSTARTTLS
 	case target.Demand != nil && target.Demand.Kind == mx.DemandTesting && j != nil && j.fault != nil:
-		r.Result, r.Reason = failureOf(j.fault), j.fault.Error()
+		r.Result, r.Reason = failureOf(j.fault), reports.Reason(j.fault)
 	}
 	s.opts.Reports.Session(&r)
 }

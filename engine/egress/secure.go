@@ -14,6 +14,8 @@ import (
 	"mailrace/proto/tlsrpt"
 	"mailrace/router"
 	"mailrace/router/mx"
+
+	reports "mailrace/engine/tlsrpt"
 )
 
 // clearFor is how long an address whose handshake failed is spoken to in clear, where that is allowed.
@@ -36,7 +38,8 @@ func NewTLS(roots *x509.CertPool) *TLS {
 type security struct {
 	version, cipher string
 	resumed         bool
-	policy, verdict string // as in router.Outcome
+	policy, verdict string     // as in router.Outcome; policy is of demand
+	demand          *mx.Demand // of the domain whose mail is sent
 	// judged is whether the certificate is verified; nil where nobody asked. The handshake sets it on its goroutine, and may not come to tell
 	// of its end: the peer may close first.
 	judged atomic.Pointer[judgement]
@@ -210,6 +213,10 @@ func (s *session) secured() {
 func (s *session) insecure(err error) {
 	s.opts.Stats.Failed.Inc()
 	target := s.link.Target()
+	var failed *loop.HandshakeError
+	if errors.As(err, &failed) {
+		err = failed.Err
+	}
 	if j := s.tls.judged.Load(); j != nil && j.fault != nil && j.resumed {
 		s.gone = true
 		s.conn.Close()
@@ -224,13 +231,10 @@ func (s *session) insecure(err error) {
 		s.opts.dial(s.loop, s.link, try{inClear: true, fault: err})
 		return
 	}
-	var failed *loop.HandshakeError
 	if j := s.tls.judged.Load(); mustVerify(&target) && j != nil && j.fault != nil {
 		err = j.fault
-	} else if errors.As(err, &failed) {
-		err = failed.Err
 	}
-	s.tellFailure(failureOf(err), err.Error())
+	s.tellFailure(failureOf(err), reports.Reason(err))
 	s.fail(&router.Outcome{Class: router.Deferred, Enhanced: "4.7.5", Text: fmt.Sprintf("%s, and the handshake failed: %v", demander(&target), err)})
 }
 

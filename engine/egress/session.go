@@ -61,7 +61,7 @@ func (s *session) Open(c *loop.Conn) {
 	}
 	target := s.link.Target()
 	s.source = s.opts.origin(c, &target)
-	s.tls.policy = policyOf(&target)
+	s.tls.demand, s.tls.policy = target.Demand, policyOf(&target)
 	s.smtp.Init(s.opts.protocol(&target))
 	if target.Manner.TLSFirst {
 		s.shake()
@@ -212,6 +212,10 @@ func (s *session) pump() {
 			tx := s.link.Next()
 			if tx == nil {
 				return
+			}
+			if d := s.link.Demand(); d != s.tls.demand { // the link went over to another domain
+				target := s.link.Target()
+				s.tls.demand, s.tls.policy = d, policyOf(&target)
 			}
 			if s.upcoming = s.newDelivery(tx); s.opts.Reports != nil {
 				s.tell(tx)

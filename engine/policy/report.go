@@ -32,7 +32,7 @@ func (r *Resolver) report(a *mx.Answer, p *mtasts.Policy, found []*mx.Answer) {
 
 // reportFetch tells of a policy that could not be fetched.
 func (r *Resolver) reportFetch(domain string, err error) {
-	s := reports.Session{Domain: domain, Policy: tlsrpt.STS, Result: tlsrpt.STSFetchError, Reason: err.Error()}
+	s := reports.Session{Domain: domain, Policy: tlsrpt.STS, Result: tlsrpt.STSFetchError, Reason: reports.Reason(err)}
 	var certificate *tls.CertificateVerificationError
 	switch {
 	case errors.As(err, &certificate):

@@ -61,6 +61,7 @@ type pending struct {
 	Done    []string        `json:"done,omitempty"` // destinations that have it
 	bytes   int
 	posting bool
+	host    string // of a destination that took another report when this one was to go there
 }
 
 func dayOf(t time.Time) int64 { return t.Unix() - t.Unix()%int64(dayLength/time.Second) }
@@ -88,7 +89,10 @@ func (s *state) drop(domain string) {
 // roll begins a day when the one before is over, whose reports then wait for their time.
 func (r *Reports) roll() {
 	today := dayOf(r.opts.Now())
-	if today <= r.state.Day { // also after a clock that was set back
+	if r.state.Day-today > int64(dayLength/time.Second) {
+		r.rewind(today)
+	}
+	if today <= r.state.Day { // a clock that was set back over midnight mends itself
 		return
 	}
 	for domain, t := range r.state.Today {
@@ -100,6 +104,30 @@ func (r *Reports) roll() {
 	}
 	r.state.begin(today)
 	r.dirty = true
+}
+
+// rewind takes what was counted while the clock was ahead as of today. Reports of days that are still to come are given up: nobody knows of what days
+// they are, and their time would come after years.
+func (r *Reports) rewind(today int64) {
+	r.opts.Log.Warn("the clock was set back, and TLS reports begin anew today", "counted", time.Unix(r.state.Day, 0).UTC().Format(time.DateOnly))
+	r.state.Day, r.dirty = today, true
+	latest := r.opts.Now().Add(dayLength + spread).Unix()
+	r.state.Waiting = slices.DeleteFunc(r.state.Waiting, func(p *pending) bool {
+		p.Due = min(p.Due, latest)
+		return p.Day > today && r.giveUp(p)
+	})
+}
+
+// giveUp forgets a report, unless it is on its way.
+func (r *Reports) giveUp(p *pending) bool {
+	if p.posting {
+		return false
+	}
+	r.state.bytes -= p.bytes
+	r.sent[sentGivenUp].Inc()
+	r.dirty = true
+	r.opts.Log.Warn("a TLS report is given up", "domain", p.Domain, "tries", p.Tries)
+	return true
 }
 
 // due is when the report of a domain of today goes out: some hours after the end of the day, others at other times, so that nobody gets all at once.

@@ -52,11 +52,7 @@ func (r *Reports) read() error {
 	if f.Form != fileForm {
 		return fmt.Errorf("form %d is not known", f.Form)
 	}
-	today := r.state.Day
-	if f.Day > today { // the clock was set back: what was counted then has its day still to come
-		f.Day = today
-	}
-	r.state.begin(f.Day)
+	r.state.begin(f.Day) // roll sees to days that are over, or still to come
 	for domain, t := range f.Today {
 		if t != nil && len(t.Results) <= policiesMost && r.state.take(t, weigh(content, len(f.Today)+len(f.Waiting))) {
 			r.state.Today[domain] = t

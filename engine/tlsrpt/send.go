@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"mailrace/proto/tlsrpt"
@@ -36,30 +37,62 @@ type posting struct {
 	of      *pending
 	done    []string // destinations that got it now
 	unasked bool     // the domain does not want it any more
+	host    string   // of a destination that takes another report
+	busy    bool     // the resolver had no room
 	err     error
+}
+
+// hosts are the web servers that take a report: one at a time, so that a slow one, to which the reports of many domains go, leaves the other
+// postings to others. Any goroutine.
+type hosts struct {
+	mu sync.Mutex
+	of map[string]struct{}
+}
+
+// take says whether the host takes no report yet, and now it does.
+func (h *hosts) take(host string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, busy := h.of[host]; busy {
+		return false
+	}
+	if h.of == nil {
+		h.of = map[string]struct{}{}
+	}
+	h.of[host] = struct{}{}
+	return true
+}
+
+func (h *hosts) leave(host string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.of, host)
+}
+
+func (h *hosts) busy(host string) bool {
+	if host == "" {
+		return false
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, busy := h.of[host]
+	return busy
 }
 
 // sendDue sends what is due, some at a time, and gives up what is too old.
 func (r *Reports) sendDue() {
 	now := r.opts.Now()
 	r.state.Waiting = slices.DeleteFunc(r.state.Waiting, func(p *pending) bool {
-		old := !p.posting && now.Unix() >= p.Day+int64((dayLength+keptFor)/time.Second)
-		if old {
-			r.state.bytes -= p.bytes
-			r.sent[sentGivenUp].Inc()
-			r.dirty = true
-			r.opts.Log.Warn("a TLS report is given up", "domain", p.Domain, "tries", p.Tries)
-		}
-		return old
+		return now.Unix() >= p.Day+int64((dayLength+keptFor)/time.Second) && r.giveUp(p)
 	})
 	for _, p := range r.state.Waiting {
 		if r.posting == postingsMost {
 			return
 		}
-		if p.posting || p.Due > now.Unix() {
+		if p.posting || p.Due > now.Unix() || r.hosts.busy(p.host) {
 			continue
 		}
-		p.posting = true
+		p.posting, p.host = true, ""
 		r.posting++
 		again := &posting{of: p}
 		report, done := r.report(p), slices.Clone(p.Done)
@@ -83,6 +116,9 @@ func (r *Reports) report(p *pending) *tlsrpt.Report {
 func (r *Reports) post(p *posting, report *tlsrpt.Report, done []string) {
 	domain := p.of.Domain
 	a, err := r.opts.DNS.Find(r.ending, mx.TextsOf(tlsrpt.Name(domain)))
+	if p.busy = errors.Is(err, mx.ErrBusy); p.busy {
+		return
+	}
 	if err == nil && a.Class != mx.OK {
 		err = errors.New(a.Text)
 	}
@@ -103,10 +139,18 @@ func (r *Reports) post(p *posting, report *tlsrpt.Report, done []string) {
 		if slices.Contains(done, to) || slices.Contains(p.done, to) {
 			continue
 		}
-		if d.Mail != "" {
+		if host := d.Host(); d.Mail != "" {
 			err = r.mail(d.Mail, domain, report, packed)
+		} else if !r.hosts.take(host) {
+			p.host = host
+			continue
 		} else {
 			err = r.upload(d.URL, packed)
+			r.hosts.leave(host)
+		}
+		if errors.Is(err, mx.ErrBusy) {
+			p.busy = true
+			continue
 		}
 		if err == nil {
 			p.done = append(p.done, to)
@@ -159,6 +203,12 @@ func (r *Reports) settle(p *posting) {
 			r.sent[sentFailed].Inc()
 			r.opts.Log.Info("a TLS report is to be sent again", "domain", w.Domain, "error", p.err)
 		}
+		return
+	}
+	if w.host = p.host; p.busy { // put off: it did not fail
+		w.Due = r.opts.Now().Add(stepEvery).Unix()
+	}
+	if p.busy || p.host != "" {
 		return
 	}
 	what := sentOK

@@ -87,6 +87,7 @@ type Reports struct {
 	events  chan Session
 	answers chan answer
 	posted  chan *posting
+	hosts   hosts
 	looking int // lookups under way; of the owner
 	posting int // reports on their way; of the owner
 	saved   time.Time
@@ -236,7 +237,7 @@ func (r *Reports) last() {
 func (r *Reports) step() {
 	r.roll()
 	r.sendDue()
-	if r.dirty && r.opts.Now().Sub(r.saved) >= stepEvery {
+	if r.dirty && r.opts.Now().Sub(r.saved).Abs() >= stepEvery {
 		r.save()
 	}
 	r.domains.Store(int64(len(r.state.Today)))

@@ -33,6 +33,7 @@ type world struct {
 	web     netip.AddrPort
 	roots   *x509.CertPool
 	down    bool // no verdict
+	full    bool // there is no room for lookups
 	now     time.Time
 	disk    *keeptest.FS
 	mail    []Mail
@@ -62,6 +63,8 @@ func (w *world) Find(_ context.Context, q mx.Query) (*mx.Answer, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
+	case w.full:
+		return nil, mx.ErrBusy
 	case w.down:
 		return &mx.Answer{Class: mx.Temporary, Text: "no verdict"}, nil
 	case q.Kind == mx.Addresses:

@@ -31,6 +31,15 @@ func (d Destination) String() string {
 	return d.URL
 }
 
+// Host is the name of the web server in lower case, "" for an address.
+func (d Destination) Host() string {
+	u, err := url.Parse(d.URL)
+	if err != nil {
+		return ""
+	}
+	return strings.ToLower(u.Hostname())
+}
+
 // ParseRecord finds where a domain wants its reports, among the TXT records of Name(domain): nowhere, without exactly one record of the version. What
 // is not known, or too much, is passed over. RFC 8460 §3
 func ParseRecord(texts []string) (to []Destination) {

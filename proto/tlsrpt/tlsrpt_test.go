@@ -46,6 +46,11 @@ func TestParseRecord(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
 	}
+	for d, want := range map[Destination]string{address: "", server: "a.example", {URL: "https://A.example:8443/"}: "a.example", {URL: "https://[2001:DB8::1]/"}: "2001:db8::1"} {
+		if got := d.Host(); got != want {
+			t.Errorf("the host of %v is %q, want %q", d, got, want)
+		}
+	}
 }
 
 func FuzzParseRecord(f *testing.F) {

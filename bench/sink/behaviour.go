@@ -114,8 +114,8 @@ type judge struct {
 	idle             [verbs]bool // nothing ever happens there
 }
 
-func newJudge(o *Options) *judge {
-	j := &judge{seed: o.Seed, temp: o.Tempfail, perm: o.Permfail, drop: o.Drop}
+func newJudge(seed uint64, temp, perm, drop Shares) *judge {
+	j := &judge{seed: seed, temp: temp, perm: perm, drop: drop}
 	for v := range verbs {
 		j.idle[v] = j.temp[v] == 0 && j.perm[v] == 0 && j.drop[v] == 0
 	}

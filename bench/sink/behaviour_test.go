@@ -33,9 +33,10 @@ func TestSharesAndDelays(t *testing.T) {
 
 func TestFateFollowsFromTheSeed(t *testing.T) {
 	o := Options{Seed: 42, Tempfail: Shares{Rcpt: 0.1}, Permfail: Shares{Rcpt: 0.05}, Drop: Shares{Rcpt: 0.01}}
-	a, b := newJudge(&o), newJudge(&o)
+	judgeOf := func() *judge { return newJudge(o.Seed, o.Tempfail, o.Permfail, o.Drop) }
+	a, b := judgeOf(), judgeOf()
 	o.Seed = 43
-	other := newJudge(&o)
+	other := judgeOf()
 	const total = 200_000
 	var counts [4]int
 	differ := 0
@@ -64,7 +65,7 @@ func TestFateFollowsFromTheSeed(t *testing.T) {
 
 func TestArgsReadBack(t *testing.T) {
 	want := Options{Address: "127.0.0.1:0", Hostname: "me", Loops: 2, Delay: Delays{Dot: time.Second}, Tempfail: Shares{Mail: 0.5},
-		Permfail: Shares{Rcpt: 0.25}, Drop: Shares{Data: 0.125}, Seed: 9, NoVerify: true, NoCount: true, Store: "dir",
+		Permfail: Shares{Rcpt: 0.25}, Drop: Shares{Data: 0.125}, Seed: 9, NoVerify: true, NoCount: true, Store: "dir", Script: "script", DNS: "127.0.0.1:53", Sites: "127.9.0.0/24",
 		Record: "file", Gauge: "gauge", MaxSize: 1000, Timeout: time.Minute, Interval: time.Hour,
 		TLS: startTLS, Chain: "chain", Key: "key"}
 	var got Options

@@ -29,6 +29,9 @@ func Command(ctx context.Context, o Options, out console.Output) error {
 			return
 		}
 		fmt.Fprintln(out.Stderr, "listening on", s.Addr())
+		if names := s.Names(); names.IsValid() {
+			fmt.Fprintln(out.Stderr, "DNS at", names)
+		}
 	})
 	line.Clear()
 	if r.Address == "" {

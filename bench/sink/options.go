@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"net"
+	"net/netip"
 	"strconv"
 	"time"
 )
@@ -19,6 +20,9 @@ type Options struct {
 	Tempfail   Shares        // answered 4xx
 	Permfail   Shares        // answered 5xx
 	Drop       Shares        // connection closed instead of an answer
+	Script     string        // file that says how destinations behave, see Script; "" = all alike, as the options before
+	DNS        string        // host:port where DNS is answered: names lead to the sites of the script, and others to Sites; "" = nowhere
+	Sites      string        // addresses or ranges, parted by commas; with DNS. Default 127.1.0.0/24
 	Seed       uint64        // decides which ones; the n-th command of a verb meets the same fate with the same seed
 	NoVerify   bool          // trust the octets of numbered messages: no checksum
 	NoCount    bool          // do not look who a message is: no duplicates, no verification; for measuring ceilings only
@@ -39,6 +43,7 @@ type Options struct {
 const (
 	defaultHostname = "sink.bench.mailrace"
 	defaultMaxSize  = 1 << 30
+	defaultSites    = "127.1.0.0/24"
 	defaultTimeout  = 10 * time.Minute
 	defaultInterval = time.Second
 )
@@ -49,7 +54,8 @@ const (
 //	--address host:port  --hostname name      --loops n            --delay verb=d,…     --tempfail verb=share,…
 //	--permfail …         --drop …             --seed n             --no-verify          --no-count       --no-chunking
 //	--store dir          --record file        --gauge file         --max-size octets    --timeout d
-//	--interval d         --tls way            --chain file         --key file
+//	--interval d         --tls way            --chain file         --key file           --script file    --dns host:port
+//	--sites list
 func BindFlags(fs *flag.FlagSet, o *Options) {
 	fs.StringVar(&o.Address, "address", cmp.Or(o.Address, "127.0.0.1:2526"), "`host:port` to listen on")
 	fs.StringVar(&o.Hostname, "hostname", cmp.Or(o.Hostname, defaultHostname), "`name` in the banner")
@@ -58,6 +64,9 @@ func BindFlags(fs *flag.FlagSet, o *Options) {
 	fs.Var(&o.Tempfail, "tempfail", "answer 4xx: `verb=share,…`, shares of 0 to 1")
 	fs.Var(&o.Permfail, "permfail", "answer 5xx: `verb=share,…`")
 	fs.Var(&o.Drop, "drop", "close the connection instead of answering: `verb=share,…`")
+	fs.StringVar(&o.Script, "script", o.Script, "TOML `file` that says how destinations behave, by the address that was connected to or the domain of the recipient")
+	fs.StringVar(&o.DNS, "dns", o.DNS, "answer DNS at this `host:port` (UDP): every domain has an MX host here")
+	fs.StringVar(&o.Sites, "sites", o.Sites, "with --dns: addresses of the MX hosts, a `list` of ranges; --address must take connections to all of them (default "+defaultSites+")")
 	fs.Uint64Var(&o.Seed, "seed", o.Seed, "decides which commands fail")
 	fs.BoolVar(&o.NoVerify, "no-verify", o.NoVerify, "do not check the octets of numbered messages")
 	fs.BoolVar(&o.NoCount, "no-count", o.NoCount, "do not look who a message is: neither duplicates nor verification")
@@ -88,6 +97,9 @@ func (o Options) Args() []string {
 	add(o.Tempfail != Shares{}, "tempfail", o.Tempfail.String())
 	add(o.Permfail != Shares{}, "permfail", o.Permfail.String())
 	add(o.Drop != Shares{}, "drop", o.Drop.String())
+	add(o.Script != "", "script", o.Script)
+	add(o.DNS != "", "dns", o.DNS)
+	add(o.Sites != "", "sites", o.Sites)
 	add(o.Seed != 0, "seed", strconv.FormatUint(o.Seed, 10))
 	add(o.NoVerify, "no-verify", "true")
 	add(o.NoCount, "no-count", "true")
@@ -111,13 +123,21 @@ func (o Options) withDefaults() (Options, error) {
 	o.MaxSize = cmp.Or(o.MaxSize, defaultMaxSize)
 	o.Timeout = cmp.Or(o.Timeout, defaultTimeout)
 	o.Interval = cmp.Or(o.Interval, defaultInterval)
-	if _, _, err := net.SplitHostPort(o.Address); err != nil {
+	host, _, err := net.SplitHostPort(o.Address)
+	if err != nil {
 		return o, fmt.Errorf("address: %w", err)
 	}
 	if o.Loops < 0 || o.MaxSize < 0 || o.Timeout < 0 || o.Interval < 0 {
 		return o, errors.New("loops, sizes and times must not be negative")
 	}
+	if o.DNS != "" {
+		o.Sites = cmp.Or(o.Sites, defaultSites)
+	}
 	switch {
+	case o.DNS == "" && o.Sites != "":
+		return o, errors.New("sites are where DNS leads to, and it is not answered")
+	case o.DNS != "" && host != "" && !unspecified(host) && host != o.Sites:
+		return o, fmt.Errorf("address %s: DNS leads to %s, too: listen on 0.0.0.0", o.Address, o.Sites)
 	case o.TLS != "" && o.TLS != startTLS && o.TLS != implicitTLS:
 		return o, fmt.Errorf("tls %q: want %s or %s", o.TLS, startTLS, implicitTLS)
 	case (o.Chain == "") != (o.Key == "") || o.TLS == "" && o.Chain != "":
@@ -129,4 +149,10 @@ func (o Options) withDefaults() (Options, error) {
 		}
 	}
 	return o, nil
+}
+
+// unspecified says that a host means all addresses.
+func unspecified(host string) bool {
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.IsUnspecified()
 }

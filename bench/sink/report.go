@@ -44,27 +44,35 @@ type RunReport struct {
 // Report is what a sink has seen. All counters are of accepted mail unless their names say otherwise.
 type Report struct {
 	Address     string              `json:"address"`
-	Connections uint64              `json:"connections"` // since the start
-	Open        int64               `json:"open"`        // now
-	Secured     uint64              `json:"secured"`     // connections that went under TLS, since the start
+	Names       string              `json:"dns,omitempty"` // host:port where DNS is answered
+	Connections uint64              `json:"connections"`   // since the start
+	Open        int64               `json:"open"`          // now
+	Secured     uint64              `json:"secured"`       // connections that went under TLS, since the start
 	Messages    uint64              `json:"messages"`
 	Recipients  uint64              `json:"recipients"`
-	Octets      uint64              `json:"octets"`     // of content
-	Duplicates  uint64              `json:"duplicates"` // recipients of messages that had been accepted for them before
-	Altered     uint64              `json:"altered"`    // numbered messages that are not what was sent
-	Foreign     uint64              `json:"foreign"`    // distinct recipients of messages that no generator of ours made
-	Anonymous   uint64              `json:"anonymous"`  // messages without a Message-ID: their duplicates go unseen
-	Failures    map[string]Failures `json:"failures,omitempty"`
-	Runs        []RunReport         `json:"runs,omitempty"`
-	First       time.Time           `json:"first"`  // when the first message was accepted
-	Newest      time.Time           `json:"newest"` // when the last message was accepted
-	Elapsed     time.Duration       `json:"elapsed_ns"`
-	Process     proc.Usage          `json:"process"`
+	Octets      uint64              `json:"octets"`             // of content
+	Duplicates  uint64              `json:"duplicates"`         // recipients of messages that had been accepted for them before
+	Altered     uint64              `json:"altered"`            // numbered messages that are not what was sent
+	Foreign     uint64              `json:"foreign"`            // distinct recipients of messages that no generator of ours made
+	Anonymous   uint64              `json:"anonymous"`          // messages without a Message-ID: their duplicates go unseen
+	Failures    map[string]Failures `json:"failures,omitempty"` // of destinations, too
+
+	Destinations []StageReport `json:"destinations,omitempty"` // of the script
+
+	Runs    []RunReport   `json:"runs,omitempty"`
+	First   time.Time     `json:"first"`  // when the first message was accepted
+	Newest  time.Time     `json:"newest"` // when the last message was accepted
+	Elapsed time.Duration `json:"elapsed_ns"`
+	Process proc.Usage    `json:"process"`
 }
 
 // Report sums up what was seen until now. Any goroutine may call it.
 func (s *Sink) Report() Report {
-	r := Report{Address: s.address, Elapsed: time.Since(s.began), Process: proc.Self(), Failures: map[string]Failures{}}
+	r := Report{Address: s.address, Elapsed: time.Since(s.began), Process: proc.Self()}
+	if names := s.Names(); names.IsValid() {
+		r.Names = names.String()
+	}
+	var failed []*[verbs][3]atomic.Uint64
 	for i := range s.lanes {
 		l := &s.lanes[i]
 		r.Connections += l.connections.Load()
@@ -81,16 +89,9 @@ func (s *Sink) Report() Report {
 		if at := time.Unix(0, l.newest.Load()); at.After(r.Newest) && at.UnixNano() != 0 {
 			r.Newest = at
 		}
-		for v := range verbs {
-			f := r.Failures[v.String()]
-			f.Tempfail += l.failed[v][tempfail-1].Load()
-			f.Permfail += l.failed[v][permfail-1].Load()
-			f.Drop += l.failed[v][drop-1].Load()
-			if f != (Failures{}) {
-				r.Failures[v.String()] = f
-			}
-		}
+		failed = append(failed, &l.failed)
 	}
+	r.Failures, r.Destinations = failuresOf(failed...), s.stages.report()
 	r.Foreign, r.Duplicates = s.book.ForeignTotals()
 	for _, t := range s.book.Runs() {
 		run := RunReport{Run: t.Run(), Recipients: t.Recipients(), Totals: t.Totals()}
@@ -124,6 +125,9 @@ func (r Report) WriteText(w io.Writer) error {
 		if f, ok := r.Failures[v.String()]; ok {
 			rows = append(rows, []string{v.String() + " failed", fmt.Sprintf("%d 4xx, %d 5xx, %d dropped", f.Tempfail, f.Permfail, f.Drop)})
 		}
+	}
+	for _, d := range r.Destinations {
+		rows = append(rows, []string{d.Name, d.String()})
 	}
 	if r.Messages > 0 {
 		rows = append(rows, []string{"CPU per message", console.Duration(r.Process.CPU / time.Duration(r.Messages))})

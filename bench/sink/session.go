@@ -1,6 +1,8 @@
 package sink
 
 import (
+	"slices"
+
 	"mailrace/bench/ledger"
 	"mailrace/engine/loop"
 	"mailrace/proto/smtp"
@@ -13,7 +15,12 @@ type session struct {
 	conn    *loop.Conn
 	server  smtp.Server
 	scanner ledger.Scanner
-	rcpts   []rcpt // accepted in this transaction
+	rcpts   []rcpt       // accepted in this transaction
+	home    *behaviour   // of the address that was connected to
+	at      *behaviour   // of the first recipient that was let in, in this transaction; before that nil
+	member  []membership // of destinations of the script that count this connection
+	begun   uint64       // transactions
+	domain  []byte       // scratch
 	file    *storedMessage
 	hello   string // argument of EHLO, when messages are stored
 
@@ -31,7 +38,7 @@ type rcpt struct {
 }
 
 func (s *Sink) newSession(c *loop.Conn) loop.Handler {
-	return &session{sink: s, lane: &s.lanes[c.Loop().Index()], scanner: ledger.Scanner{NoVerify: s.opts.NoVerify}}
+	return &session{sink: s, lane: &s.lanes[c.Loop().Index()], home: &s.usual, scanner: ledger.Scanner{NoVerify: s.opts.NoVerify}}
 }
 
 // Open begins the dialogue.
@@ -53,6 +60,9 @@ func (x *session) Open(c *loop.Conn) {
 
 // welcome greets, or not.
 func (x *session) welcome() {
+	if x.sink.stages != nil {
+		x.arrive()
+	}
 	if x.wait(Connect) {
 		return
 	}
@@ -87,7 +97,8 @@ func (x *session) event(ev smtp.Event) {
 	case smtp.Hello:
 		x.answer(Hello)
 	case smtp.Mail:
-		x.rcpts = x.rcpts[:0]
+		x.rcpts, x.at = x.rcpts[:0], nil
+		x.begun++
 		x.answer(Mail)
 	case smtp.Rcpt:
 		x.answer(Rcpt)
@@ -119,7 +130,7 @@ func (x *session) answer(v Verb) {
 
 // wait parks the session if the reply to v is to be held back.
 func (x *session) wait(v Verb) bool {
-	d := x.sink.opts.Delay[v]
+	d := x.behaviour(v).delay[v]
 	if d == 0 {
 		return false
 	}
@@ -146,9 +157,16 @@ func (x *session) resume() {
 
 // decide lets the judge say how v is answered.
 func (x *session) decide(v Verb) {
-	verdict := x.sink.judge.verdict(v)
+	b := x.behaviour(v)
+	if x.sink.stages != nil && x.full(v, b) {
+		return
+	}
+	verdict := b.judge.verdict(v)
 	if verdict != accept {
 		x.lane.failed[v][verdict-1].Add(1)
+		if b.stage != nil {
+			b.stage.failed[v][verdict-1].Add(1)
+		}
 		x.refuse(v, verdict)
 		return
 	}
@@ -163,6 +181,9 @@ func (x *session) decide(v Verb) {
 	case Mail:
 		x.beginFile()
 	case Rcpt:
+		if x.at == nil {
+			x.at = b
+		}
 		x.noteRecipient()
 	case Data:
 		x.scanner.Reset()
@@ -179,6 +200,76 @@ func (x *session) decide(v Verb) {
 		}
 	}
 	x.server.Accept()
+}
+
+// arrive finds out which destination of the script was connected to.
+func (x *session) arrive() {
+	if st := x.sink.stages.ofSite(x.conn.Local().Addr().Unmap()); st != nil {
+		x.home = &st.behaviour
+	}
+}
+
+// behaviour is what decides at a verb.
+func (x *session) behaviour(v Verb) *behaviour {
+	switch {
+	case x.sink.stages == nil:
+		return x.home
+	case v == Rcpt:
+		if st := x.sink.stages.ofDomain(x.server.Rcpt().Domain, &x.domain); st != nil {
+			return &st.behaviour
+		}
+	case v > Rcpt && x.at != nil:
+		return x.at
+	}
+	return x.home
+}
+
+// full answers with a refusal if a cap of a destination, or its greylist, stands against the connection, transaction or recipient at hand.
+func (x *session) full(v Verb, b *behaviour) bool {
+	st := b.stage
+	if st == nil || v != Connect && v != Mail && v != Rcpt {
+		return false
+	}
+	i := slices.IndexFunc(x.member, func(m membership) bool { return m.stage == st })
+	if i < 0 {
+		m := membership{stage: st, local: x.conn.Local().Addr().Unmap()}
+		if st.join(m.local) != within {
+			x.over(v, overConnections)
+			return true
+		}
+		i, x.member = len(x.member), append(x.member, m)
+	}
+	if m := &x.member[i]; v != Connect && m.within != x.begun {
+		if over := st.begin(m, x.conn.Loop().Now()); over != within {
+			x.over(v, over)
+			return true
+		}
+		m.within = x.begun
+	}
+	if v == Rcpt && st.greylisted(x.conn.Remote().Addr(), x.server.Mail().Path, x.server.Rcpt().Path, x.conn.Loop().Now()) {
+		x.server.Refuse(smtp.Reply{Code: 451, Enhanced: "4.7.1", Text: "Greylisted, says the bench"})
+		return true
+	}
+	return false
+}
+
+// over refuses what a cap stands against.
+func (x *session) over(v Verb, cap refusal) {
+	reply := smtp.Reply{Code: 421, Enhanced: "4.7.0", Text: "Too many connections, says the bench"}
+	switch cap {
+	case overMessages:
+		reply.Text = "Too many messages in this session, says the bench"
+	case overRate:
+		x.server.Refuse(smtp.Reply{Code: 451, Enhanced: "4.7.0", Text: "Too many messages in this time, says the bench"})
+		return
+	}
+	if v == Connect {
+		x.server.Bye(reply)
+	} else {
+		x.server.Refuse(reply)
+	}
+	x.forget()
+	x.ended = true
 }
 
 // refusals by verdict.
@@ -232,6 +323,9 @@ func (x *session) accepted() error {
 		x.sink.gauge.Add(uint64(len(x.rcpts)))
 	}
 	x.lane.octets.Add(uint64(x.server.ContentSize()))
+	if x.at != nil && x.at.stage != nil {
+		x.at.stage.accepted(len(x.rcpts))
+	}
 	now := x.conn.Loop().Now().UnixNano()
 	if x.lane.first.Load() == 0 {
 		x.lane.first.Store(now)
@@ -306,5 +400,9 @@ func (x *session) Closed(*loop.Conn, error) {
 	x.timer.Stop()
 	x.ended = true
 	x.forget()
+	for _, m := range x.member {
+		m.stage.leave(m.local)
+	}
+	x.member = nil
 	x.lane.open.Add(-1)
 }

@@ -8,12 +8,14 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"sync/atomic"
 	"time"
 
 	"mailrace/bench/gauge"
 	"mailrace/bench/ledger"
+	"mailrace/bench/zone"
 	"mailrace/engine/loop"
 	"mailrace/proto/smtp"
 )
@@ -23,7 +25,9 @@ type Sink struct {
 	opts    Options
 	config  smtp.ServerConfig
 	tls     *tls.Config // nil = in clear only
-	judge   *judge
+	usual   behaviour   // of what no script speaks of
+	stages  *stages     // of the script, or nil
+	names   *zone.Server
 	book    *ledger.Book
 	lanes   []lane // by loop
 	group   *loop.Group
@@ -46,7 +50,7 @@ func Start(opts Options) (*Sink, error) {
 		}
 	}
 	const unlimited = 1 << 30
-	s := &Sink{opts: opts, judge: newJudge(&opts), book: ledger.NewBook(), lanes: make([]lane, opts.Loops), began: time.Now(),
+	s := &Sink{opts: opts, usual: behaviour{opts.Delay, newJudge(opts.Seed, opts.Tempfail, opts.Permfail, opts.Drop), nil}, book: ledger.NewBook(), lanes: make([]lane, opts.Loops), began: time.Now(),
 		log: slog.Default(),
 		config: smtp.ServerConfig{Hostname: opts.Hostname, MaxSize: opts.MaxSize, MaxRecipients: ledger.MaxRecipients,
 			MaxErrors: unlimited, MaxCommands: unlimited, NoChunking: opts.NoChunking},
@@ -55,6 +59,9 @@ func Start(opts Options) (*Sink, error) {
 		return nil, fmt.Errorf("sink: %w", err)
 	}
 	s.config.StartTLS = opts.TLS == startTLS
+	if err := s.stage(); err != nil {
+		return nil, fmt.Errorf("sink: %w", err)
+	}
 	if opts.Gauge != "" {
 		if s.gauge, err = gauge.Open(opts.Gauge); err != nil {
 			return nil, fmt.Errorf("sink: %w", err)
@@ -62,6 +69,7 @@ func Start(opts Options) (*Sink, error) {
 	}
 	s.group, err = loop.Start(loop.Options{Loops: opts.Loops, Listeners: []loop.Listener{{Address: opts.Address, New: s.newSession}}})
 	if err != nil {
+		s.closeNames()
 		return nil, fmt.Errorf("sink: %w", err)
 	}
 	s.address = s.group.Addr(0).String()
@@ -77,6 +85,7 @@ func (s *Sink) Book() *ledger.Book { return s.book }
 // Close ends all sessions, saves the record if one was asked for, and returns the last report. It may be called again, by the same goroutine.
 func (s *Sink) Close() (Report, error) {
 	s.group.Close()
+	s.closeNames()
 	if s.gauge != nil {
 		s.gauge.Close()
 		s.gauge = nil
@@ -88,6 +97,20 @@ func (s *Sink) Close() (Report, error) {
 		}
 	}
 	return r, nil
+}
+
+// Names is where DNS is answered until Close; not valid where it is not.
+func (s *Sink) Names() netip.AddrPort {
+	if s.names == nil {
+		return netip.AddrPort{}
+	}
+	return s.names.Addr()
+}
+
+func (s *Sink) closeNames() {
+	if s.names != nil {
+		s.names.Close()
+	}
 }
 
 // Run receives until the context ends. listening, if not nil, is called once before.

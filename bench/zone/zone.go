@@ -52,7 +52,16 @@ const (
 
 // Serve starts a server at a free port. find says what a name has, which is in lower case and has no trailing dot; several goroutines call it.
 func Serve(find func(name string) (r Records, exists bool)) (*Server, error) {
-	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	return ServeAt("127.0.0.1:0", find)
+}
+
+// ServeAt starts a server at a host:port.
+func ServeAt(address string, find func(name string) (r Records, exists bool)) (*Server, error) {
+	at, err := net.ResolveUDPAddr("udp", address)
+	if err != nil {
+		return nil, fmt.Errorf("zone: %w", err)
+	}
+	conn, err := net.ListenUDP("udp", at)
 	if err != nil {
 		return nil, fmt.Errorf("zone: %w", err)
 	}

@@ -67,9 +67,29 @@ func sinkCommand() *cobra.Command {
 		Use:   "sink",
 		Short: "Receive mail and account for it",
 		Long: `Receive mail from any SMTP client until Ctrl-C: count it, find duplicates by Message-ID, verify the octets of what mailrace load sent,
-and delay, refuse or drop in the shares that are asked for.`,
+and delay, refuse or drop in the shares that are asked for.
+
+A script (--script) says how destinations behave, each by itself: those at local addresses of the sink ("sites"), and those of domains of recipients:
+
+  [[destination]]
+  name = "provider"
+  sites = ["127.1.0.0/28"]           # who connects there; caps are of each address
+  domains = ["*.provider.example"]   # with --dns: whose MX hosts these are. Without sites: whose recipients
+  connections = 5                    # most open at a time, then 421
+  messages = 100                     # of a connection, then 421
+  rate = "50/s"                      # messages, /s, /m or /h, then 451
+  greylist = "30s"                   # 451 to the first attempt of a client, sender and recipient, and for so long
+  delay = "rcpt=10ms,dot=50ms"       # these as the flags
+  tempfail = "rcpt=0.05,dot=0.01"
+  permfail = "rcpt=0.02"
+  drop = "dot=0.001"
+
+With --dns it is also the name server: every domain has an MX host, one of the addresses in --sites (or of the script), so that as many domains as you
+like lead to hundreds of sites on this machine. Let the MTA ask that server, allow it loopback, and send to the sink's port. What each destination let in
+and refused is in the report.`,
 		Example: `  mailrace sink --address 127.0.0.1:2526
   mailrace sink --tempfail rcpt=0.05,dot=0.01 --permfail rcpt=0.02 --delay dot=50ms --drop data=0.001
+  mailrace sink --address 0.0.0.0:2526 --dns 127.0.0.1:5353 --sites 127.1.0.0/23 --script sites.toml
   mailrace sink --tls starttls --chain fullchain.pem --key privkey.pem
   mailrace sink --json --interval 5s`,
 		Args: cobra.NoArgs,

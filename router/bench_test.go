@@ -166,3 +166,36 @@ func TestDeferredMemory(t *testing.T) {
 	runtime.KeepAlive(r)
 	runtime.KeepAlive(ms)
 }
+
+// BenchmarkQueue measures a transaction that comes into the queue of a site behind a thousand others, and the first of them that leaves it.
+func BenchmarkQueue(b *testing.B) {
+	for name, priorities := range map[string]int{"priorities=1": 1, "priorities=19": 2*message.PriorityMax + 1} {
+		b.Run(name, func(b *testing.B) {
+			var l lanes
+			for i := range 1000 {
+				m := &message.Message{}
+				if p := i%priorities - priorities/2; p != 0 {
+					m.Wishes = &message.Wishes{Priority: int8(p)}
+				}
+				l.push(&Transaction{Message: m, open: 1})
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				l.push(l.pop())
+			}
+		})
+	}
+}
+
+// BenchmarkChoose measures which source of a pool of eight is next at a site, by their weights.
+func BenchmarkChoose(b *testing.B) {
+	p := &sourcePool{}
+	for i := range 8 {
+		p.members = append(p.members, member{&source{Source: Source{IPv4: true}, place: i + 1}, int64(i + 1)})
+	}
+	s, f := &Scheduler{turns: []credits{make(credits, len(p.members))}}, &fork{sites: make([]*Site, len(p.members)+1), v4: true}
+	b.ReportAllocs()
+	for b.Loop() {
+		f.choose(s, p, 1)
+	}
+}

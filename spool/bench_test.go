@@ -177,6 +177,42 @@ func benchMemTable() int {
 	return defaultMemTableBytes
 }
 
+// BenchmarkCommit measures the committer by itself: batches of 64 messages of 10 KiB, each of which removes one from the batch before, to a disk that
+// takes no time and with no sync. The figures are for one message.
+func BenchmarkCommit(b *testing.B) {
+	const batch, size = 64, 10 << 10
+	b.SetBytes(size)
+	o := testOptions(b, vfs.NewMem())
+	o.Shards, o.Sync, o.MemTableBytes, o.Post = 1, false, 64<<20, func(int, []*Op) {}
+	s := mustOpen(b, o)
+	sh := s.Shard(0)
+	sh.refuse() // the committer ends: what it does is done here
+	<-sh.done
+	var ops [batch]*Op
+	for i := range ops {
+		ops[i] = &Op{Append: newMessage(sh, size, 1)}
+		defer ops[i].Append.Release()
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for n := 0; n < b.N; n += batch {
+		for i, op := range ops {
+			if n > 0 {
+				op.Remove = removalOf(op.Append)
+			}
+			op.Append.ID = sh.NewID()
+			if op.next = nil; i > 0 {
+				ops[i-1].next = op
+			}
+		}
+		if rest := sh.commit(ops[0], false); rest != nil {
+			b.Fatal("more than a batch")
+		}
+	}
+	b.StopTimer()
+	mustClose(b, s)
+}
+
 // BenchmarkRecover measures a start with mail in the spool, per message of 2 KiB.
 func BenchmarkRecover(b *testing.B) {
 	const messages = 20_000

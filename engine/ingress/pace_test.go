@@ -344,3 +344,19 @@ func TestSessionMessages(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkFloor measures the glass: octets of content, and the deadline after them.
+func BenchmarkFloor(b *testing.B) {
+	p := &Pace{Data: 5 * time.Minute, MinRate: 500, Window: 30 * time.Second}
+	var f floor
+	now := time.Unix(1_000_000, 0)
+	f.begin(now, p)
+	b.ReportAllocs()
+	for b.Loop() {
+		now = now.Add(time.Millisecond)
+		f.add(now, 10<<10, p)
+		if f.left(now, p) <= 0 {
+			b.Fatal("below the floor")
+		}
+	}
+}

@@ -101,12 +101,16 @@ func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Mi
 
 // noise notes rates of the same thing that lie far apart: the machine was not the same all the time.
 func noise(what string, rates []float64) []string {
-	s := spreadOf(rates)
-	if len(rates) < 2 || s.Median <= 0 || (s.Max-s.Min)/s.Median <= noiseLimit {
+	return noiseIn("messages/s", "rate of the "+what, rates)
+}
+
+// noiseIn notes values of the same thing that lie far apart, in their unit.
+func noiseIn(unit, what string, values []float64) []string {
+	s := spreadOf(values)
+	if len(values) < 2 || s.Median <= 0 || (s.Max-s.Min)/s.Median <= noiseLimit {
 		return nil
 	}
-	return []string{fmt.Sprintf("NOISE: the rate of the %s varies by %.0f%% between the rounds (%.0f to %.0f messages/s)", what, 100*(s.Max-s.Min)/s.Median,
-		s.Min, s.Max)}
+	return []string{fmt.Sprintf("NOISE: the %s varies by %.0f%% between the rounds (%.0f to %.0f %s)", what, 100*(s.Max-s.Min)/s.Median, s.Min, s.Max, unit)}
 }
 
 // noiseLimit is the spread of a ceiling's rates, of their median, beyond which a report says so.

@@ -41,19 +41,12 @@ func RunDepth(ctx context.Context, opts DepthOptions) (report DepthReport, err e
 			err = fmt.Errorf("bench depth: %w", err)
 		}
 	}()
-	base, err := os.MkdirTemp(opts.Dir, "mailrace-bench-")
+	dir, leave, err := workDir(opts.Dir, opts.Keep, opts.Progress)
 	if err != nil {
 		return report, err
 	}
-	b := &depthBench{opts: opts}
-	if b.dir, err = filepath.Abs(base); err != nil {
-		return report, err
-	}
-	if opts.Keep {
-		fmt.Fprintln(opts.Progress, "kept in", b.dir)
-	} else {
-		defer os.RemoveAll(b.dir)
-	}
+	defer leave()
+	b := &depthBench{opts: opts, dir: dir}
 	defer b.stop()
 	return b.run(ctx)
 }

@@ -89,8 +89,7 @@ func (o *DepthOptions) BindFlags(fs *flag.FlagSet) {
 	fs.StringVar(&o.Memory, "memory", o.Memory, "memory budget of each node such as 1GiB, empty = its default")
 	fs.BoolVar(&o.NoSync, "no-sync", o.NoSync, "the nodes do not wait for the disk")
 	fs.DurationVar(&o.Drain, "drain", cmp.Or(o.Drain, defaultDrain), "how long nothing may arrive before what is missing counts as lost")
-	fs.StringVar(&o.Dir, "dir", cmp.Or(o.Dir, "."), "`directory` that spools are made in, and removed from")
-	fs.BoolVar(&o.Keep, "keep", o.Keep, "leave configuration, logs and spools behind")
+	bindPlace(fs, &o.Dir, &o.Keep)
 }
 
 func (o DepthOptions) withDefaults() (DepthOptions, error) {

@@ -32,8 +32,9 @@ type idleBench struct {
 	dir     string
 	chain   string // files of the certificate, or ""
 	key     string
-	nodes   []*target // that hold the idle connections, a share each; the first is sent to as well
-	alone   *target   // the same without
+	nodes   []*target  // that hold the idle connections, a share each; the first is sent to as well
+	alone   *target    // the same without
+	slow    [2]*target // for slow clients: one hurries them in a command, one in content and in a handshake. Nobody else meets these deadlines
 	holders []*reporter[load.Progress]
 }
 
@@ -47,19 +48,12 @@ func RunIdle(ctx context.Context, opts IdleOptions) (report IdleReport, err erro
 			err = fmt.Errorf("bench idle: %w", err)
 		}
 	}()
-	base, err := os.MkdirTemp(opts.Dir, "mailrace-bench-")
+	dir, leave, err := workDir(opts.Dir, opts.Keep, opts.Progress)
 	if err != nil {
 		return report, err
 	}
-	b := &idleBench{opts: opts}
-	if b.dir, err = filepath.Abs(base); err != nil {
-		return report, err
-	}
-	if opts.Keep {
-		fmt.Fprintln(opts.Progress, "kept in", b.dir)
-	} else {
-		defer os.RemoveAll(b.dir)
-	}
+	defer leave()
+	b := &idleBench{opts: opts, dir: dir}
 	defer b.stop()
 	return b.run(ctx)
 }
@@ -133,33 +127,44 @@ func (b *idleBench) start(ctx context.Context, files int) (err error) {
 	}
 	n := (b.opts.Connections + perNode(files) - 1) / perNode(files)
 	for i := range n {
-		t, err := b.node(ctx, fmt.Sprintf("node%d", i+1), time.Hour)
+		t, err := b.node(ctx, fmt.Sprintf("node%d", i+1), patience, patience)
 		if err != nil {
 			return err
 		}
 		b.nodes = append(b.nodes, t)
 	}
-	b.alone, err = b.node(ctx, "alone", b.opts.Deadline)
+	if b.alone, err = b.node(ctx, "alone", patience, patience); err != nil {
+		return err
+	}
+	if b.slow[0], err = b.node(ctx, "slow1", b.opts.Deadline, patience); err != nil {
+		return err
+	}
+	b.slow[1], err = b.node(ctx, "slow2", patience, b.opts.Deadline)
 	return err
 }
 
-// node runs a node; command is its deadline for a command line, which idle connections must not meet.
-func (b *idleBench) node(ctx context.Context, name string, command time.Duration) (*target, error) {
+// patience is the deadline of nodes that nobody is to meet.
+const patience = time.Hour
+
+// node runs a node. command is its deadline for a command line, other that for content that falls behind and for a handshake.
+func (b *idleBench) node(ctx context.Context, name string, command, other time.Duration) (*target, error) {
 	c := configuration{spool: filepath.Join(b.dir, name), events: "off", route: "discard", chain: b.chain, key: b.key,
-		connections: b.opts.Connections + 10*b.opts.Senders + 10*b.opts.SlowClients, command: command, window: b.opts.Deadline, handshake: b.opts.Deadline}
+		connections: b.opts.Connections + 10*b.opts.Senders + 10*b.opts.SlowClients, command: command, window: other, handshake: min(other, handshakeMost)}
 	t := &target{name: name}
 	return t, t.launch(ctx, &Options{Program: b.opts.Program, Sizes: b.opts.Sizes}, b.dir, c)
 }
+
+// handshakeMost is the longest that a node lets a handshake take.
+const handshakeMost = 10 * time.Minute
 
 func (b *idleBench) stop() {
 	for _, h := range b.holders {
 		h.stop()
 	}
-	for _, t := range b.nodes {
-		t.stop()
-	}
-	if b.alone != nil {
-		b.alone.stop()
+	for _, t := range append(b.nodes, b.alone, b.slow[0], b.slow[1]) {
+		if t != nil {
+			t.stop()
+		}
 	}
 }
 

@@ -53,8 +53,7 @@ func (o *IdleOptions) BindFlags(fs *flag.FlagSet) {
 	fs.Var(&o.Sizes, "size", "octets of a message, or a `mix` such as 4KiB:70,30KiB:25 (default 10KiB)")
 	fs.IntVar(&o.SlowClients, "slow", cmp.Or(o.SlowClients, 100), "slow clients of each kind")
 	fs.DurationVar(&o.Deadline, "deadline", cmp.Or(o.Deadline, defaultSlow), "deadline that slow clients are given")
-	fs.StringVar(&o.Dir, "dir", cmp.Or(o.Dir, "."), "`directory` that spools are made in, and removed from")
-	fs.BoolVar(&o.Keep, "keep", o.Keep, "leave configuration, logs and spools behind")
+	bindPlace(fs, &o.Dir, &o.Keep)
 }
 
 func (o IdleOptions) withDefaults() (IdleOptions, error) {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"mailrace/bench/console"
 	"mailrace/bench/machine"
@@ -23,35 +21,20 @@ func RunLatency(ctx context.Context, opts LatencyOptions) (report LatencyReport,
 	}
 	report = LatencyReport{Kind: opts.kind(), Shares: opts.Shares, Connections: opts.Connections, Sizes: opts.Sizes.String(), Sync: !opts.NoSync,
 		Duration: opts.Duration}
-	base, err := os.MkdirTemp(opts.Dir, "mailrace-bench-")
+	dir, leave, err := workDir(opts.Dir, opts.Keep, opts.Progress)
 	if err != nil {
 		return report, err
 	}
-	dir, err := filepath.Abs(base)
-	if err != nil {
-		return report, err
-	}
-	if opts.Keep {
-		fmt.Fprintln(opts.Progress, "kept in", dir)
-	} else {
-		defer os.RemoveAll(dir)
-	}
+	defer leave()
 	watch := machine.Begin()
 	legs, far, err := startLegs(ctx, opts.kind(), &opts.Options, dir)
-	defer func() {
-		for _, l := range legs {
-			l.target.stop()
-		}
-		if far != nil {
-			far.stop()
-		}
-	}()
+	defer func() { stopLegs(legs, far) }()
 	if err != nil {
 		return report, err
 	}
 	mta := legs[len(legs)-1] // under TLS, if that is asked for
 	for n := range opts.Rounds {
-		round, err := latencyRound(ctx, mta, &opts, n)
+		round, err := latencyRound(ctx, legs[0], mta, &opts, n)
 		if err != nil {
 			return report, fmt.Errorf("round %d: %w", n+1, err)
 		}
@@ -62,22 +45,25 @@ func RunLatency(ctx context.Context, opts LatencyOptions) (report LatencyReport,
 	return report, far.checkSecure()
 }
 
-// latencyRound measures the most that the MTA accepts, and then the shares of it.
-func latencyRound(ctx context.Context, mta leg, opts *LatencyOptions, n int) (Round, error) {
+// latencyRound measures the most that the ceiling accepts, the most that the MTA does, and then the shares of that.
+func latencyRound(ctx context.Context, null, mta leg, opts *LatencyOptions, n int) (Round, error) {
 	round := Round{}
-	measure := func(name string, rate float64) (Measure, error) {
-		b := *mta.bench
+	measure := func(name string, of leg, rate float64) (Measure, error) {
+		b := *of.bench
 		b.rate = rate
-		m, err := b.measure(ctx, mta.target)
+		m, err := b.measure(ctx, of.target)
 		if err != nil {
 			return m, fmt.Errorf("%s: %w", name, err)
 		}
 		round[name] = m
-		fmt.Fprintf(opts.Progress, "round %d/%d  %-5s  %7.0f/s  MTA %5s µs  p50 %s  p99 %s  max %s\n", n+1, opts.Rounds, name, m.Rate, micros(m.CPU),
+		fmt.Fprintf(opts.Progress, "round %d/%d  %-7s  %7.0f/s  MTA %5s µs  p50 %s  p99 %s  max %s\n", n+1, opts.Rounds, name, m.Rate, micros(m.CPU),
 			console.Duration(m.P50), console.Duration(m.P99), console.Duration(m.Max))
 		return m, nil
 	}
-	most, err := measure(Most, 0)
+	if _, err := measure(Ceiling, null, 0); err != nil {
+		return nil, err
+	}
+	most, err := measure(Most, mta, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +71,7 @@ func latencyRound(ctx context.Context, mta leg, opts *LatencyOptions, n int) (Ro
 		return nil, errors.New("nothing was accepted")
 	}
 	for _, share := range opts.Shares {
-		if _, err := measure(shareName(share), max(1, most.Rate*float64(share)/100)); err != nil {
+		if _, err := measure(shareName(share), mta, max(1, most.Rate*float64(share)/100)); err != nil {
 			return nil, err
 		}
 	}

@@ -22,6 +22,9 @@ func TestLatency(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 		for _, round := range r.Rounds {
+			if m := round[Ceiling]; m.Messages == 0 || m.SyncsPerMessage != 0 {
+				t.Errorf("ceiling: %+v", m)
+			}
 			if m := round[Most]; m.Messages == 0 || m.Due != 0 || m.Max == 0 {
 				t.Errorf("most: %+v", m)
 			}
@@ -39,7 +42,7 @@ func TestLatencyText(t *testing.T) {
 	whole := ledger.Account{Acknowledged: 1000, Arrived: 1000}
 	r := LatencyReport{Kind: Relay, Shares: Percents{50, 90}, Connections: 200, Sizes: "10KiB", Sync: true, Duration: 5 * time.Second}
 	for _, rate := range []float64{40_000, 30_000, 50_000} {
-		round := Round{Most: measureOf(rate, 20, whole)}
+		round := Round{Ceiling: measureOf(80_000, 10, whole), Most: measureOf(rate, 20, whole)}
 		for _, share := range r.Shares {
 			m := measureOf(rate*float64(share)/100, 30, whole)
 			m.Due, m.Max = m.Messages+m.Messages*uint64(share-50)/400, time.Second

@@ -80,7 +80,7 @@ func (o *LatencyOptions) kind() Kind {
 }
 
 // LatencyReport is a finished measurement of latencies. They count from when a message was due, so that a stall is not hidden by a generator that
-// waits for it; only in Most from its envelope.
+// waits for it; only in Ceiling and Most from the envelope.
 type LatencyReport struct {
 	Kind        Kind          `json:"kind"`
 	Shares      Percents      `json:"shares_percent"`
@@ -88,10 +88,11 @@ type LatencyReport struct {
 	Sizes       string        `json:"sizes"`
 	Sync        bool          `json:"sync"`
 	Duration    time.Duration `json:"duration_ns"`
-	Rounds      []Round       `json:"rounds"` // by Most, "25%" and so on
+	Rounds      []Round       `json:"rounds"` // by Ceiling, Most, "25%" and so on
 
 	// What follows is made of the rounds.
 	Median  Round          `json:"median"` // of each figure by itself
+	Ratio   Spread         `json:"ratio"`  // rate of Most to that of the null ceiling in the same round
 	Account ledger.Account `json:"account"`
 	Notes   []string       `json:"notes"`
 	Machine machine.Report `json:"machine"`
@@ -99,7 +100,7 @@ type LatencyReport struct {
 
 // names are those of what was measured in a round, in its order.
 func (r *LatencyReport) names() []string {
-	names := []string{Most}
+	names := []string{Ceiling, Most}
 	for _, share := range r.Shares {
 		names = append(names, shareName(share))
 	}
@@ -119,6 +120,7 @@ func (r *LatencyReport) summarize() {
 				name, m.Due-sent, m.Due))
 		}
 	}
+	r.Ratio = all.ratio(Most, Ceiling)
 	r.Notes = append(r.Notes, noise("closed loop", rates(r.Rounds, Most))...)
 	r.Notes = append(r.Notes, misfortunes(r.Account)...)
 }
@@ -158,7 +160,8 @@ func (r *LatencyReport) Result() result.Result {
 	}
 	return result.Result{Name: "latency", Lead: fmt.Sprintf("replies to mail that %s, %d rounds of %s at each rate, %d connections, %s, %s", goes,
 		len(r.Rounds), r.Duration, r.Connections, r.Sizes, durable), Parts: []result.Part{table},
-		Facts: []string{"latencies count from when a message was due, at fixed times; of \"most\", which waits for replies, from its envelope",
+		Facts: []string{fmt.Sprintf("ratio of \"most\" to the ceiling: %.3f (%.3f to %.3f in %d paired rounds)", r.Ratio.Median, r.Ratio.Min, r.Ratio.Max, len(r.Rounds)),
+			"latencies count from when a message was due, at fixed times; of \"ceiling\" and \"most\", which wait for replies, from the envelope",
 			accounting(r.Account, r.Kind == Relay)},
 		Notes: r.Notes, Machine: &r.Machine, Charts: charts(r.Rounds, r.names())}
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"mailrace/bench/ceiling"
 	"mailrace/bench/console"
 	"mailrace/bench/latency"
 	"mailrace/bench/ledger"
@@ -33,13 +34,16 @@ type Report struct {
 	MX          bool          `json:"mx"` // the MTA, and not the ceiling, found the way by MX, and asked for MTA-STS and DANE
 	Rounds      []Round       `json:"rounds"`
 
+	Ceilings []ceiling.Rates `json:"ceilings,omitempty"` // of the machine, by round
+
 	// What follows is made of the rounds.
-	Median  Round          `json:"median"`              // of each figure by itself
-	Ratio   Spread         `json:"ratio"`               // rate of the MTA to that of the ceiling in the same round
-	TLS     *Spread        `json:"ratio_tls,omitempty"` // rate of the MTA under TLS to that in clear in the same round; Relay: delivering under TLS
-	Account ledger.Account `json:"account"`             // of all rounds and targets
-	Notes   []string       `json:"notes"`               // what makes the figures less than what they seem
-	Machine machine.Report `json:"machine"`
+	Median  Round             `json:"median"`              // of each figure by itself
+	Beside  map[string]Shares `json:"beside,omitempty"`    // how near each target but the ceiling came to what bounds it
+	Ratio   Spread            `json:"ratio"`               // rate of the MTA to that of the ceiling in the same round
+	TLS     *Spread           `json:"ratio_tls,omitempty"` // rate of the MTA under TLS to that in clear in the same round; Relay: delivering under TLS
+	Account ledger.Account    `json:"account"`             // of all rounds and targets
+	Notes   []string          `json:"notes"`               // what makes the figures less than what they seem
+	Machine machine.Report    `json:"machine"`
 }
 
 // summarize fills in what is made of the rounds.
@@ -56,6 +60,7 @@ func (r *Report) summarize() {
 		r.TLS = &spread
 	}
 	r.Notes = append(r.Notes, noise(Ceiling, rates(r.Rounds, Ceiling))...)
+	r.besides()
 	r.Notes = append(r.Notes, misfortunes(r.Account)...)
 }
 
@@ -126,6 +131,7 @@ func medianOf(all []Measure) Measure {
 		P99:             time.Duration(of(func(m *Measure) float64 { return float64(m.P99) })),
 		Max:             time.Duration(of(func(m *Measure) float64 { return float64(m.Max) })),
 		RSSPeak:         int64(of(func(m *Measure) float64 { return float64(m.RSSPeak) })),
+		Octets:          of(func(m *Measure) float64 { return m.Octets }),
 		RSS:             int64(of(func(m *Measure) float64 { return float64(m.RSS) })),
 		Written:         of(func(m *Measure) float64 { return m.Written }),
 		GeneratorBusy:   of(func(m *Measure) float64 { return m.GeneratorBusy }),
@@ -209,13 +215,14 @@ func (r *Report) Result() result.Result {
 			figure("%.4f", m.SyncsPerMessage), figure("%.1f", m.MessagesPerSync), console.Duration(m.P50), console.Duration(m.P99),
 			fmt.Sprint(m.RSSPeak >> 20)})
 	}
+	parts := append([]result.Part{table}, r.ceilingParts()...)
 	facts := []string{fmt.Sprintf("ratio to the ceiling: %.3f (%.3f to %.3f in %d paired rounds)", r.Ratio.Median, r.Ratio.Min, r.Ratio.Max, len(r.Rounds))}
 	if r.TLS != nil {
 		facts = append(facts, fmt.Sprintf("ratio of TLS 1.3 to clear: %.3f (%.3f to %.3f)", r.TLS.Median, r.TLS.Min, r.TLS.Max))
 	}
 	facts = append(facts, accounting(r.Account, r.Kind == Relay))
-	return result.Result{Name: string(r.Kind), Lead: lead, Parts: []result.Part{table}, Facts: facts, Notes: r.Notes, Machine: &r.Machine,
-		Charts: charts(r.Rounds, r.targets())}
+	return result.Result{Name: string(r.Kind), Lead: lead, Parts: parts, Facts: facts, Notes: r.Notes, Machine: &r.Machine,
+		Charts: append(charts(r.Rounds, r.targets()), r.shareCharts()...)}
 }
 
 // accounting is what became of the mail, in a line; without a sink nobody knows more than what was acknowledged.

@@ -3,6 +3,7 @@ package scenario
 import (
 	"errors"
 	"flag"
+	"math"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"mailrace/bench/ceiling"
 	"mailrace/bench/ledger"
 	"mailrace/bench/load"
 	"mailrace/bench/result"
@@ -48,7 +50,7 @@ func textOf(t *testing.T, r result.Reporter) string {
 
 func measureOf(rate, cpu float64, account ledger.Account) Measure {
 	return Measure{Messages: uint64(rate * 5), Elapsed: 5 * time.Second, Rate: rate, CPU: cpu, GeneratorCPU: 9.9, SinkCPU: 10.1,
-		P50: 4 * time.Millisecond, P99: 12345 * time.Microsecond, RSSPeak: 300 << 20, GeneratorBusy: 0.5, SinkBusy: 0.6, Account: account}
+		P50: 4 * time.Millisecond, P99: 12345 * time.Microsecond, RSSPeak: 300 << 20, GeneratorBusy: 0.5, SinkBusy: 0.6, Octets: 10 << 10, Account: account}
 }
 
 func TestReportText(t *testing.T) {
@@ -58,9 +60,13 @@ func TestReportText(t *testing.T) {
 		mta := measureOf(24_000*rate, 80, whole)
 		mta.SyncsPerMessage, mta.MessagesPerSync = 0.025, 40
 		r.Rounds = append(r.Rounds, Round{Ceiling: measureOf(24_000, 38, whole), MTA: mta})
+		r.Ceilings = append(r.Ceilings, ceiling.Rates{Syncs: 4000, Written: 200e6, Loopback: 2000e6 * rate})
 	}
 	r.summarize()
 	golden(t, "relay.txt", textOf(t, &r))
+	if b := r.Beside[MTA]; len(r.Beside) != 1 || b.Null != r.Ratio || math.Abs(b.Disk.Median-0.64512) > 1e-9 || b.Lower.Max != b.Disk.Max {
+		t.Errorf("%+v", r.Beside)
+	}
 
 	r.MX = true
 	for i, round := range r.Rounds {
@@ -72,7 +78,7 @@ func TestReportText(t *testing.T) {
 	bad := r.Rounds[0][MTA]
 	bad.Lost, bad.Doubled, bad.Altered, bad.Refused = 3, 2, 1, 4
 	bad.GeneratorBusy = 0.97
-	r.Kind, r.Sync, r.Rounds = Relay, false, []Round{{Ceiling: measureOf(24_000, 38, whole), MTA: bad}}
+	r.Ceilings, r.Kind, r.Sync, r.Rounds = nil, Relay, false, []Round{{Ceiling: measureOf(24_000, 38, whole), MTA: bad}}
 	r.summarize()
 	golden(t, "bad.txt", textOf(t, &r))
 }

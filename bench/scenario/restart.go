@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -56,15 +55,11 @@ func RunRestart(ctx context.Context, opts RestartOptions) (report RestartReport,
 
 // restart fills the queue of a node, ends it by a signal, starts it again, and waits until all is delivered.
 func restart(ctx context.Context, o *RestartOptions, signal syscall.Signal) (m RestartMeasure, err error) {
-	base, err := os.MkdirTemp(o.Dir, "mailrace-bench-")
+	dir, leave, err := workDir(o.Dir, o.Keep, o.Progress)
 	if err != nil {
 		return m, err
 	}
-	dir, err := filepath.Abs(base)
-	if err != nil {
-		return m, err
-	}
-	defer os.RemoveAll(dir)
+	defer leave()
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and never greets, so that mail for it stays queued
 	if err != nil {
 		return m, err

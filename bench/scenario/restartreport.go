@@ -29,6 +29,7 @@ type RestartOptions struct {
 	NoSync      bool          // it does not wait for the disk
 	Drain       time.Duration // how long the sink may see nothing new before what is missing counts as lost; default 10 s
 	Dir         string        // where spools are made, and removed again; default the current directory
+	Keep        bool          // leave configuration, logs and spools behind
 
 	Progress io.Writer // nil = silent
 }
@@ -36,7 +37,7 @@ type RestartOptions struct {
 // BindFlags declares the options as flags of `mailrace bench restart`.
 //
 //	--messages n   --rounds n   --connections n  --size mix  --loops n  --shards n
-//	--memory size  --no-sync    --drain d        --dir path
+//	--memory size  --no-sync    --drain d        --dir path --keep
 func (o *RestartOptions) BindFlags(fs *flag.FlagSet) {
 	fs.IntVar(&o.Messages, "messages", cmp.Or(o.Messages, 100_000), "messages in the queue")
 	fs.IntVar(&o.Rounds, "rounds", cmp.Or(o.Rounds, 3), "rounds; each kills a node, and stops one")
@@ -47,7 +48,7 @@ func (o *RestartOptions) BindFlags(fs *flag.FlagSet) {
 	fs.StringVar(&o.Memory, "memory", o.Memory, "its memory budget such as 1GiB, empty = its default")
 	fs.BoolVar(&o.NoSync, "no-sync", o.NoSync, "the node does not wait for the disk")
 	fs.DurationVar(&o.Drain, "drain", cmp.Or(o.Drain, defaultDrain), "how long nothing may arrive before what is missing counts as lost")
-	fs.StringVar(&o.Dir, "dir", cmp.Or(o.Dir, "."), "`directory` that spools are made in, and removed from")
+	bindPlace(fs, &o.Dir, &o.Keep)
 }
 
 func (o RestartOptions) withDefaults() (RestartOptions, error) {

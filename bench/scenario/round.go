@@ -14,7 +14,8 @@ type Measure struct {
 	Messages        uint64        `json:"messages"`   // that the MTA accepted; all figures per message divide by it
 	Elapsed         time.Duration `json:"elapsed_ns"` // accept: to the last reply; relay: to the last arrival at the sink
 	Rate            float64       `json:"messages_per_second"`
-	CPU             float64       `json:"mta_cpu_us"` // microseconds of the MTA per message
+	Octets          float64       `json:"octets_per_message"` // of content, the mean of those accepted
+	CPU             float64       `json:"mta_cpu_us"`         // microseconds of the MTA per message
 	GeneratorCPU    float64       `json:"generator_cpu_us"`
 	SinkCPU         float64       `json:"sink_cpu_us"`
 	SyncsPerMessage float64       `json:"syncs_per_message"`
@@ -83,6 +84,7 @@ func (b *bench) measure(ctx context.Context, t *target) (Measure, error) {
 	m.CPU, m.GeneratorCPU = per(after.usage.CPU-before.usage.CPU), per(r.CPU)
 	m.P50, m.P99, m.Max, m.RSSPeak, m.RSS = r.Latency.P50, r.Latency.P99, r.Latency.Max, after.usage.RSSPeak, after.usage.RSS
 	if r.Accepted > 0 {
+		m.Octets = float64(r.Octets) / float64(r.Accepted)
 		m.Written = float64(after.usage.Written-before.usage.Written) / float64(r.Accepted)
 	}
 	if r.Sending > 0 {

@@ -2,16 +2,16 @@
 //
 // The ceiling is our own MTA with a spool that keeps nothing: the same loops, parser and delivery, so the ratio to it is what durability
 // costs, whatever the machine. Rounds are interleaved (ceiling, MTA, ceiling, MTA, …), so what disturbs a machine for a while disturbs both. MTA,
-// generator and sink are processes of their own, and each is charged for its CPU time. All mail is numbered and accounted for.
+// generator and sink are processes of their own, and each is charged for its CPU time. All mail is numbered and accounted for. In each round the
+// disk and loopback are measured by themselves, too: they bound an MTA whatever it is made of.
 package scenario
 
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"time"
 
+	"mailrace/bench/ceiling"
 	"mailrace/bench/machine"
 )
 
@@ -34,29 +34,19 @@ func Run(ctx context.Context, kind Kind, opts Options) (report Report, err error
 	}()
 	report = Report{Kind: kind, Connections: opts.Connections, Sizes: opts.Sizes.String(), Recipients: opts.Recipients,
 		Sync: !opts.NoSync, Duration: opts.Duration, MX: opts.MX}
-	base, err := os.MkdirTemp(opts.Dir, "mailrace-bench-")
+	dir, leave, err := workDir(opts.Dir, opts.Keep, opts.Progress)
 	if err != nil {
 		return report, err
 	}
-	dir, err := filepath.Abs(base)
+	defer leave()
+	meter, err := ceiling.Open(dir)
 	if err != nil {
 		return report, err
 	}
-	if opts.Keep {
-		fmt.Fprintln(opts.Progress, "kept in", dir)
-	} else {
-		defer os.RemoveAll(dir)
-	}
+	defer meter.Close()
 	watch := machine.Begin()
 	legs, far, err := startLegs(ctx, kind, &opts, dir)
-	defer func() {
-		for _, l := range legs {
-			l.target.stop()
-		}
-		if far != nil {
-			far.stop()
-		}
-	}()
+	defer func() { stopLegs(legs, far) }()
 	if err != nil {
 		return report, err
 	}
@@ -69,6 +59,14 @@ func Run(ctx context.Context, kind Kind, opts Options) (report Report, err error
 			}
 			round[l.target.name] = m
 			fmt.Fprintf(opts.Progress, "round %d/%d  %-7s  %s\n", n+1, opts.Rounds, l.target.name, m.line())
+			if l.target.name != Ceiling {
+				continue
+			}
+			rates, err := meter.Measure(ctx, ceilingTime(opts.Duration)) // here, where what the MTA wrote in the round before has come to rest
+			if err != nil {
+				return report, fmt.Errorf("round %d: %w", n+1, err)
+			}
+			report.Ceilings = append(report.Ceilings, rates)
 		}
 		report.Rounds = append(report.Rounds, round)
 	}
@@ -115,4 +113,14 @@ func startLegs(ctx context.Context, kind Kind, o *Options, dir string) (legs []l
 		legs = append(legs, leg{b, mta.underTLS()})
 	}
 	return legs, far, nil
+}
+
+// stopLegs ends what startLegs started.
+func stopLegs(legs []leg, far *farSide) {
+	for _, l := range legs {
+		l.target.stop()
+	}
+	if far != nil {
+		far.stop()
+	}
 }

@@ -254,6 +254,14 @@ func TestAcceptAndRelay(t *testing.T) {
 			if len(r.Rounds) != 2 || r.Ratio.Median <= 0 || !r.Account.Clean() || r.Account.Acknowledged == 0 {
 				t.Errorf("%+v", r)
 			}
+			for i, c := range r.Ceilings {
+				if c.Syncs <= 0 || c.Written <= 0 || c.Loopback <= 0 {
+					t.Errorf("round %d: %+v", i+1, c)
+				}
+			}
+			if b := r.Beside[MTA]; len(r.Ceilings) != 2 || len(r.Beside) != 2 || b.Lower.Median <= 0 || b.Syncs.Min <= 0 || b.Loopback.Max <= 0 {
+				t.Errorf("%+v", r.Beside)
+			}
 			for _, round := range r.Rounds {
 				m := round[MTA]
 				if m.Messages == 0 || m.Rate <= 0 || m.SyncsPerMessage < 0.2 || m.SyncsPerMessage > 0.3 || round[Ceiling].SyncsPerMessage != 0 {

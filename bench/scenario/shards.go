@@ -3,7 +3,6 @@ package scenario
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -17,6 +16,7 @@ type shardsBench struct {
 	opts  ShardsOptions
 	dir   string
 	bench *bench
+	null  *target   // the ceiling
 	nodes []*target // by the grid's loops and shards
 }
 
@@ -30,19 +30,12 @@ func RunShards(ctx context.Context, opts ShardsOptions) (report ShardsReport, er
 	if opts, err = opts.withDefaults(); err != nil {
 		return report, err
 	}
-	base, err := os.MkdirTemp(opts.Dir, "mailrace-bench-")
+	dir, leave, err := workDir(opts.Dir, opts.Keep, opts.Progress)
 	if err != nil {
 		return report, err
 	}
-	s := &shardsBench{opts: opts}
-	if s.dir, err = filepath.Abs(base); err != nil {
-		return report, err
-	}
-	if opts.Keep {
-		fmt.Fprintln(opts.Progress, "kept in", s.dir)
-	} else {
-		defer os.RemoveAll(s.dir)
-	}
+	defer leave()
+	s := &shardsBench{opts: opts, dir: dir}
 	defer s.stop()
 	report = ShardsReport{Kind: opts.kind(), Grid: opts.grid(), Sizes: opts.Sizes.String(), Sync: !opts.NoSync, Duration: opts.Duration}
 	watch := machine.Begin()
@@ -61,7 +54,7 @@ func RunShards(ctx context.Context, opts ShardsOptions) (report ShardsReport, er
 	return report, nil
 }
 
-// start runs a node for each number of loops and shards, and the sink if mail goes on.
+// start runs the ceiling, a node for each number of loops and shards, and the sink if mail goes on.
 func (s *shardsBench) start(ctx context.Context) (err error) {
 	s.bench = &bench{opts: s.opts.Options, kind: s.opts.kind(), began: time.Now()}
 	c := configuration{events: "off", route: "discard"}
@@ -72,9 +65,14 @@ func (s *shardsBench) start(ctx context.Context) (err error) {
 		}
 		c.route = "smtp://" + s.bench.sink.address
 	}
+	settings := s.opts.Options
+	settings.Loops, settings.Shards, c.spool = 0, 0, nullSpool
+	s.null = &target{name: Ceiling}
+	if err := s.null.launch(ctx, &settings, s.dir, c); err != nil {
+		return err
+	}
 	for _, n := range s.opts.nodes() {
 		t := &target{name: fmt.Sprintf("loops-%d-shards-%d", n.Loops, n.Shards)}
-		settings := s.opts.Options
 		settings.Loops, settings.Shards = n.Loops, n.Shards
 		c.spool = filepath.Join(s.dir, t.name)
 		s.nodes = append(s.nodes, t)
@@ -86,6 +84,9 @@ func (s *shardsBench) start(ctx context.Context) (err error) {
 }
 
 func (s *shardsBench) stop() {
+	if s.null != nil {
+		s.null.stop()
+	}
 	for _, t := range s.nodes {
 		t.stop()
 	}
@@ -94,23 +95,39 @@ func (s *shardsBench) stop() {
 	}
 }
 
-// round measures each point of the grid; every other round begins with the last.
+// round measures the ceiling with each number of connections and each point of the grid; every other round begins with the last.
 func (s *shardsBench) round(ctx context.Context, n int, grid []ShardsPoint) (Round, error) {
 	round, nodes := Round{}, s.opts.nodes()
+	measure := func(name string, connections int, t *target) error {
+		b := *s.bench
+		b.opts.Connections = connections
+		m, err := b.measure(ctx, t)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		round[name] = m
+		fmt.Fprintf(s.opts.Progress, "round %d/%d  %s  %s\n", n+1, s.opts.Rounds, name, m.line())
+		return nil
+	}
+	for _, connections := range s.opts.ConnectionsOf {
+		if err := measure(ceilingAt(connections), connections, s.null); err != nil {
+			return nil, err
+		}
+	}
 	order := slices.Clone(grid)
 	if n%2 == 1 {
 		slices.Reverse(order)
 	}
 	for _, p := range order {
-		b := *s.bench
-		b.opts.Connections = p.Connections
 		t := s.nodes[slices.Index(nodes, ShardsPoint{Loops: p.Loops, Shards: p.Shards})]
-		m, err := b.measure(ctx, t)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", p, err)
+		if err := measure(p.String(), p.Connections, t); err != nil {
+			return nil, err
 		}
-		round[p.String()] = m
-		fmt.Fprintf(s.opts.Progress, "round %d/%d  %s  %s\n", n+1, s.opts.Rounds, p, m.line())
 	}
 	return round, nil
+}
+
+// ceilingAt is the name of the ceiling in a round, with so many connections. It has the loops that a node has by default.
+func ceilingAt(connections int) string {
+	return fmt.Sprintf("%s, %d connections", Ceiling, connections)
 }

@@ -25,6 +25,9 @@ func TestShards(t *testing.T) {
 		if m := r.Rounds[0][p.String()]; m.Messages == 0 || m.Arrived != m.Messages {
 			t.Errorf("%s: %+v", p, m)
 		}
+		if null := r.Median[ceilingAt(p.Connections)]; null.Messages == 0 || null.SyncsPerMessage != 0 {
+			t.Errorf("%s, the ceiling: %+v", p, null)
+		}
 	}
 }
 
@@ -35,6 +38,7 @@ func TestShardsText(t *testing.T) {
 	for _, noise := range []float64{0, 500, -500} {
 		round := Round{}
 		for i, p := range r.Grid {
+			round[ceilingAt(p.Connections)] = measureOf(60_000, 10, whole)
 			round[p.String()] = measureOf([]float64{10_000, 20_000, 30_000 - 2*noise, 30_100 + noise}[i], 30, whole)
 		}
 		r.Rounds = append(r.Rounds, round)

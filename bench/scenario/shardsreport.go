@@ -149,7 +149,7 @@ type ShardsReport struct {
 	Sizes    string        `json:"sizes"`
 	Sync     bool          `json:"sync"`
 	Duration time.Duration `json:"duration_ns"`
-	Rounds   []Round       `json:"rounds"` // by the points' texts
+	Rounds   []Round       `json:"rounds"` // by the points' texts, and the ceiling with each number of connections
 
 	// What follows is made of the rounds.
 	Median  Round          `json:"median"`
@@ -180,8 +180,23 @@ func (r *ShardsReport) summarize() {
 			r.Close = append(r.Close, p)
 		}
 	}
+	for _, connections := range r.connections() {
+		name := ceilingAt(connections)
+		m := all.median(name)
+		r.Median[name], r.Account = m, r.Account.Add(m.Account)
+		r.Notes = append(append(r.Notes, m.notes(name)...), noise(name, rates(r.Rounds, name))...)
+	}
 	r.Notes = append(r.Notes, noise("best", rates(r.Rounds, r.Best.String()))...)
 	r.Notes = append(r.Notes, misfortunes(r.Account)...)
+}
+
+// connections are those of the grid, each once.
+func (r *ShardsReport) connections() (all []int) {
+	for _, p := range r.Grid {
+		all = append(all, p.Connections)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // Result is the report for people: medians over the rounds, the fastest first, and what to write into a configuration.
@@ -191,15 +206,15 @@ func (r *ShardsReport) Result() result.Result {
 		durable = "NOT synced"
 	}
 	all := Report{Rounds: r.Rounds}
-	table := result.Part{Header: []string{"loops", "shards", "connections", "messages/s", "ratio to the best", "least", "most", "MTA µs", "messages/sync", "p50", "p99", "RSS MiB"}}
+	table := result.Part{Header: []string{"loops", "shards", "connections", "messages/s", "ratio to the best", "least", "most", "to the ceiling", "MTA µs", "messages/sync", "p50", "p99", "RSS MiB"}}
 	order := slices.Clone(r.Grid)
 	slices.SortStableFunc(order, func(a, b ShardsPoint) int { return int(r.Median[b.String()].Rate - r.Median[a.String()].Rate) })
 	var names []string
 	for _, p := range order {
-		m, ratio := r.Median[p.String()], all.ratio(p.String(), r.Best.String())
+		m, ratio, null := r.Median[p.String()], all.ratio(p.String(), r.Best.String()), all.ratio(p.String(), ceilingAt(p.Connections))
 		names = append(names, p.String())
 		table.Rows = append(table.Rows, []string{strconv.Itoa(p.Loops), strconv.Itoa(p.Shards), strconv.Itoa(p.Connections), fmt.Sprintf("%.0f", m.Rate),
-			fmt.Sprintf("%.3f", ratio.Median), fmt.Sprintf("%.3f", ratio.Min), fmt.Sprintf("%.3f", ratio.Max), micros(m.CPU), figure("%.1f", m.MessagesPerSync),
+			fmt.Sprintf("%.3f", ratio.Median), fmt.Sprintf("%.3f", ratio.Min), fmt.Sprintf("%.3f", ratio.Max), figure("%.3f", null.Median), micros(m.CPU), figure("%.1f", m.MessagesPerSync),
 			console.Duration(m.P50), console.Duration(m.P99), fmt.Sprint(m.RSS >> 20)})
 	}
 	lines := result.Part{Text: fmt.Sprintf("best here, with %d connections:\n\n[engine]\nloops = %d\n\n[spool]\nshards = %d", r.Best.Connections, r.Best.Loops,

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -51,20 +50,13 @@ func RunSites(ctx context.Context, opts SitesOptions) (report SitesReport, err e
 	if opts, err = opts.withDefaults(); err != nil {
 		return report, err
 	}
-	base, err := os.MkdirTemp(opts.Dir, "mailrace-bench-")
+	dir, leave, err := workDir(opts.Dir, opts.Keep, opts.Progress)
 	if err != nil {
 		return report, err
 	}
+	defer leave()
 	watch := machine.Begin()
-	b := &sitesBench{opts: opts, began: time.Now()}
-	if b.dir, err = filepath.Abs(base); err != nil {
-		return report, err
-	}
-	if opts.Keep {
-		fmt.Fprintln(opts.Progress, "kept in", b.dir)
-	} else {
-		defer os.RemoveAll(b.dir)
-	}
+	b := &sitesBench{opts: opts, began: time.Now(), dir: dir}
 	if b.names, err = zone.Serve(siteRecords); err != nil {
 		return report, err
 	}

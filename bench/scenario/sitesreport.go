@@ -50,8 +50,7 @@ func (o *SitesOptions) BindFlags(fs *flag.FlagSet) {
 	fs.IntVar(&o.Senders, "senders", cmp.Or(o.Senders, 100), "connections of the generator")
 	fs.DurationVar(&o.Drain, "drain", cmp.Or(o.Drain, sitesDrain), "how long nothing may arrive before what is missing counts as lost")
 	fs.DurationVar(&o.Rest, "rest", cmp.Or(o.Rest, sitesRest), "how long the memory of nodes must stay what it is before it counts")
-	fs.StringVar(&o.Dir, "dir", cmp.Or(o.Dir, "."), "`directory` that the spool is made in, and removed from")
-	fs.BoolVar(&o.Keep, "keep", o.Keep, "leave configuration, logs and spool behind")
+	bindPlace(fs, &o.Dir, &o.Keep)
 }
 
 const (

@@ -40,10 +40,10 @@ func (b *idleBench) slowClients(ctx context.Context) ([]SlowClients, error) {
 		to   *target
 		says []string // first, each line answered
 	}{
-		{SlowClients{Kind: "command", Deadline: b.opts.Deadline}, b.alone, begin},
-		{SlowClients{Kind: "content", Deadline: b.opts.Deadline}, b.nodes[0],
+		{SlowClients{Kind: "command", Deadline: b.opts.Deadline}, b.slow[0], begin},
+		{SlowClients{Kind: "content", Deadline: b.opts.Deadline}, b.slow[1],
 			append(begin[:1:1], "MAIL FROM:<slow@bench.mailrace>\r\n", "RCPT TO:<r@bench.mailrace>\r\n", "DATA\r\n")},
-		{SlowClients{Kind: "handshake", Deadline: b.opts.Deadline}, b.nodes[0], append(begin[:1:1], "STARTTLS\r\n")},
+		{SlowClients{Kind: "handshake", Deadline: b.opts.Deadline}, b.slow[1], append(begin[:1:1], "STARTTLS\r\n")},
 	}
 	if !b.opts.TLS {
 		kinds = kinds[:2]

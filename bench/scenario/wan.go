@@ -34,19 +34,11 @@ func RunWAN(ctx context.Context, opts WANOptions) (report WANReport, err error) 
 		return report, err
 	}
 	report = WANReport{RTT: opts.RTT, Connections: opts.Connections, Sizes: opts.Sizes.String(), Duration: opts.Duration}
-	base, err := os.MkdirTemp(opts.Dir, "mailrace-bench-")
+	dir, leave, err := workDir(opts.Dir, opts.Keep, opts.Progress)
 	if err != nil {
 		return report, err
 	}
-	dir, err := filepath.Abs(base)
-	if err != nil {
-		return report, err
-	}
-	if opts.Keep {
-		fmt.Fprintln(opts.Progress, "kept in", dir)
-	} else {
-		defer os.RemoveAll(dir)
-	}
+	defer leave()
 	watch := machine.Begin()
 	w := wanBench{opts: opts, dir: dir, began: time.Now()}
 	defer w.stop()

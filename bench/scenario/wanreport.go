@@ -44,8 +44,7 @@ func (o *WANOptions) BindFlags(fs *flag.FlagSet) {
 	fs.DurationVar(&o.Warmup, "warmup", cmp.Or(o.Warmup, defaultWarmup), "load before it that is not measured")
 	fs.Var(&o.Sizes, "size", "octets of a message, or a `mix` such as 4KiB:70,30KiB:25 (default 10KiB)")
 	fs.DurationVar(&o.Drain, "drain", cmp.Or(o.Drain, defaultDrain), "how long nothing may arrive before what is missing counts as lost")
-	fs.StringVar(&o.Dir, "dir", cmp.Or(o.Dir, "."), "`directory` that spools are made in, and removed from")
-	fs.BoolVar(&o.Keep, "keep", o.Keep, "leave configuration, logs and spools behind")
+	bindPlace(fs, &o.Dir, &o.Keep)
 }
 
 // withDefaults checks the options and fills in what is not set.

@@ -1,0 +1,33 @@
+package scenario
+
+import (
+	"cmp"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+// bindPlace declares where a scenario works.
+func bindPlace(fs *flag.FlagSet, dir *string, keep *bool) {
+	fs.StringVar(dir, "dir", cmp.Or(*dir, "."), "`directory` that spools are made in, and removed from")
+	fs.BoolVar(keep, "keep", *keep, "leave configuration, logs and spools behind")
+}
+
+// workDir makes the directory that a scenario works in, below parent, and returns its absolute path. leave removes it; where it is to be kept, progress
+// says where it is instead. With an error there is none.
+func workDir(parent string, keep bool, progress io.Writer) (dir string, leave func(), err error) {
+	base, err := os.MkdirTemp(parent, "mailrace-bench-")
+	if err != nil {
+		return "", nil, err
+	}
+	if dir, err = filepath.Abs(base); err != nil {
+		return "", nil, err
+	}
+	if keep {
+		fmt.Fprintln(progress, "kept in", dir)
+		return dir, func() {}, nil
+	}
+	return dir, func() { os.RemoveAll(dir) }, nil
+}

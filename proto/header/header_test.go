@@ -10,32 +10,34 @@ import (
 )
 
 // splitSlowly is what Split must do, written to be read.
-func splitSlowly(content string) (section string, fields, hops int, end End) {
+func splitSlowly(content string) (section string, fields, hops int, noTLS bool, end End) {
 	for rest := content; rest != ""; {
 		line, behind, whole := strings.Cut(rest, "\r\n")
-		name, _, colon := strings.Cut(line, ":")
+		name, value, colon := strings.Cut(line, ":")
 		name = strings.TrimRight(name, " \t")
 		switch {
 		case whole && line == "":
-			return section, fields, hops, EmptyLine
+			return section, fields, hops, noTLS, EmptyLine
 		case fields > 0 && line != "" && (line[0] == ' ' || line[0] == '\t'):
 		case colon && printable(name) && len(name) <= nameMax:
 			fields++
 			if strings.EqualFold(name, "received") {
 				hops++
+			} else if whole && strings.EqualFold(name, "tls-required") {
+				noTLS = strings.EqualFold(strings.Trim(value, " \t\r"), "no")
 			}
 		case !whole && !colon && undecided(line):
-			return section, fields, hops, Open
+			return section, fields, hops, noTLS, Open
 		default:
-			return section, fields, hops, NoField
+			return section, fields, hops, noTLS, NoField
 		}
 		if !whole {
-			return section, fields, hops, Open
+			return section, fields, hops, noTLS, Open
 		}
 		section += line + "\r\n"
 		rest = behind
 	}
-	return section, fields, hops, Open
+	return section, fields, hops, noTLS, Open
 }
 
 // undecided says whether the beginning of a line may become a field.
@@ -60,15 +62,16 @@ func scan(content string, next func(left int) int) (s Scanner) {
 
 // checkSplit compares Scanner and Split with splitSlowly, in all ways to cut content.
 func checkSplit(t testing.TB, content string) (section string, end End) {
-	want, fields, hops, wantEnd := splitSlowly(content)
+	want, fields, hops, noTLS, wantEnd := splitSlowly(content)
 	for _, next := range []func(int) int{
 		func(left int) int { return left },
 		func(int) int { return 1 },
 		func(left int) int { return rand.IntN(left) + 1 },
 	} {
 		s := scan(content, next)
-		if s.Size() != len(want) || s.End() != wantEnd || s.Fields() != fields || s.Hops() != hops {
-			t.Fatalf("%.300q: %d octets, %v, %d fields, %d hops; want %d, %v, %d, %d", content, s.Size(), s.End(), s.Fields(), s.Hops(), len(want), wantEnd, fields, hops)
+		if s.Size() != len(want) || s.End() != wantEnd || s.Fields() != fields || s.Hops() != hops || s.TLSOptional() != noTLS {
+			t.Fatalf("%.300q: %d octets, %v, %d fields, %d hops, %v; want %d, %v, %d, %d, %v", content, s.Size(), s.End(), s.Fields(), s.Hops(), s.TLSOptional(),
+				len(want), wantEnd, fields, hops, noTLS)
 		}
 	}
 	got, rest, end := Split([]byte(content))
@@ -177,6 +180,41 @@ func TestHops(t *testing.T) {
 	}
 }
 
+// TestTLSOptional: TLS-Required: No is found wherever it stands and however the content is cut. RFC 8689 §5
+func TestTLSOptional(t *testing.T) {
+	for content, want := range map[string]bool{
+		"TLS-Required: No\r\n\r\n":                              true,
+		"Subject : x\r\nTLS-Required: No\r\nFrom: a\r\n\r\n":    true,
+		"tls-required\t :\t nO \t\r\nTo: b\r\n\r\n":             true,
+		"A: 1\n2\r\nTLS-Required:No\r\n\r\n":                    true, // binary content
+		"TLS-Required: No\r\n folded\r\n\r\n":                   true,
+		"TLS-Required: Yes\r\nTLS-Required: No\r\n\r\n":         true,
+		"TLS-Required: No\r\nTLS-Required: Yes\r\n\r\n":         false,
+		"Subject: x\r\n TLS-Required: No\r\n\r\n":               false,
+		"TLS-Required:\r\n No\r\n\r\n":                          false,
+		"TLS-Required: N o\r\n\r\n":                             false,
+		"TLS-Required: No, please\r\n\r\n":                      false,
+		"TLS-Required: No\nX\r\n\r\n":                           false,
+		"TLS-Required: Non\r\nTLS-RequiredX: No\r\n\r\n":        false,
+		"TLS-Require: No\r\nXTLS-Required: No\r\nT: No\r\n\r\n": false,
+		"A: 1\r\n\r\nTLS-Required: No\r\n":                      false,
+		"TLS-Required: No":                                      false, // more may follow
+	} {
+		for i := range len(content) + 1 {
+			for j := i; j <= len(content); j++ {
+				var s Scanner
+				for _, piece := range []string{content[:i], content[i:j], content[j:]} {
+					s.Scan([]byte(piece))
+				}
+				if s.TLSOptional() != want {
+					t.Errorf("%q | %q | %q: %v", content[:i], content[i:j], content[j:], !want)
+				}
+			}
+		}
+		checkSplit(t, content)
+	}
+}
+
 func TestValues(t *testing.T) {
 	section, _, _ := Split([]byte("Subject:  a\r\n b\r\n\t c \r\nX-Tenant:acme\r\nEmpty:\r\nBlank:  \r\n \r\nx-TENANT \t: two\r\n\r\n"))
 	var got []string
@@ -195,7 +233,7 @@ func TestValues(t *testing.T) {
 }
 
 func FuzzSplit(f *testing.F) {
-	for _, seed := range []string{"A: 1\r\n b\r\n\r\nc", "Received: x\r\nbad\r\n", "\r\n", "A : \r\n\t\r\n", "A: \n\r\r\n\r", "From x\r\n"} {
+	for _, seed := range []string{"A: 1\r\n b\r\n\r\nc", "Received: x\r\nbad\r\n", "\r\n", "A : \r\n\t\r\n", "A: \n\r\r\n\r", "From x\r\n", "A : 1\r\nTLS-Required : nO \r\n\r\n"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, content string) {

@@ -33,6 +33,16 @@ const (
 	inValue
 )
 
+// said is what was read of a line TLS-Required.
+type said uint8
+
+const (
+	saidElse    said = iota // it is another line, or says something else
+	saidNothing             // behind the colon, and white space
+	saidN
+	saidNo // and white space
+)
+
 // Scanner finds the end of a header section in content that comes in pieces of any size. The zero Scanner is ready for use. It looks at no
 // more than MaxSize octets and a line.
 type Scanner struct {
@@ -41,7 +51,9 @@ type Scanner struct {
 	fields int
 	hops   int
 	place  place
-	match  int8 // octets of the name under way that are those of "received"; negative for another name
+	match  int8 // octets of the name under way that are those of received, or of tlsRequired if wish is set; negative for another name
+	wish   bool
+	said   said // in the line under way
 	cr     bool // the last octet of a value was a CR
 	noTLS  bool
 	end    End
@@ -59,15 +71,18 @@ func (s *Scanner) Fields() int { return s.fields }
 // Hops is the number of Received fields so far: RFC 5321 §6.3.
 func (s *Scanner) Hops() int { return s.hops }
 
-// TLSOptional says whether there is a field TLS-Required: No so far, on a line of its own that came in one piece. RFC 8689 §5
+// TLSOptional says whether the last field TLS-Required so far says No, on a line that came whole. RFC 8689 §5
 func (s *Scanner) TLSOptional() bool { return s.noTLS }
 
 // Scan reads the next piece of the content. What follows the end of the section is not looked at.
 func (s *Scanner) Scan(p []byte) End {
-	if s.place == lineStart && s.end == Open {
-		p = p[s.lines(p):]
-	}
-	for len(p) > 0 && s.end == Open {
+	for s.end == Open {
+		if s.place == lineStart {
+			p = p[s.lines(p):]
+		}
+		if len(p) == 0 {
+			break
+		}
 		n := s.step(p)
 		s.line += n
 		p = p[n:]
@@ -77,6 +92,9 @@ func (s *Scanner) Scan(p []byte) End {
 			s.end = TooLarge
 		case s.place == lineStart:
 			s.size, s.line = s.size+s.line, 0
+			if s.wish {
+				s.noTLS, s.wish = s.said == saidNo, false
+			}
 			if s.fields > MaxFields {
 				s.end = TooMany
 			}
@@ -148,7 +166,7 @@ func (s *Scanner) begin(c byte) int {
 	case c == '\r':
 		s.place = emptyLine
 	case isName[c]:
-		s.place, s.match = inName, 0
+		s.place, s.match, s.wish = inName, 0, c|0x20 == tlsRequired[0]
 		return 0
 	case (c == ' ' || c == '\t') && s.fields > 0:
 		s.place, s.cr = inValue, false
@@ -177,7 +195,7 @@ func (s *Scanner) name(p []byte) int {
 		case !isName[c], s.line+i == nameMax:
 			s.end = NoField
 			return i + 1
-		case s.match >= 0 && int(s.match) < len(received) && c|0x20 == received[s.match]:
+		case s.match >= 0 && int(s.match) < len(s.sought()) && c|0x20 == s.sought()[s.match]:
 			s.match++
 		default:
 			s.match = -1
@@ -186,12 +204,38 @@ func (s *Scanner) name(p []byte) int {
 	return len(p)
 }
 
+// sought is the name that the one under way may be.
+func (s *Scanner) sought() string {
+	if s.wish {
+		return tlsRequired
+	}
+	return received
+}
+
 func (s *Scanner) colon() {
 	s.fields++
-	if int(s.match) == len(received) {
+	known := int(s.match) == len(s.sought())
+	if known && !s.wish {
 		s.hops++
 	}
+	s.wish, s.said = known && s.wish, saidNothing
 	s.place, s.cr = inValue, false
+}
+
+// judge reads octets of the value of a line TLS-Required.
+func (s *Scanner) judge(p []byte) {
+	for _, c := range p {
+		blank := c == ' ' || c == '\t' || c == '\r'
+		switch {
+		case blank && s.said != saidN:
+		case s.said == saidNothing && c|0x20 == 'n':
+			s.said = saidN
+		case s.said == saidN && c|0x20 == 'o':
+			s.said = saidNo
+		default:
+			s.said = saidElse
+		}
+	}
 }
 
 // value reads as far as the CRLF, or to the end of p. Content that is not made of lines (BINARYMIME) may hold a CR or an LF alone: neither ends
@@ -204,12 +248,17 @@ func (s *Scanner) value(p []byte) int {
 			if end < len(p) || s.cr {
 				s.cr = p[len(p)-1] == '\r'
 			}
+			if s.wish {
+				s.judge(p)
+			}
 			return len(p)
 		}
 		lf += end
 		end = lf + 1
 		if lf > 0 && p[lf-1] == '\r' || lf == 0 && s.cr {
-			s.place = lineStart
+			if s.place = lineStart; s.wish {
+				s.judge(p[:lf])
+			}
 			return end
 		}
 		s.cr = false

@@ -16,7 +16,7 @@ import (
 //	--timeout d              --grace d                --run id               --first n         --record file
 //	--gauge file             --window n               --interval d           --tls way            --tls-version v
 //	--ca file                --insecure               --user name            --password-file file  --from list
-//	--hold                   --lines
+//	--hold                   --lines                  --zipf s             --chunking
 func BindFlags(fs *flag.FlagSet, o *Options) {
 	fs.StringVar(&o.Address, "address", cmp.Or(o.Address, "127.0.0.1:2525"), "`host:port` of the SMTP server")
 	fs.IntVar(&o.Connections, "connections", cmp.Or(o.Connections, 50), "connections held open at once")
@@ -24,12 +24,14 @@ func BindFlags(fs *flag.FlagSet, o *Options) {
 	fs.Uint64Var(&o.Messages, "messages", o.Messages, "messages to send, 0 = unlimited")
 	fs.DurationVar(&o.Duration, "duration", o.Duration, "how long to send, 0 = unlimited")
 	fs.Float64Var(&o.Rate, "rate", o.Rate, "messages per second, due at fixed times whatever the server does; 0 = as fast as it replies")
-	fs.Var(&o.Sizes, "size", "octets of a message, or a `mix` such as 4KiB:70,30KiB:25,1MiB:5 (default 10KiB)")
+	fs.Var(&o.Sizes, "size", "octets of a message, transactional (4KiB), newsletter (30KiB), marketing (100KiB) or attachments (1MiB); a `mix` such as 4KiB:70,newsletter:25,1MiB:5; or @file with a size and its weight on each line (default 10KiB)")
 	fs.IntVar(&o.Recipients, "recipients", cmp.Or(o.Recipients, 1), "recipients of each message")
 	fs.Var(&o.Domains, "domains", "recipient domains that take turns: a `list`, or a number of made-up ones (default one)")
+	fs.Float64Var(&o.Zipf, "zipf", o.Zipf, "domains by popularity, not in turn: the n-th gets a share that goes with 1/n to this `power`, such as 1")
 	fs.StringVar(&o.Sender, "sender", cmp.Or(o.Sender, "sender@bench.mailrace"), "reverse-`path`, \"\" for the null one")
 	fs.StringVar(&o.Hello, "hello", cmp.Or(o.Hello, "load.bench.mailrace"), "`name` given with EHLO")
 	fs.BoolVar(&o.LockStep, "lockstep", o.LockStep, "one command at a time although the server offers PIPELINING")
+	fs.BoolVar(&o.Chunking, "chunking", o.Chunking, "send content by BDAT")
 	fs.BoolVar(&o.Dots, "dots", o.Dots, "let lines of the body begin with dots")
 	fs.BoolVar(&o.Reconnect, "reconnect", o.Reconnect, "open a lost connection again")
 	fs.IntVar(&o.Loops, "loops", cmp.Or(o.Loops, 1), "event loops")
@@ -69,6 +71,8 @@ func (o Options) Args() []string {
 	add(len(o.Sizes) > 0, "size", o.Sizes.String())
 	add(o.Recipients != 0, "recipients", strconv.Itoa(o.Recipients))
 	add(len(o.Domains) > 0, "domains", o.Domains.String())
+	add(o.Zipf != 0, "zipf", strconv.FormatFloat(o.Zipf, 'g', -1, 64))
+	add(o.Chunking, "chunking", "true")
 	add(o.Hello != "", "hello", o.Hello)
 	add(o.LockStep, "lockstep", "true")
 	add(o.Dots, "dots", "true")

@@ -65,7 +65,7 @@ func Run(ctx context.Context, opts Options) (Report, error) {
 	if err != nil {
 		return Report{}, fmt.Errorf("load: %w", err)
 	}
-	g := &generator{opts: opts, recipients: newRecipients(opts.Domains, opts.Recipients), done: make(chan struct{}), up: make(chan struct{}),
+	g := &generator{opts: opts, recipients: newRecipients(opts.Domains, opts.Recipients, opts.Zipf), done: make(chan struct{}), up: make(chan struct{}),
 		client: smtp.ClientConfig{Hello: opts.Hello}}
 	if g.tls, err = opts.tlsConfig(opts.Address); err != nil {
 		return Report{}, fmt.Errorf("load: %w", err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -53,6 +54,11 @@ func TestEveryMessageArrivesOnceAndWhole(t *testing.T) {
 		"large":             {Messages: 60, Connections: 10, Sizes: sizes("300KiB:3,4MiB:1"), Dots: true},
 		"rate":              {Messages: 300, Connections: 10, Rate: 3000},
 		"null sender":       {Messages: 10, Connections: 1},
+		"chunks":            {Messages: 3000, Connections: 20, Chunking: true, Sizes: sizes("1KiB:3,20KiB:1"), Recipients: 2},
+		"large chunks":      {Messages: 60, Connections: 10, Chunking: true, Sizes: sizes("300KiB:3,4MiB:1")},
+		"chunks at a rate":  {Messages: 300, Connections: 10, Chunking: true, Rate: 3000},
+		"one chunk each":    {Messages: 300, Connections: 10, Chunking: true, PerConnection: 1},
+		"popular domains":   {Messages: 300, Connections: 10, Recipients: 3, Domains: load.MadeUpDomains(100), Zipf: 1},
 		"goes on":           {Messages: 100, Connections: 3, First: 1_000_000},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -300,5 +306,14 @@ func TestTimeCountsFromTheFirstConnection(t *testing.T) {
 	lost, err := load.Run(t.Context(), load.Options{Address: s.Addr(), Connections: 1, Duration: time.Nanosecond, Reconnect: true})
 	if err != nil || lost.Broken > 1 {
 		t.Errorf("with connections that are opened again: %+v, %v", lost, err)
+	}
+}
+
+// TestNoChunking: a server without CHUNKING gets nothing, and the generator says why.
+func TestNoChunking(t *testing.T) {
+	s := startSink(t, sink.Options{NoChunking: true})
+	r, err := load.Run(t.Context(), load.Options{Address: s.Addr(), Messages: 3, Connections: 1, Chunking: true})
+	if r.Accepted != 0 || !strings.Contains(r.Failure, "CHUNKING") {
+		t.Errorf("%v, %+v", err, r)
 	}
 }

@@ -28,9 +28,11 @@ type Options struct {
 	Sizes         Sizes         // octets of content; default 10 KiB
 	Recipients    int           // of each message, 1..9999; default 1
 	Domains       Domains       // of the recipients, in turn; default one
+	Zipf          float64       // in place of turns the n-th domain gets a share of the recipients that goes with 1/n to this power, 0..10; 0 = turns
 	Sender        string        // reverse-path without brackets; "" is the null reverse-path
 	Hello         string        // argument of EHLO; default "load.bench.mailrace"
 	LockStep      bool          // one command at a time although the server offers PIPELINING
+	Chunking      bool          // content goes by BDAT; a server without CHUNKING and PIPELINING gets nothing
 	Dots          bool          // lines of the body begin with dots
 	Reconnect     bool          // open a lost connection again, after 10 ms doubling to 1 s; otherwise it stays lost
 	Loops         int           // event loops; default 1: one core saturates any server
@@ -81,6 +83,10 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("address: %w", err)
 	case o.Connections < 0 || o.PerConnection < 0 || o.Loops < 0:
 		return o, errors.New("connections, messages per connection and loops must not be negative")
+	case !(o.Zipf >= 0 && o.Zipf <= zipfMost):
+		return o, fmt.Errorf("zipf: want a power of 0 to %d", zipfMost)
+	case o.Chunking && (o.LockStep || o.Dots):
+		return o, errors.New("chunks are sent one behind the other, and octet for octet: no lockstep and no dots with them")
 	case o.Rate < 0 || o.Rate > 1e6:
 		return o, errors.New("rate: want 0..1000000 messages per second")
 	case o.Hold && (o.Messages != 0 || o.Rate > 0 || o.Gauge != ""):

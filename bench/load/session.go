@@ -113,6 +113,10 @@ func (s *session) event(ev smtp.ClientEvent) bool {
 	oldest := &s.flights[0]
 	switch ev {
 	case smtp.ClientReady:
+		if s.gen.opts.Chunking && !s.client.UseChunks(len(s.flights)) {
+			s.gen.fail("server: offers no CHUNKING with PIPELINING")
+			return false
+		}
 		s.ready, s.backoff = true, 0
 		s.settled()
 		s.begin()
@@ -204,6 +208,27 @@ func (s *session) begin() {
 	}
 	s.sent++
 	s.conn.SetDeadline(opts.Timeout)
+	if opts.Chunking {
+		s.sendChunk(n)
+	}
+}
+
+// sendChunk writes the envelope that has just been queued, and the content behind it as one chunk, whatever is replied meanwhile.
+func (s *session) sendChunk(n uint64) {
+	t := s.lane.templates[s.gen.opts.Sizes.pick(n)]
+	wire, large := t.Number(n), false
+	if large = len(wire) > wholeBody; large {
+		wire, s.rest = wire[:bodyPiece], t.Constant(bodyPiece)
+	}
+	s.write[0], s.write[1] = s.client.Pending(), wire
+	s.conn.Writev(s.write[:])
+	s.client.Flushed()
+	if large {
+		s.Drained(s.conn)
+		return
+	}
+	s.client.EndContent()
+	s.begin()
 }
 
 // quit ends the connection when its transactions have ended.

@@ -3,6 +3,7 @@ package load
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 )
@@ -13,7 +14,7 @@ type Size struct {
 	Weight int // share of the messages that have it, relative to the others
 }
 
-// Sizes is a mix of sizes. As a flag it reads "10KiB" or "4KiB:70,30KiB:25,1MiB:5".
+// Sizes is a mix of sizes. As a flag it reads "10KiB" or "4KiB:70,newsletter:25,1MiB:5", or "@file", with a size and its weight on each line.
 type Sizes []Size
 
 func (s Sizes) String() string {
@@ -27,22 +28,80 @@ func (s Sizes) String() string {
 	return strings.Join(parts, ",")
 }
 
+// namedSizes are those of usual kinds of mail.
+var namedSizes = map[string]int{"transactional": 4 << 10, "newsletter": 30 << 10, "marketing": 100 << 10, "attachments": 1 << 20}
+
+const (
+	mixMost   = 1000      // sizes of a mix
+	mixOctets = 256 << 20 // of all of them together, which is what a generator keeps in memory for each loop
+)
+
 // Set reads a mix; it replaces the sizes that were there.
 func (s *Sizes) Set(text string) error {
+	if path, ok := strings.CutPrefix(text, "@"); ok {
+		return s.load(path)
+	}
 	var mix Sizes
 	for part := range strings.SplitSeq(text, ",") {
 		octets, weight, weighted := strings.Cut(part, ":")
-		z := Size{Weight: 1}
-		var err error
+		if !weighted {
+			weight = "1"
+		}
+		if err := mix.add(octets, weight); err != nil {
+			return err
+		}
+	}
+	*s = mix
+	return nil
+}
+
+// add puts one more size into the mix.
+func (s *Sizes) add(octets, weight string) (err error) {
+	var z Size
+	var named bool
+	if z.Octets, named = namedSizes[octets]; !named {
 		if z.Octets, err = ParseOctets(octets); err != nil {
 			return err
 		}
-		if weighted {
-			if z.Weight, err = strconv.Atoi(weight); err != nil || z.Weight < 1 {
-				return fmt.Errorf("weight %q: want a whole number above 0", weight)
-			}
+	}
+	if z.Weight, err = strconv.Atoi(weight); err != nil || z.Weight < 1 || z.Weight > 1e9 {
+		return fmt.Errorf("weight %q: want a whole number of 1 to 1000000000", weight)
+	}
+	*s = append(*s, z)
+	total := 0
+	for _, z := range *s {
+		total += z.Octets
+	}
+	if len(*s) > mixMost || total > mixOctets && len(*s) > 1 {
+		return fmt.Errorf("want a mix of %d sizes at most, and of %s together", mixMost, FormatOctets(mixOctets))
+	}
+	return nil
+}
+
+// load reads a mix from a file: a size and its weight (or how often it was seen) on each line, "#" before comments.
+func (s *Sizes) load(path string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	var mix Sizes
+	line := 0
+	for row := range strings.Lines(string(text)) {
+		line++
+		row, _, _ = strings.Cut(row, "#")
+		fields := append(strings.Fields(row), "1")
+		switch {
+		case len(fields) == 1:
+			continue
+		case len(fields) > 3:
+			return fmt.Errorf("%s:%d: want a size and its weight", path, line)
 		}
-		mix = append(mix, z)
+		if err := mix.add(fields[0], fields[1]); err != nil {
+			return fmt.Errorf("%s:%d: %w", path, line, err)
+		}
+	}
+	if len(mix) == 0 {
+		return fmt.Errorf("%s: no size in it", path)
 	}
 	*s = mix
 	return nil
@@ -57,16 +116,21 @@ func (s Sizes) pick(n uint64) int {
 	for _, z := range s {
 		total += z.Weight
 	}
-	n = (n + 1) * 0x9e3779b97f4a7c15 // splitmix64: neighbours are unrelated
-	n = (n ^ n>>30) * 0xbf58476d1ce4e5b9
-	n = (n ^ n>>27) * 0x94d049bb133111eb
-	at := int((n ^ n>>31) % uint64(total))
+	at := int(mixed(n) % uint64(total))
 	for i, z := range s {
 		if at -= z.Weight; at < 0 {
 			return i
 		}
 	}
 	return len(s) - 1
+}
+
+// mixed is a number that has nothing to do with those of n's neighbours: splitmix64.
+func mixed(n uint64) uint64 {
+	n = (n + 1) * 0x9e3779b97f4a7c15
+	n = (n ^ n>>30) * 0xbf58476d1ce4e5b9
+	n = (n ^ n>>27) * 0x94d049bb133111eb
+	return n ^ n>>31
 }
 
 // octetUnits are what sizes may be written in, longest suffix first.

@@ -50,7 +50,8 @@ func loadCommand() *cobra.Command {
 The latency of a message runs from its envelope (with --rate: from when it was due) to the reply to its end of data. With --tls and --user the
 connections begin with TLS and AUTH, and are as long-lived as without.`,
 		Example: `  mailrace load --address 127.0.0.1:2525 --connections 200 --duration 10s
-  mailrace load --messages 1000 --size 4KiB:70,30KiB:25,1MiB:5 --recipients 3 --domains 50
+  mailrace load --messages 1000 --size transactional:70,newsletter:25,attachments:5 --recipients 3 --domains 50
+  mailrace load --size @sizes.txt --domains 50000 --zipf 1 --chunking
   mailrace load --rate 2000 --duration 1m --json
   mailrace load --address mail.example.com:587 --tls starttls --user app --password-file app.password --messages 100`,
 		Args: cobra.NoArgs,

@@ -430,11 +430,9 @@ func (r *Router) goes(at int64, n int, c class) {
 func (r *Router) seekSite(b *backlog) {
 	for _, s := range r.schedulers {
 		s.env.Post(func() {
-			for _, site := range s.sites {
-				if site.tag == b.tag && site.backlog == nil && r.room.backlog(b.tag) == b {
-					site.adopt(b)
-					site.ask()
-				}
+			if site := s.tagged[b.tag]; site != nil && site.backlog == nil && r.room.backlog(b.tag) == b {
+				site.adopt(b)
+				site.ask()
 			}
 		})
 	}

@@ -35,6 +35,7 @@ type Scheduler struct {
 	askAgain int64 // 0 = the resolver has room
 
 	sites    map[siteKey]*Site
+	tagged   map[uint32]*Site // by tag: one of those that have the same, which is rare
 	parties  map[partyKey]*party
 	forks    map[siteKey]*fork // of the same keys, without sources
 	turns    []credits         // of pools, by their place
@@ -65,6 +66,7 @@ func newScheduler(r *Router, loop int) *Scheduler {
 		groups:  map[destination]*Transaction{},
 		lookups: map[question]*lookup{},
 		sites:   map[siteKey]*Site{},
+		tagged:  map[uint32]*Site{},
 		parties: map[partyKey]*party{},
 	}
 	if s.rand == nil {

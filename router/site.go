@@ -114,7 +114,7 @@ func (s *Scheduler) siteOf(t *Transaction, k siteKey, f *fork) *Site {
 			f.adopt(site)
 		}
 		site.hosts.Families, site.hosts.Last = s.families(k.source), t.shuns()
-		s.sites[k] = site
+		s.sites[k], s.tagged[site.tag] = site, site
 		s.stats.sites.Add(1)
 	}
 	if site.answer != t.answer && (site.answer == nil || t.answer.Expires.After(site.answer.Expires)) {
@@ -365,6 +365,9 @@ func (site *Site) forget(now int64) {
 	site.disown()
 	site.part()
 	delete(s.sites, site.key)
+	if s.tagged[site.tag] == site {
+		delete(s.tagged, site.tag)
+	}
 	if site.fork != nil {
 		site.fork.lose(site)
 	}

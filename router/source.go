@@ -2,7 +2,6 @@ package router
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -67,7 +66,7 @@ type source struct {
 	suspect atomic.Bool  // something is against it
 
 	mu       sync.Mutex
-	against  []evidence // since it delivered
+	against  []evidence // since it delivered, the latest ones: as many as are enough
 	outages  int        // times in a row
 	probing  bool       // since until was set somebody tries it
 	unusable bool       // it is out because it cannot be used at all; else because it is refused
@@ -246,9 +245,11 @@ func (s *Scheduler) accuse(site *Site, cause string) {
 	ss, src, now := s.router.sources, site.key.source, s.now()
 	src.mu.Lock()
 	src.against = slices.DeleteFunc(src.against, func(e evidence) bool { return e.site == site.exchange.key || e.at+int64(sourceWindow) < now })
-	src.against = append(src.against, evidence{site.exchange.key, now})
+	if src.against = append(src.against, evidence{site.exchange.key, now}); len(src.against) > ss.enough {
+		src.against = slices.Delete(src.against, 0, 1) // more say no more
+	}
 	src.suspect.Store(true)
-	enough := len(src.against) >= ss.enough
+	enough := len(src.against) == ss.enough
 	src.mu.Unlock()
 	if enough && ss.othersWork(src, now) {
 		s.takeOut(src, false, fmt.Sprintf("%d sites in a row take no mail from it while others deliver; last %s: %s", ss.enough, site.name, cause))
@@ -319,22 +320,6 @@ func (src *source) status() (st SourceStatus) {
 		st.Until, st.Since, st.Cause = time.Unix(0, until), time.Unix(0, src.since), src.cause
 	}
 	return st
-}
-
-var errNoPool = errors.New("there is no such pool")
-
-// PoolStatus describes the sources of a pool. Any goroutine.
-func (r *Router) PoolStatus(name string) ([]SourceStatus, error) {
-	if r.sources == nil || r.sources.pools[name] == nil {
-		return nil, fmt.Errorf("%w: %q", errNoPool, name)
-	}
-	var all []SourceStatus
-	for _, m := range r.sources.pools[name].members {
-		st := m.status()
-		st.Weight = int(m.weight)
-		all = append(all, st)
-	}
-	return all, nil
 }
 
 // outText says why no source of a pool takes mail.

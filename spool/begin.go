@@ -74,9 +74,6 @@ func (s *Spool) Wait() error {
 	}
 }
 
-// Begun is closed when Wait has its answer.
-func (s *Spool) Begun() <-chan struct{} { return s.begun }
-
 // open is what goes on behind Begin.
 func (s *Spool) open() {
 	began := time.Now()

@@ -93,7 +93,7 @@ func (k *checker) policyDestinations(key string, p *Policy, routes []string, see
 		key   string
 		list  []string
 		fault func(string) string
-	}{{"domains", p.Domains, policyPatternFault}, {"mx", p.MX, policyPatternFault}, {"routes", p.Routes, func(name string) string { return nameFault(name, routes) }}} {
+	}{{"domains", p.Domains, policyPatternFault}, {"mx", p.MX, policyPatternFault}, {"routes", p.Routes, func(name string) string { return unknown(name, routes, "route") }}} {
 		if len(x.list) == 0 {
 			continue
 		}
@@ -112,17 +112,6 @@ func (k *checker) policyDestinations(key string, p *Policy, routes []string, see
 		}
 	}
 	return placed
-}
-
-// nameFault says what is wrong with a name that should be one of the routes', or "".
-func nameFault(name string, routes []string) string {
-	if slices.Contains(routes, name) {
-		return ""
-	}
-	if near := nearest(name, routes); near != "" {
-		return fmt.Sprintf("%s is no route: did you mean %q?", quote(name), near)
-	}
-	return quote(name) + " is no route: want the name of a [[route]]"
 }
 
 // policyLabels judges a list of labels, and calls sound for each that is one.

@@ -58,7 +58,7 @@ func judge(a *mx.Answer, p *mtasts.Policy, found []*mx.Answer) *mx.Answer {
 	judged := *a
 	judged.Hosts, judged.Records = hosts, &mx.Records{Demands: demands, Key: a.Key, Hash: a.Hash}
 	judged.Key = keyOf(hosts, demands)
-	judged.Hash = hash(judged.Key)
+	judged.Hash = mx.Hash(judged.Key)
 	return &judged
 }
 

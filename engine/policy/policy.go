@@ -262,14 +262,14 @@ func (v *verdicts) open(entries int) {
 }
 
 func (v *verdicts) get(domain string) verdict {
-	s := &v.shard[hash(domain)%uint64(len(v.shard))]
+	s := &v.shard[mx.Hash(domain)%uint64(len(v.shard))]
 	s.RLock()
 	defer s.RUnlock()
 	return s.of[domain]
 }
 
 func (v *verdicts) put(domain string, what verdict) {
-	s := &v.shard[hash(domain)%uint64(len(v.shard))]
+	s := &v.shard[mx.Hash(domain)%uint64(len(v.shard))]
 	s.Lock()
 	defer s.Unlock()
 	if _, there := s.of[domain]; !there && len(s.of) >= v.most {
@@ -289,13 +289,4 @@ func (v *verdicts) len() (n int) {
 		v.shard[i].RUnlock()
 	}
 	return n
-}
-
-// hash is FNV-1a.
-func hash(s string) uint64 {
-	h := uint64(14695981039346656037)
-	for i := range len(s) {
-		h = (h ^ uint64(s[i])) * 1099511628211
-	}
-	return h
 }

@@ -40,6 +40,3 @@ func (c *cache) put(key uint64, e entry) {
 	}
 	c.young[key] = e
 }
-
-// len is the number of entries, some of which may stand for the same recipient, or have expired.
-func (c *cache) len() int { return len(c.young) + len(c.old) }

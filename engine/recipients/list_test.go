@@ -207,8 +207,8 @@ func TestCache(t *testing.T) {
 		if _, known := c.get(1000, now); !known { // what is asked for stays
 			t.Fatalf("forgotten after %d others", key)
 		}
-		if c.len() > 200 {
-			t.Fatalf("%d entries", c.len())
+		if n := len(c.young) + len(c.old); n > 200 {
+			t.Fatalf("%d entries", n)
 		}
 	}
 	if _, known := c.get(1500, now); known {

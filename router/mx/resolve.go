@@ -89,7 +89,7 @@ func (r *Resolver) entryOf(a Answer, ttl, most time.Duration) *entry {
 
 // ok completes an answer that leads somewhere.
 func (r *Resolver) ok(q Query, key string, hosts []Host, validated bool, ttl time.Duration) *entry {
-	return r.entryOf(Answer{Query: q, Hosts: hosts, Key: key, Hash: hash(key), Validated: validated}, ttl, r.opts.TTLMax)
+	return r.entryOf(Answer{Query: q, Hosts: hosts, Key: key, Hash: Hash(key), Validated: validated}, ttl, r.opts.TTLMax)
 }
 
 // temporary is no verdict.
@@ -106,8 +106,8 @@ func (r *Resolver) permanent(q Query, code int, enhanced, text string, ttl time.
 	return e
 }
 
-// hash is FNV-1a.
-func hash(s string) uint64 {
+// Hash is that of a key of an answer: FNV-1a.
+func Hash(s string) uint64 {
 	h := uint64(14695981039346656037)
 	for i := range len(s) {
 		h = (h ^ uint64(s[i])) * 1099511628211

@@ -20,26 +20,22 @@ type Usage struct {
 	RSS     int64         `json:"rss_bytes"`      // resident now
 	RSSPeak int64         `json:"rss_peak_bytes"` // the most it ever was
 	Written int64         `json:"written_bytes"`  // to disks, what still waits in the page cache included; 0 where the kernel does not tell
+
+	waited time.Duration // CPU time of children that have ended and were waited for, and of theirs
 }
 
 // Read returns the usage of the process with that id.
 func Read(pid int) (Usage, error) {
 	var u Usage
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	fields, err := statFields(pid)
+	if err != nil {
+		return u, err
+	}
+	if u.CPU, err = ticks(fields[11:13]); err == nil { // utime and stime, fields 14 and 15 of proc(5)
+		u.waited, err = ticks(fields[13:15]) // cutime and cstime
+	}
 	if err != nil {
 		return u, fmt.Errorf("usage of process %d: %w", pid, err)
-	}
-	// The name in parentheses may hold anything; the fields behind it are numbers (proc(5): utime is field 14, stime 15).
-	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-	if len(fields) < 13 {
-		return u, fmt.Errorf("usage of process %d: %q is not a stat line", pid, stat)
-	}
-	for _, f := range fields[11:13] {
-		ticks, err := strconv.ParseInt(string(f), 10, 64)
-		if err != nil {
-			return u, fmt.Errorf("usage of process %d: %w", pid, err)
-		}
-		u.CPU += time.Duration(ticks) * time.Second / userHertz
 	}
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {

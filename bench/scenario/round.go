@@ -55,6 +55,9 @@ func (b *bench) measure(ctx context.Context, t *target) (Measure, error) {
 	if _, err := b.send(ctx, t, b.opts.Warmup, nil); err != nil {
 		return m, err
 	}
+	if err := b.cleanUp(ctx, t); err != nil {
+		return m, err
+	}
 	before, err := t.sample(ctx)
 	if err != nil {
 		return m, err
@@ -67,6 +70,9 @@ func (b *bench) measure(ctx context.Context, t *target) (Measure, error) {
 	r, err := b.send(ctx, t, b.opts.Duration, rec)
 	m.Samples = rec.end()
 	if err != nil {
+		return m, err
+	}
+	if err := b.cleanUp(ctx, t); err != nil {
 		return m, err
 	}
 	after, err := t.sample(ctx)
@@ -111,6 +117,39 @@ func (b *bench) measure(ctx context.Context, t *target) (Measure, error) {
 		}
 	}
 	return m, nil
+}
+
+// What cleanUp waits for: how often it looks, what CPU time between two looks is none, and how many looks it takes at most.
+const (
+	cleanUpStep  = 100 * time.Millisecond
+	cleanUpQuiet = 5 * time.Millisecond
+	cleanUpLooks = 30
+)
+
+// cleanUp waits until an MTA of several processes that relays has cleaned up behind what it delivered: that is part of its cost, and not of the next one's.
+func (b *bench) cleanUp(ctx context.Context, t *target) error {
+	if t.peer == nil || b.kind != Relay {
+		return nil
+	}
+	ticker := time.NewTicker(cleanUpStep)
+	defer ticker.Stop()
+	before, err := t.cpu()
+	for range cleanUpLooks {
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		var now time.Duration
+		if now, err = t.cpu(); now-before < cleanUpQuiet {
+			break
+		}
+		before = now
+	}
+	return err
 }
 
 // sent is a generator's report with what became of its mail.

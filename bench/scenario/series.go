@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"mailrace/bench/load"
-	"mailrace/bench/proc"
 )
 
 // Sample is one moment of a measure. Rates and shares are means since the sample before.
@@ -135,12 +134,9 @@ func (r *recorder) fresh(before, now *look) bool {
 func (r *recorder) look(ctx context.Context) (look, bool) {
 	l := look{at: time.Now()}
 	l.sent, l.worst = r.heard()
-	if r.target.pid != 0 {
-		u, err := proc.Read(r.target.pid)
-		if err != nil {
-			return l, false
-		}
-		l.mta = u.CPU
+	var err error
+	if l.mta, err = r.target.cpu(); err != nil {
+		return l, false
 	}
 	if r.target.metrics != "" {
 		page, err := metricsPage(ctx, r.target.metrics)

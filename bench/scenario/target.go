@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"mailrace/bench/certificate"
 	"mailrace/bench/load"
@@ -24,16 +25,24 @@ import (
 // target is an MTA under test.
 type target struct {
 	name    string
-	address string // where it accepts mail
-	pid     int    // 0 = not known
-	metrics string // URL, or ""
-	process *child // nil when it is not ours
+	address string  // where it accepts mail
+	pid     int     // 0 = not known
+	metrics string  // URL, or ""
+	process *child  // nil when it is not ours
+	peer    spender // what tells the cost of an MTA that is not ours, in place of pid and metrics; or nil
 	secure  load.Secure
 	domains load.Domains // of the recipients that it is sent to; default one
 
 	authority  string // file of who issued its certificate, or ""
 	submission string // where a user logs in, or ""
 	password   string // file of the user's password
+}
+
+// spender tells what an MTA of several processes costs.
+type spender interface {
+	Usage() (proc.Usage, error)
+	CPU() (time.Duration, error) // of Usage, at less cost
+	Syncs() (n uint64, ok bool)  // ok is false where they are not counted
 }
 
 // Names of the targets, in the order of a round.
@@ -176,7 +185,14 @@ func (t *target) sample(ctx context.Context) (sample, error) {
 		default:
 		}
 	}
-	if t.pid != 0 {
+	switch {
+	case t.peer != nil:
+		if s.usage, err = t.peer.Usage(); err != nil {
+			return s, err
+		}
+		n, _ := t.peer.Syncs()
+		s.syncs = float64(n)
+	case t.pid != 0:
 		if s.usage, err = proc.Read(t.pid); err != nil {
 			return s, err
 		}
@@ -188,6 +204,18 @@ func (t *target) sample(ctx context.Context) (sample, error) {
 		}
 	}
 	return s, err
+}
+
+// cpu is the CPU time that a target has used until now; 0 where that is not known.
+func (t *target) cpu() (time.Duration, error) {
+	if t.peer != nil {
+		return t.peer.CPU()
+	}
+	if t.pid == 0 {
+		return 0, nil
+	}
+	u, err := proc.Read(t.pid)
+	return u.CPU, err
 }
 
 var errNoMetric = errors.New("no such metric")

@@ -117,6 +117,7 @@ func benchCommand() *cobra.Command {
 		latencyCommand(),
 		restartCommand(),
 		shardsCommand(),
+		peerCommand(),
 		dialogsCommand(),
 		allCommand(),
 	)
@@ -301,6 +302,32 @@ were as fast in one of the rounds is said. The exit status is 1 if mail was lost
 			return err
 		}
 		return scenario.ShardsCommand(cmd.Context(), o, out())
+	}
+	addFlags(c, o.BindFlags)
+	return c
+}
+
+func peerCommand() *cobra.Command {
+	var o scenario.PeerOptions
+	c := &cobra.Command{
+		Use:   "peer",
+		Short: "Measure other MTAs beside Mailrace: rates, CPU time and accounting",
+		Long: `Measure how fast other MTAs accept and relay, and what CPU time they take, beside Mailrace: in the same rounds, with the same generator and sink.
+
+The peers are started here, by root, each with users, processes, a queue and a configuration of its own: nothing of the machine's is touched, and all ends with
+the bench. They are durable, and tuned as their documentation advises; the report says how. CPU time is that of all processes of a peer, also of those that
+have ended. With --address any MTA that runs already is measured. The exit status is 1 if mail was lost, doubled or altered by any of them.`,
+		Example: `  mailrace bench peer --html peers.html
+  mailrace bench peer --only postfix,exim --scenarios relay --connections 50
+  mailrace bench peer --address 127.0.0.1:25 --pid 812 --sink-address 127.0.0.1:2526`,
+		Args: cobra.NoArgs,
+	}
+	out := addReport(c)
+	c.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+		if o.Program, err = thisProgram(); err != nil {
+			return err
+		}
+		return scenario.PeerCommand(cmd.Context(), o, out())
 	}
 	addFlags(c, o.BindFlags)
 	return c

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"time"
 
+	"mailrace/engine/egress"
 	"mailrace/proto/dsn"
 	"mailrace/proto/message"
 	"mailrace/router"
@@ -15,6 +16,8 @@ import (
 func (a *lane) reported(m *message.Message, i int, o *router.Outcome) bool {
 	notify := m.Recipients[i].Notify
 	switch {
+	case narrows(m, o):
+		return true
 	case m.From == "": // RFC 5321 §4.5.5: there is no sender to tell
 		return o.State != message.Delivered && a.doubleBounce(&m.Recipients[i])
 	case o.State == message.Delivered:
@@ -37,9 +40,40 @@ func traced(w *message.Wishes, o *router.Outcome) bool {
 	return w != nil && o.Remote && (w.ByMode != message.ByNone && w.ByTrace || w.ByMode == message.ByNotify && o.Untimed)
 }
 
+// narrows says whether m may be a notification of ours that does not get through because it returns a message of 8 bits: another one takes its place.
+func narrows(m *message.Message, o *router.Outcome) bool {
+	return m.From == "" && m.Client == "" && len(m.Recipients) == 1 && m.Flags&(message.Body8Bit|message.SMTPUTF8) == message.Body8Bit &&
+		o.State == message.Bounced && !o.Remote && o.Enhanced == egress.StatusConversion
+}
+
+// narrow puts a notification that returns the header section only in the place of m, which returns a message of 8 bits, content is all of it, and
+// says whether that is done.
+func (a *lane) narrow(m *message.Message, vs []verdict, content []*message.Chunk) bool {
+	narrow, flags, ok := dsn.HeadersOnly(joined(content), m.ID)
+	if !ok {
+		return false
+	}
+	op := spool.NewOp()
+	report := a.compose(op, a.node.store.NewIDBeside(m.ID), "", []string{m.Recipients[0].Address}, flags|m.Flags&message.RequireTLS, narrow)
+	report.Wishes = m.Wishes
+	a.resolveReported(m, op, vs)
+	return true
+}
+
+// joined is the content in chunks, which it may be a part of.
+func joined(chunks []*message.Chunk) (content []byte) {
+	if len(chunks) == 1 {
+		return chunks[0].B
+	}
+	for _, c := range chunks {
+		content = append(content, c.B...)
+	}
+	return content
+}
+
 // returnedChunks is how many chunks of m its DSN needs: those of the header section, or all.
-func (a *lane) returnedChunks(m *message.Message) int {
-	if a.returnsAll(m) {
+func (a *lane) returnedChunks(m *message.Message, vs []verdict) int {
+	if a.returnsAll(m) || narrows(m, &vs[0].outcome) {
 		return m.Chunks
 	}
 	return min(m.Chunks, 1)
@@ -55,6 +89,15 @@ func (a *lane) returnsAll(m *message.Message) bool {
 
 // report spools a DSN for verdicts on m. original is the begin of its content.
 func (a *lane) report(m *message.Message, vs []verdict, original []*message.Chunk) {
+	if narrows(m, &vs[0].outcome) {
+		if a.narrow(m, vs, original) {
+			return
+		}
+		if !a.doubleBounce(&m.Recipients[0]) {
+			a.resolveReported(m, spool.NewOp(), vs)
+			return
+		}
+	}
 	r := a.newReport(m, original)
 	for i := range vs {
 		rcpt := recipient(&m.Recipients[vs[i].recipient], &vs[i].outcome)
@@ -95,15 +138,7 @@ func (a *lane) newReport(m *message.Message, original []*message.Chunk) *dsn.Rep
 	if m.DSN != nil {
 		r.EnvelopeID = m.DSN.EnvelopeID
 	}
-	switch len(original) {
-	case 0:
-	case 1:
-		r.Content = original[0].B
-	default:
-		for _, c := range original {
-			r.Content = append(r.Content, c.B...)
-		}
-	}
+	r.Content = joined(original)
 	r.Full = a.returnsAll(m) && len(original) == m.Chunks
 	return r
 }

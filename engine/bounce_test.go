@@ -21,6 +21,7 @@ type notification struct {
 	recipients []textproto.MIMEHeader // the per-recipient fields
 	returned   string                 // header of the original, or all of it
 	kind       string                 // its type
+	status     string                 // that of the fields
 }
 
 // parseReport takes a DSN apart. RFC 3464 §2, RFC 6522
@@ -35,11 +36,12 @@ func parseReport(t *testing.T, l letter) (n notification) {
 	}
 	n.header = m.Header
 	typ, params, err := mime.ParseMediaType(m.Header.Get("Content-Type"))
-	if err != nil || typ != "multipart/report" || params["report-type"] != "delivery-status" {
+	status := "message/" + params["report-type"] // of RFC 6533, too
+	if err != nil || typ != "multipart/report" || !slices.Contains([]string{"message/delivery-status", "message/global-delivery-status"}, status) {
 		t.Fatalf("%s %v, %v", typ, params, err)
 	}
 	parts := multipart.NewReader(m.Body, params["boundary"])
-	for _, want := range []string{"text/plain", "message/delivery-status", "text/rfc822-headers message/rfc822"} {
+	for _, want := range []string{"text/plain", status, "text/rfc822-headers message/rfc822 message/global-headers message/global"} {
 		p, err := parts.NextPart()
 		if err != nil {
 			t.Fatal(err)
@@ -56,7 +58,8 @@ func parseReport(t *testing.T, l letter) (n notification) {
 		switch want {
 		case "text/plain":
 			n.human = string(body)
-		case "message/delivery-status":
+		case status:
+			n.status = status
 			n.fields(t, string(body))
 		default:
 			n.returned = string(body)

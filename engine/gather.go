@@ -138,7 +138,7 @@ func (a *lane) lookGathered() {
 func (a *lane) reportGathered(m *message.Message, g *gathered) {
 	delete(a.gathered, m)
 	a.waiting -= len(g.verdicts)
-	chunks := a.returnedChunks(m)
+	chunks := a.returnedChunks(m, g.verdicts)
 	if m.Chunks == 0 || !a.node.store.Keeps() {
 		a.reportAll(m, g.verdicts, nil)
 		return

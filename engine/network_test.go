@@ -51,7 +51,7 @@ type host struct {
 }
 
 // script is what a host does at which stage, where it is not polite: "" is the connection, then the verbs, BDAT among them, and "." is the end of
-// data. A reply, hangUp, or silence.
+// data. What is longer than a verb is the begin of a command, and goes before it. A reply, hangUp, or silence.
 type script map[string]string
 
 // silence in place of a reply keeps the connection open and says nothing more.
@@ -108,6 +108,11 @@ func (h *host) act(p *peer, line string) string {
 	}
 	h.mu.Lock()
 	reply := h.script[verb]
+	for command, special := range h.script {
+		if len(command) > len(verb) && strings.HasPrefix(line, command) {
+			reply = special
+		}
+	}
 	h.mu.Unlock()
 	if reply == silence {
 		h.net.keepSilent(p)

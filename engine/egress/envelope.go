@@ -62,6 +62,9 @@ func badEnvelope(err error) *router.Outcome {
 	return o
 }
 
+// StatusConversion is the enhanced status code of a message that would have to be converted for the next host. RFC 3463 §3.7
+const StatusConversion = "5.6.3"
+
 // unfit says why the peer cannot take a message, or nil. RFC 3030 §3, RFC 6152 §3, RFC 6531 §3.4: nothing is sent that was not announced.
 func (s *session) unfit(d *delivery) *router.Outcome {
 	m, ext := d.tx.Message, s.smtp.Extensions()
@@ -72,10 +75,10 @@ func (s *session) unfit(d *delivery) *router.Outcome {
 		return &router.Outcome{Class: router.Bounced, Code: 553, Enhanced: "5.6.7", Text: "The next host does not offer SMTPUTF8, which this message needs"}
 	case m.Flags&message.Binary != 0:
 		if !ext.Has(smtp.ExtChunking | smtp.ExtBinaryMIME) {
-			return &router.Outcome{Class: router.Bounced, Code: 554, Enhanced: "5.6.3", Text: "The next host does not offer BINARYMIME, which this message needs: send it in base64"}
+			return &router.Outcome{Class: router.Bounced, Code: 554, Enhanced: StatusConversion, Text: "The next host does not offer BINARYMIME, which this message needs: send it in base64"}
 		}
 	case m.Flags&message.Body8Bit != 0 && !ext.Has(smtp.Ext8BitMIME):
-		return &router.Outcome{Class: router.Bounced, Code: 554, Enhanced: "5.6.3", Text: "The next host does not offer 8BITMIME, which this message needs"}
+		return &router.Outcome{Class: router.Bounced, Code: 554, Enhanced: StatusConversion, Text: "The next host does not offer 8BITMIME, which this message needs"}
 	}
 	return s.tooLate(m)
 }

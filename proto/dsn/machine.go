@@ -48,16 +48,21 @@ func (w *writer) group(r *Report, rcpt *Recipient) {
 // returned makes the part with what is returned of the original: all of it, or its header section, with what could not stand there replaced.
 func (r *Report) returned(header []byte) part {
 	global := r.SMTPUTF8 && !isASCII(header)
-	p := part{description: "Header of the message"}
-	if r.failed() > 0 {
-		p.description = "Header of the undelivered message"
-	}
 	if r.full() {
-		p = part{description: "Undelivered message", body: r.Content, kind: "message/rfc822"}
+		p := part{description: "Undelivered message", body: r.Content, kind: "message/rfc822"}
 		if global {
 			p.kind = "message/global"
 		}
 		return p
+	}
+	return headers(header, global, r.failed() > 0)
+}
+
+// headers is the part with the header section of the original.
+func headers(header []byte, global, failed bool) part {
+	p := part{description: "Header of the message"}
+	if failed {
+		p.description = "Header of the undelivered message"
 	}
 	w := &writer{utf8: global}
 	for len(header) > 0 {

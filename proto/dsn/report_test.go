@@ -382,3 +382,75 @@ func FuzzBuild(f *testing.F) {
 		})
 	})
 }
+
+// TestHeadersOnly: what returns a message of 8 bits returns its header section instead, and is the same otherwise.
+func TestHeadersOnly(t *testing.T) {
+	for name, c := range map[string]struct {
+		change  func(*Report)
+		content string
+		want    string // of the third part; "" = nothing is done
+	}{
+		"8 bits":           {nil, "Subject: x\r\n\r\nschön\r\n--=_0PQ55GP300001--\r\n", "Subject: x\r\n"},
+		"in the header":    {nil, "Subject: schön\r\n.x: y\r\n\r\nschön\r\n", "Subject: schön\r\n.x: y\r\n"},
+		"header only":      {func(r *Report) { r.Full = false }, "Subject: schön\r\n\r\nbody\r\n", ""},
+		"7 bits":           {nil, "Subject: x\r\n\r\nbody\r\n", "Subject: x\r\n"},
+		"wide":             {func(r *Report) { r.SMTPUTF8, r.To = true, "ü@sender.example" }, "Subject: schön\r\n\r\nschön\r\n", ""},
+		"of another mould": {func(r *Report) { r.ID++ }, "Subject: x\r\n\r\nschön\r\n", ""},
+	} {
+		r := sample()
+		id := r.ID
+		r.Full, r.Content = true, []byte(c.content)
+		if c.change != nil {
+			c.change(r)
+		}
+		whole, _, err := r.Build()
+		if err != nil {
+			t.Fatal(err)
+		}
+		narrow, flags, ok := HeadersOnly(whole, id)
+		if ok != (c.want != "") {
+			t.Errorf("%s: done: %v", name, ok)
+		}
+		if !ok {
+			continue
+		}
+		if !isASCII(narrow) || flags&^message.LeadingDots != 0 || (flags != 0) != leadingDots(narrow) {
+			t.Errorf("%s: flags %v of %q", name, flags, narrow)
+		}
+		r.Full, r.Content = false, []byte(c.want)
+		if want, _, err := r.Build(); err != nil || !bytes.Equal(narrow[bytes.Index(narrow, []byte("--=_")):], want[bytes.Index(want, []byte("--=_")):]) {
+			t.Errorf("%s:\n%s\nwant\n%s", name, narrow, want)
+		}
+		if _, _, again := HeadersOnly(narrow, id); again {
+			t.Errorf("%s: done again", name)
+		}
+	}
+}
+
+// FuzzHeadersOnly: whatever stands in place of a notification of ours, what comes out has 7 bits, and is done once.
+func FuzzHeadersOnly(f *testing.F) {
+	r := sample()
+	r.Full, r.Content = true, []byte("Subject: schön\r\n\r\nschön\r\n")
+	whole, _, err := r.Build()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(whole)
+	f.Add(bytes.Replace(whole, []byte("_0"), []byte("_1"), 1))
+	f.Fuzz(func(t *testing.T, content []byte) {
+		before := bytes.Clone(content)
+		narrow, _, ok := HeadersOnly(content, r.ID)
+		if !bytes.Equal(content, before) {
+			t.Fatal("the content was changed")
+		}
+		if !ok {
+			return
+		}
+		if !isASCII(narrow) {
+			t.Errorf("%q", narrow)
+		}
+		if _, _, again := HeadersOnly(narrow, r.ID); again {
+			t.Errorf("done again: %q", narrow)
+		}
+	})
+}

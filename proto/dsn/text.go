@@ -18,6 +18,12 @@ func (r *Report) human() part {
 	return p
 }
 
+// What the text says of the parts behind it.
+const (
+	follows  = "The delivery report and "
+	headerOf = "the header of "
+)
+
 // tell writes what happened, to whom, what the other side said, and what to do.
 func (w *writer) tell(r *Report) {
 	w.line("This is the mail system at host ", w.name(r.ReportingMTA), ".")
@@ -58,9 +64,10 @@ func (w *writer) tell(r *Report) {
 	}
 	returned := strings.ToLower(r.message()[:1]) + r.message()[1:]
 	if !r.full() {
-		returned = "the header of " + returned
+		returned = headerOf + returned
 	}
-	w.wrap("", "The delivery report and "+returned+" follow. This system knew the message as "+r.Original.String()+".")
+	w.wrap("", follows+returned+" follow.") // HeadersOnly changes it
+	w.wrap("", "This system knew the message as "+r.Original.String()+".")
 }
 
 // message is what is reported on.

@@ -169,14 +169,7 @@ func TestBacklogOverRestart(t *testing.T) {
 	s.slowSite(1000)
 	h := s.host("192.0.2.1")
 	s.nextID = n
-	left := 0
-	for id, m := range parked {
-		s.disk.entries[id] = m
-		s.disk.arm(id, m.Parked)
-		s.router.Waits(m.Unsettled())
-		s.router.Found(m)
-		left++
-	}
+	left := s.disk.find(parked)
 	s.disk.accept(0, s.message("first@slow.test"))
 	s.run(20 * time.Second)
 	if len(h.got) != left+1 {

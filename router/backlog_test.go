@@ -69,6 +69,17 @@ func (d *disk) park(m *message.Message) {
 	})
 }
 
+// find has a router that was just started find what was parked before, and returns how many messages that is.
+func (d *disk) find(parked map[message.ID]*message.Message) int {
+	for id, m := range parked {
+		d.entries[id] = m
+		d.arm(id, m.Parked)
+		d.sim.router.Waits(m.Unsettled())
+		d.sim.router.Found(m)
+	}
+	return len(parked)
+}
+
 // arm looks at an entry when it is due.
 func (d *disk) arm(id message.ID, at int64) {
 	d.sim.after(time.Duration(at-d.sim.now.UnixNano()), func() {

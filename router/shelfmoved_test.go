@@ -32,37 +32,6 @@ func TestShelfOfDomainThatMoves(t *testing.T) {
 	s.finishDisk(many)
 }
 
-// TestShelfOfDomainThatMovedAcrossRestart: the same where a new process finds it shelved.
-func TestShelfOfDomainThatMovedAcrossRestart(t *testing.T) {
-	const many = 100
-	before := newDiskSim(t, 1, 10_000, 1, nil)
-	before.mx("moved.test", "10 old.test 192.0.2.1")
-	before.host("192.0.2.1").down = true
-	for i := range many {
-		before.disk.accept(0, before.message(fmt.Sprintf("u%d@moved.test", i)))
-	}
-	before.run(time.Minute)
-	after := newDiskSim(t, 3, 10_000, 2, nil)
-	after.mx("moved.test", "10 new.test 192.0.2.2")
-	h := after.host("192.0.2.2")
-	after.now = before.now
-	shelved := 0
-	for id, m := range before.disk.entries {
-		if Tag(m.Parked) == 0 {
-			continue
-		}
-		shelved++
-		after.disk.entries[id] = m
-		after.disk.arm(id, m.Parked)
-		after.router.Waits(1)
-		after.router.Found(m)
-	}
-	after.run(48 * time.Hour)
-	if len(h.got) != shelved {
-		t.Errorf("%d of %d delivered in two days after a restart; their domain has another host, which is up", len(h.got), shelved)
-	}
-}
-
 // TestNothingIsDueAtOnceBesideAProbe: mail for a source that is out waits for the answer to its probe, however long that takes.
 func TestNothingIsDueAtOnceBesideAProbe(t *testing.T) {
 	s := pooled(t, 1, "a", map[string]string{"p": "a:1"}, func(o *Options) { parking(o); o.Jitter = -1 })

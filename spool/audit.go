@@ -41,13 +41,6 @@ func (w *recordWalk) close() error {
 	return errors.Join(errs...)
 }
 
-// closeAfter closes a walk, whose error is told again by its Close.
-func closeAfter(closing func() error, err *error) {
-	if e := closing(); *err == nil {
-		*err = e
-	}
-}
-
 // checkMessages checks the envelopes of a shard with what belongs to them.
 func (a *audit) checkMessages(sh *Shard, meter *Meter) (err error) {
 	w, err := walkRecords(sh.db)
@@ -220,14 +213,9 @@ func (a *audit) note(m *message.Message) {
 }
 
 // checkDue checks the due index of a shard. An entry may be of a message that is gone; one too few is a fault.
-func (a *audit) checkDue(sh *Shard, meter *Meter) (err error) {
-	it, err := iterate(sh.db, kindDue)
-	if err != nil {
-		return err
-	}
-	defer closeAfter(it.Close, &err)
+func (a *audit) checkDue(sh *Shard, meter *Meter) error {
 	entries := int64(0)
-	for it.First(); it.Valid(); it.Next() {
+	if err := each(sh.db, kindDue, func(it *pebble.Iterator) error {
 		d, err := readDue(it)
 		switch {
 		case errors.Is(err, errRecord):
@@ -239,24 +227,19 @@ func (a *audit) checkDue(sh *Shard, meter *Meter) (err error) {
 		default:
 			entries++
 		}
-		if err := meter.Add(1); err != nil {
-			return err
-		}
+		return meter.Add(1)
+	}); err != nil {
+		return err
 	}
-	if lacking := a.parked[sh.index] - entries; lacking > 0 && it.Error() == nil {
+	if lacking := a.parked[sh.index] - entries; lacking > 0 {
 		a.fault(faultDue, sh.index, 0, fmt.Sprintf("%d entries for %d messages", entries, a.parked[sh.index]))
 	}
-	return it.Error()
+	return nil
 }
 
 // checkFlights checks what was in flight when batches were written.
-func (a *audit) checkFlights(sh *Shard, meter *Meter) (err error) {
-	it, err := iterate(sh.db, kindFlights)
-	if err != nil {
-		return err
-	}
-	defer closeAfter(it.Close, &err)
-	for it.First(); it.Valid(); it.Next() {
+func (a *audit) checkFlights(sh *Shard, meter *Meter) error {
+	return each(sh.db, kindFlights, func(it *pebble.Iterator) error {
 		value, err := valueOf(it)
 		if err != nil {
 			return err
@@ -266,21 +249,13 @@ func (a *audit) checkFlights(sh *Shard, meter *Meter) (err error) {
 			a.fault(unreadable("in flight", err), sh.index, 0, err.Error())
 		}
 		a.InFlight += int64(len(list))
-		if err := meter.Add(1); err != nil {
-			return err
-		}
-	}
-	return it.Error()
+		return meter.Add(1)
+	})
 }
 
 // checkMark checks what keeps ids of a shard from coming twice.
-func (a *audit) checkMark(sh *Shard, meter *Meter) (err error) {
-	it, err := iterate(sh.db, kindMark)
-	if err != nil {
-		return err
-	}
-	defer closeAfter(it.Close, &err)
-	for it.First(); it.Valid(); it.Next() {
+func (a *audit) checkMark(sh *Shard, meter *Meter) error {
+	return each(sh.db, kindMark, func(it *pebble.Iterator) error {
 		value, err := valueOf(it)
 		if err != nil {
 			return err
@@ -288,21 +263,13 @@ func (a *audit) checkMark(sh *Shard, meter *Meter) (err error) {
 		if _, err := decodeMark(value); err != nil {
 			a.fault(unreadable("mark", err), sh.index, 0, err.Error())
 		}
-		if err := meter.Add(1); err != nil {
-			return err
-		}
-	}
-	return it.Error()
+		return meter.Add(1)
+	})
 }
 
 // checkClaims checks the idempotency keys of a shard.
-func (a *audit) checkClaims(sh *Shard, meter *Meter) (err error) {
-	it, err := iterate(sh.db, kindClaim)
-	if err != nil {
-		return err
-	}
-	defer closeAfter(it.Close, &err)
-	for it.First(); it.Valid(); it.Next() {
+func (a *audit) checkClaims(sh *Shard, meter *Meter) error {
+	return each(sh.db, kindClaim, func(it *pebble.Iterator) error {
 		c, err := readClaim(it)
 		switch {
 		case errors.Is(err, errRecord):
@@ -312,21 +279,13 @@ func (a *audit) checkClaims(sh *Shard, meter *Meter) (err error) {
 		case c.Expires <= a.now.UnixNano():
 			a.ExpiredClaims++
 		}
-		if err := meter.Add(1); err != nil {
-			return err
-		}
-	}
-	return it.Error()
+		return meter.Add(1)
+	})
 }
 
 // checkAside counts what recoveries kept aside, by why they did.
-func (a *audit) checkAside(sh *Shard, meter *Meter) (err error) {
-	it, err := iterate(sh.db, kindCorrupt)
-	if err != nil {
-		return err
-	}
-	defer closeAfter(it.Close, &err)
-	for it.First(); it.Valid(); it.Next() {
+func (a *audit) checkAside(sh *Shard, meter *Meter) error {
+	return each(sh.db, kindCorrupt, func(it *pebble.Iterator) error {
 		value, err := valueOf(it)
 		if err != nil {
 			return err
@@ -342,11 +301,8 @@ func (a *audit) checkAside(sh *Shard, meter *Meter) (err error) {
 			id = recordID(key)
 		}
 		a.fault(reason, sh.index, id, fmt.Sprintf("%d bytes at %x", len(value), it.Key()))
-		if err := meter.Add(1); err != nil {
-			return err
-		}
-	}
-	return it.Error()
+		return meter.Add(1)
+	})
 }
 
 // whyAside decodes a record that was moved aside, once more.

@@ -119,24 +119,20 @@ func (sh *Shard) claims(now int64, fn func(Claim) error) (err error) {
 	if sh.spool.options.ReadOnly {
 		unreadable = sh.logUnreadable
 	}
-	it, err := iterate(sh.db, kindClaim)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, it.Close()) }()
-	for it.First(); it.Valid(); it.Next() {
+	err = each(sh.db, kindClaim, func(it *pebble.Iterator) error {
 		c, err := readClaim(it)
 		switch {
 		case errors.Is(err, errRecord):
-			err = unreadable(it, err)
+			return unreadable(it, err)
 		case err == nil && c.Expires > now:
-			err = fn(c)
+			return fn(c)
 		}
-		if err != nil {
-			return err
-		}
+		return err
+	})
+	if err != nil {
+		return err
 	}
-	return errors.Join(it.Error(), r.flush(1))
+	return r.flush(1)
 }
 
 // readClaim reads the claim on which an iterator stands.

@@ -190,41 +190,29 @@ func (sh *Shard) readParked(id message.ID, states *pebble.Iterator) (_ *message.
 
 // countDue counts the readable entries of the index, and moves the others aside.
 func (r *repair) countDue(reader pebble.Reader) (n int, err error) {
-	it, err := iterate(reader, kindDue)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, it.Close()) }()
-	for it.First(); it.Valid(); it.Next() {
+	err = each(reader, kindDue, func(it *pebble.Iterator) error {
 		_, err := readDue(it)
 		switch {
 		case errors.Is(err, errRecord):
-			err = r.moveAside(it, err)
+			return r.moveAside(it, err)
 		case err == nil:
 			n++
 		}
-		if err != nil {
-			return n, err
-		}
-	}
-	return n, it.Error()
+		return err
+	})
+	return n, err
 }
 
 // unindexed calls fn with every message that says to be parked and has no entry in the index: some record was damaged. It takes 8 bytes of
 // memory for each entry, for once.
 func (sh *Shard) unindexed(reader pebble.Reader, fn func(*message.Message) error) (err error) {
-	it, err := iterate(reader, kindDue)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, it.Close()) }()
 	entries := map[message.ID]struct{}{}
-	for it.First(); it.Valid(); it.Next() {
+	if err := each(reader, kindDue, func(it *pebble.Iterator) error {
 		if d, err := readDue(it); err == nil {
 			entries[d.ID] = struct{}{}
 		}
-	}
-	if err := it.Error(); err != nil {
+		return nil
+	}); err != nil {
 		return err
 	}
 	return sh.visitUnsettled(reader, sh.found, func(m *message.Message, parked bool) error {

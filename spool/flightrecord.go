@@ -2,7 +2,6 @@ package spool
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -153,15 +152,10 @@ func decodeFlights(b []byte) (list []Flight, err error) {
 
 // readFlights returns what the records of a shard say was in flight, with their keys. Those that cannot be read are moved aside, by b.
 func (sh *Shard) readFlights(b *pebble.Batch) (list []Flight, keys [][]byte, err error) {
-	it, err := iterate(sh.db, kindFlights)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer func() { err = errors.Join(err, it.Close()) }()
-	for it.First(); it.Valid(); it.Next() {
+	err = each(sh.db, kindFlights, func(it *pebble.Iterator) error {
 		value, err := valueOf(it)
 		if err != nil {
-			return nil, nil, err
+			return err
 		}
 		key := append([]byte(nil), it.Key()...)
 		keys = append(keys, key)
@@ -169,12 +163,10 @@ func (sh *Shard) readFlights(b *pebble.Batch) (list []Flight, keys [][]byte, err
 		if err != nil {
 			sh.corrupt.Inc()
 			_ = sh.logUnreadable(it, err)
-			if err := b.Set(append([]byte{kindCorrupt}, key...), value, nil); err != nil {
-				return nil, nil, err
-			}
-			continue
+			return b.Set(append([]byte{kindCorrupt}, key...), value, nil)
 		}
 		list = append(list, more...)
-	}
-	return list, keys, it.Error()
+		return nil
+	})
+	return list, keys, err
 }

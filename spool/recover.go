@@ -118,14 +118,10 @@ func (sh *Shard) visitUnsettled(reader pebble.Reader, last message.ID, fn func(*
 
 // countAside counts the records that earlier recoveries moved aside.
 func (sh *Shard) countAside(reader pebble.Reader) error {
-	it, err := iterate(reader, kindCorrupt)
-	if err != nil {
-		return err
-	}
-	for it.First(); it.Valid(); it.Next() {
+	return each(reader, kindCorrupt, func(*pebble.Iterator) error {
 		sh.corrupt.Inc()
-	}
-	return errors.Join(it.Error(), it.Close())
+		return nil
+	})
 }
 
 // settled says that nothing remains to be done for m.
@@ -184,6 +180,28 @@ func iterate(reader pebble.Reader, kind ...byte) (*pebble.Iterator, error) {
 	upper := append([]byte(nil), kind...)
 	upper[len(upper)-1]++
 	return reader.NewIter(&pebble.IterOptions{LowerBound: kind, UpperBound: upper})
+}
+
+// each calls fn with an iterator that stands on a record, for each of a kind, in the order of their keys. Errors of fn and of the disk end it.
+func each(reader pebble.Reader, kind byte, fn func(*pebble.Iterator) error) (err error) {
+	it, err := iterate(reader, kind)
+	if err != nil {
+		return err
+	}
+	defer closeAfter(it.Close, &err)
+	for it.First(); it.Valid(); it.Next() {
+		if err := fn(it); err != nil {
+			return err
+		}
+	}
+	return it.Error()
+}
+
+// closeAfter closes a walk, whose error is told again by its Close.
+func closeAfter(closing func() error, err *error) {
+	if e := closing(); *err == nil {
+		*err = e
+	}
 }
 
 // readStates moves states, which runs through the recipient records in step with the envelopes, behind those of m and notes them in m. It

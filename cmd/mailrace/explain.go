@@ -1,16 +1,13 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"net/url"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -69,7 +66,7 @@ Over HTTP: GET /v1/explain?address=user@example.com answers as --json prints.`,
 // ask asks the node, or without one the configuration and DNS.
 func (o *explainOptions) ask(cmd *cobra.Command, address string) (*explain.Report, error) {
 	if o.node.address != "" {
-		return askNode(cmd.Context(), o.node.address, address)
+		return askNode(cmd, o.node.address, address)
 	}
 	c, err := config.Load(o.node.path)
 	if err != nil {
@@ -80,7 +77,7 @@ func (o *explainOptions) ask(cmd *cobra.Command, address string) (*explain.Repor
 	case o.offline:
 		note = ""
 	case c.Admin.Address != "":
-		report, err := askNode(cmd.Context(), c.Admin.Address, address)
+		report, err := askNode(cmd, c.Admin.Address, address)
 		if err == nil || !absent(err) {
 			return report, err
 		}
@@ -99,34 +96,16 @@ func absent(err error) bool {
 }
 
 // askNode asks the node whose HTTP service is at node.
-func askNode(ctx context.Context, node, address string) (*explain.Report, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+node+"/v1/explain?"+url.Values{"address": {address}}.Encode(), nil)
+func askNode(cmd *cobra.Command, node, address string) (*explain.Report, error) {
+	body, err := get(cmd, "http://"+node+"/v1/explain?"+url.Values{"address": {address}}.Encode())
 	if err != nil {
 		return nil, err
 	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("is the node running? %w", err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return nil, fmt.Errorf("reading the node's answer: %w", err)
-	}
-	var answer struct {
-		*explain.Report
-		Error string `json:"error"`
-	}
-	err = json.Unmarshal(body, &answer)
-	switch {
-	case resp.StatusCode == http.StatusBadRequest && err == nil && answer.Error != "":
-		return nil, errors.New(answer.Error)
-	case resp.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("the node answered %s: %s", resp.Status, strings.TrimSpace(string(body)))
-	case err != nil:
+	report := new(explain.Report)
+	if err := json.Unmarshal(body, report); err != nil {
 		return nil, fmt.Errorf("the node's answer: %w", err)
 	}
-	return answer.Report, nil
+	return report, nil
 }
 
 // coloured says whether w is a terminal whose user wants colours. https://no-color.org

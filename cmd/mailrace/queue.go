@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -117,10 +118,20 @@ func fetch(req *http.Request) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the node's answer: %w", err)
 	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("the node answered %s: %s", resp.Status, strings.TrimSpace(string(body)))
+	if resp.StatusCode == http.StatusOK {
+		return body, nil
 	}
-	return body, nil
+	text := strings.TrimSpace(string(body))
+	var trouble struct {
+		Error string `json:"error"`
+	}
+	if json.Unmarshal(body, &trouble) == nil && trouble.Error != "" {
+		text = trouble.Error
+	}
+	if resp.StatusCode == http.StatusBadRequest { // it says what is wrong with what was asked
+		return nil, errors.New(text)
+	}
+	return nil, fmt.Errorf("the node answered %s: %s", resp.Status, text)
 }
 
 // writeQueue prints a line for each recipient that is not settled.

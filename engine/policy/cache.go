@@ -15,7 +15,8 @@ const (
 	cacheBytes  = 32 << 20 // of policies at most, about
 	entryBytes  = 200      // of one, beside its names
 	fileMax     = 4 * cacheBytes
-	savePause   = 5 * time.Second // in which changes gather
+	savePause   = 5 * time.Second // in which changes gather, for each saveStep of what is known
+	saveStep    = 1 << 20         // octets
 	saveAgain   = time.Minute     // after which a file that could not be written is tried again
 	evictSample = 8
 	fileForm    = 1
@@ -186,7 +187,7 @@ func (c *cache) aged(now time.Time) (domains []string) {
 
 // keep writes the file when something changed, and once more at the end.
 func (s *policies) keep() {
-	c, pause := s.cache, savePause
+	c, pause := s.cache, s.cache.pause()
 	for {
 		select {
 		case <-c.changed:
@@ -194,7 +195,7 @@ func (s *policies) keep() {
 			case <-s.ending.Done():
 			case <-time.After(pause):
 			}
-			if pause = savePause; !c.save() {
+			if pause = c.pause(); !c.save() {
 				pause = saveAgain
 				c.touch()
 			}
@@ -207,6 +208,14 @@ func (s *policies) keep() {
 			return
 		}
 	}
+}
+
+// pause is how long changes gather before the file is written: the larger it is the longer, so that the disk and the processor have little of it, however
+// often a busy node uses another policy.
+func (c *cache) pause() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return savePause * time.Duration(1+c.bytes/saveStep)
 }
 
 // save says whether the file is up to date.

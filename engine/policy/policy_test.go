@@ -307,6 +307,9 @@ func TestFileOfPolicies(t *testing.T) {
 		}
 	}
 	c := newCache(keep.Disk{}, filepath.Join(t.TempDir(), "none", "f"), log)
+	if c.pause() != savePause {
+		t.Errorf("%v between writes of nothing", c.pause())
+	}
 	long := make([]string, 100)
 	for i := range long {
 		long[i] = strings.Repeat("x", 255)
@@ -316,6 +319,9 @@ func TestFileOfPolicies(t *testing.T) {
 	}
 	if c.bytes > cacheBytes || c.len() < 500 {
 		t.Errorf("%d policies in %d octets", c.len(), c.bytes)
+	}
+	if perSecond := c.bytes / int(c.pause()/time.Second); perSecond > 250_000 {
+		t.Errorf("%d octets a second are written", perSecond)
 	}
 	if err := c.write(); err == nil {
 		t.Error("written into a folder that is not there")

@@ -19,6 +19,7 @@ type tallyRecord struct {
 	Doubled    uint64
 	Altered    uint64
 	Beyond     uint64
+	Reordered  uint64
 	Pages      int // pageRecords that follow
 }
 
@@ -55,7 +56,7 @@ func (t *Tally) encode(enc *gob.Encoder) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	err := enc.Encode(tallyRecord{Run: uint64(t.run), Recipients: t.recipients, Cells: t.cells, Doubled: t.doubled,
-		Altered: t.altered, Beyond: t.beyond, Pages: len(t.pages)})
+		Altered: t.altered, Beyond: t.beyond, Reordered: t.reordered, Pages: len(t.pages)})
 	for n, p := range t.pages {
 		if err == nil {
 			err = enc.Encode(pageRecord{Number: n, Cells: p[:]})
@@ -96,7 +97,7 @@ func decode(dec *gob.Decoder) (*Tally, error) {
 		return nil, err
 	}
 	t := NewTally(RunID(rec.Run), rec.Recipients)
-	t.cells, t.doubled, t.altered, t.beyond = rec.Cells, rec.Doubled, rec.Altered, rec.Beyond
+	t.cells, t.doubled, t.altered, t.beyond, t.reordered = rec.Cells, rec.Doubled, rec.Altered, rec.Beyond, rec.Reordered
 	for range rec.Pages {
 		var pr pageRecord
 		if err := dec.Decode(&pr); err != nil {

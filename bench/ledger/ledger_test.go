@@ -52,9 +52,9 @@ func TestTemplateHead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	head, _, _ := strings.Cut(string(tpl.Number(42)), "\r\nDate:")
+	head, _, _ := strings.Cut(string(tpl.Number(42, 17)), "\r\nDate:")
 	want := "Message-ID: <mr-0123456789abcdef.000000000042@bench.mailrace>\r\n" +
-		"X-Mailrace-Bench: 1 recipients=0003 crc32c="
+		"X-Mailrace-Bench: 2 recipients=0003 stream=000017 crc32c="
 	if len(head) != len(want)+8 || !strings.HasPrefix(head, want) {
 		t.Errorf("got %q, want %q and a checksum", head, want)
 	}
@@ -69,11 +69,11 @@ func TestSizesAreExact(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := content(t, tpl.Number(7))
+			c := content(t, tpl.Number(7, 17))
 			if len(c) != size || tpl.Size() != size {
 				t.Fatalf("content of %d octets, Size %d, want %d", len(c), tpl.Size(), size)
 			}
-			if stuffed := len(tpl.Number(7)) > size; stuffed != dots {
+			if stuffed := len(tpl.Number(7, 17)) > size; stuffed != dots {
 				t.Fatalf("size %d: stuffed %v, want %v", size, stuffed, dots)
 			}
 			var sc Scanner
@@ -91,12 +91,12 @@ func TestSizesAreExact(t *testing.T) {
 
 func TestScannerInAnySplit(t *testing.T) {
 	tpl, _ := NewTemplate(shape())
-	whole := append([]byte("Received: from x\r\n\tby y; now\r\nX-Other: 1\r\n"), tpl.Number(12345)...)
+	whole := append([]byte("Received: from x\r\n\tby y; now\r\nX-Other: 1\r\n"), tpl.Number(12345, 17)...)
 	check := func(spans ...[]byte) {
 		t.Helper()
 		var s Scanner
-		if kind := scan(&s, spans...); kind != Intact || s.Run != shape().Run || s.Number != 12345 || s.Recipients != 3 {
-			t.Fatalf("kind %d, run %v, number %d, recipients %d", kind, s.Run, s.Number, s.Recipients)
+		if kind := scan(&s, spans...); kind != Intact || s.Run != shape().Run || s.Number != 12345 || s.Recipients != 3 || s.Stream != 17 {
+			t.Fatalf("kind %d, run %v, number %d, recipients %d, stream %d", kind, s.Run, s.Number, s.Recipients, s.Stream)
 		}
 	}
 	check(whole)
@@ -112,7 +112,7 @@ func TestScannerInAnySplit(t *testing.T) {
 
 func TestEveryAlteredOctetShows(t *testing.T) {
 	tpl, _ := NewTemplate(shape())
-	original := bytes.Clone(tpl.Number(99))
+	original := bytes.Clone(tpl.Number(99, 17))
 	var s Scanner
 	for i := range original {
 		c := bytes.Clone(original)
@@ -171,7 +171,7 @@ func TestNumberAllocatesNothing(t *testing.T) {
 	n := uint64(0)
 	if a := testing.AllocsPerRun(100, func() {
 		n++
-		if scan(&s, tpl.Number(n)) != Intact {
+		if scan(&s, tpl.Number(n, 17)) != Intact {
 			t.Fatal("not intact")
 		}
 	}); a != 0 {
@@ -225,6 +225,38 @@ func TestAccountIsExact(t *testing.T) {
 	}
 	if got := Compare(acked, nil); got.Lost != want.Acknowledged {
 		t.Errorf("nothing arrived: %+v", got)
+	}
+}
+
+// TestOrder: only the first sight of a message counts, against those of its own stream for the same recipient.
+func TestOrder(t *testing.T) {
+	tally := NewTally(1, 2)
+	for i, c := range []struct {
+		number            uint64
+		recipient, stream int
+		path              uint64
+		reordered         bool
+	}{
+		{5, 0, 1, 7, false}, {4, 0, 2, 7, false}, // another stream
+		{3, 1, 1, 8, false},                     // another recipient
+		{3, 0, 1, 7, true}, {3, 0, 1, 7, false}, // seen
+		{4, 1, 1, 8, false}, {2, 0, 1, 7, true}, {6, 0, 1, 7, false}, {1, 0, 1, 7, true}, {0, 2, 1, 7, false}, // cannot be
+	} {
+		before := tally.Totals().Reordered
+		tally.Arrive(c.number, c.recipient, c.stream, c.path)
+		if got := tally.Totals().Reordered > before; got != c.reordered {
+			t.Errorf("%d: reordered %v", i, got)
+		}
+	}
+	if a := Compare(NewTally(1, 2), tally); a.Reordered != 3 || a.Doubled != 1 || a.Add(a).Reordered != 6 {
+		t.Errorf("%+v", a)
+	}
+	path := filepath.Join(t.TempDir(), "ledger")
+	if err := Save(path, tally); err != nil {
+		t.Fatal(err)
+	}
+	if ts, err := Load(path); err != nil || ts[0].Totals() != tally.Totals() {
+		t.Errorf("%v", err)
 	}
 }
 
@@ -282,7 +314,7 @@ func BenchmarkNumber10KiB(b *testing.B) {
 	tpl, _ := NewTemplate(s)
 	b.ReportAllocs()
 	for n := uint64(0); b.Loop(); n++ {
-		tpl.Number(n)
+		tpl.Number(n, 17)
 	}
 }
 
@@ -290,7 +322,7 @@ func BenchmarkScan10KiB(b *testing.B) {
 	s := shape()
 	s.Size = 10 << 10
 	tpl, _ := NewTemplate(s)
-	wire := tpl.Number(1)
+	wire := tpl.Number(1, 17)
 	b.SetBytes(int64(len(wire)))
 	b.ReportAllocs()
 	var sc Scanner
@@ -302,7 +334,7 @@ func BenchmarkScan10KiB(b *testing.B) {
 // FuzzScanner: any octets in any split give the same result, and never a panic.
 func FuzzScanner(f *testing.F) {
 	tpl, _ := NewTemplate(shape())
-	f.Add(bytes.Clone(tpl.Number(3)), uint16(40))
+	f.Add(bytes.Clone(tpl.Number(3, 17)), uint16(40))
 	f.Add([]byte("Message-ID: <x@y>\r\n\r\n"), uint16(3))
 	f.Fuzz(func(t *testing.T, p []byte, at uint16) {
 		var a, b Scanner

@@ -4,10 +4,11 @@
 // A numbered message says who it is in two header lines of its own:
 //
 //	Message-ID: <mr-0123456789abcdef.000000000042@bench.mailrace>
-//	X-Mailrace-Bench: 1 recipients=0001 crc32c=89abcdef
+//	X-Mailrace-Bench: 2 recipients=0001 stream=000017 crc32c=89abcdef
 //
-// The first names the run and the number in it. The checksum of the second covers every octet behind that line, to the end of the
-// content, and then the run, the number and the recipients; so an MTA may add trace headers in front, and any other change shows.
+// The first names the run and the number in it. The second says how many recipients the message was sent to, and over which connection of the
+// generator, its stream: on one of them numbers rise. The checksum covers every octet behind that line, to the end of the content, and then the
+// run, the number, the recipients and the stream; so an MTA may add trace headers in front, and any other change shows.
 package ledger
 
 import (
@@ -47,15 +48,19 @@ const (
 	numberDigits = 12
 	markDigits   = runDigits + 1 + numberDigits // "run.number"
 
-	rcptDigits = 4
+	rcptDigits   = 4
+	streamDigits = 6
 
 	idPrefix    = "Message-ID: <mr-"
 	idSuffix    = "@bench.mailrace>\r\n"
-	proofPrefix = "X-Mailrace-Bench: 1 recipients="
+	proofPrefix = "X-Mailrace-Bench: 2 recipients="
+	proofStream = " stream="
 	proofMiddle = " crc32c="
 
 	// MaxRecipients is how many recipients a numbered message can have.
 	MaxRecipients = 9999
+	// Streams is how many streams of a run are told apart.
+	Streams = 1_000_000
 	// MaxNumber is the highest number of a message.
 	MaxNumber = 999_999_999_999
 )
@@ -121,6 +126,7 @@ type Template struct {
 	wire    []byte
 	size    int
 	mark    int    // offset of "run.number" in wire
+	stream  int    // offset of the stream's digits
 	proof   int    // offset of the checksum's digits
 	prefix  uint32 // checksum of what stands behind the proof line
 	rcpts   []byte // digits of recipients
@@ -138,7 +144,9 @@ func NewTemplate(s Shape) (*Template, error) {
 	t := &Template{mark: len(idPrefix)}
 	w := append([]byte(nil), idPrefix...)
 	t.rcpts = fmt.Appendf(nil, "%0*d", rcptDigits, s.Recipients)
-	w = fmt.Appendf(w, "%v.%0*d%s%s%s%s", s.Run, numberDigits, 0, idSuffix, proofPrefix, t.rcpts, proofMiddle)
+	w = fmt.Appendf(w, "%v.%0*d%s%s%s%s", s.Run, numberDigits, 0, idSuffix, proofPrefix, t.rcpts, proofStream)
+	t.stream = len(w)
+	w = fmt.Appendf(w, "%0*d%s", streamDigits, 0, proofMiddle)
 	t.proof = len(w)
 	w = append(w, "00000000\r\n"...)
 	t.patched = len(w)
@@ -155,7 +163,7 @@ func NewTemplate(s Shape) (*Template, error) {
 	t.prefix = crc32.Update(0, castagnoli, w[t.patched:])
 	t.wire = w[:t.patched:t.patched]
 	t.wire, _ = smtp.AppendStuffed(w[:t.patched:t.patched], w[t.patched:], true)
-	t.Number(0)
+	t.Number(0, 0)
 	return t, nil
 }
 
@@ -181,11 +189,12 @@ func appendBody(dst []byte, n int, dots bool) []byte {
 	return dst
 }
 
-// Number turns the template into message n and returns its wire octets, valid until the next call.
-func (t *Template) Number(n uint64) []byte {
-	mark := t.wire[t.mark : t.mark+markDigits]
+// Number turns the template into message n of a stream, 0..Streams-1, and returns its wire octets, valid until the next call.
+func (t *Template) Number(n uint64, stream int) []byte {
+	mark, of := t.wire[t.mark:t.mark+markDigits], t.wire[t.stream:t.stream+streamDigits]
 	putNumber(mark[runDigits+1:], n)
-	sum := crc32.Update(crc32.Update(t.prefix, castagnoli, mark), castagnoli, t.rcpts)
+	putNumber(of, uint64(stream))
+	sum := crc32.Update(crc32.Update(crc32.Update(t.prefix, castagnoli, mark), castagnoli, t.rcpts), castagnoli, of)
 	putHex(t.wire[t.proof:], sum)
 	return t.wire
 }

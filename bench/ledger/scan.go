@@ -35,11 +35,12 @@ type Scanner struct {
 	Run        RunID
 	Number     uint64
 	Recipients int    // that the message was sent to
+	Stream     int    // of the generator, over which it was sent
 	Hash       uint64 // of a foreign Message-ID; hashes are of this process
 
 	state  scanState
 	header []byte
-	mark   [markDigits + rcptDigits]byte // run, number and recipients: what the checksum ends with
+	mark   [markDigits + rcptDigits + streamDigits]byte // run, number, recipients and stream: what the checksum ends with
 	sum    uint32
 	want   uint32
 }
@@ -151,26 +152,30 @@ func (s *Scanner) readMark(line []byte) bool {
 	for _, b := range raw {
 		s.Run = s.Run<<8 | RunID(b)
 	}
-	s.Number, s.Recipients = n, 1
+	s.Number, s.Recipients, s.Stream = n, 1, 0
 	copy(s.mark[:], mark)
 	return true
 }
 
-// readProof reads the line that says how many recipients the message has and what its octets sum up to.
+// readProof reads the line that says how many recipients the message has, which stream it is of, and what its octets sum up to.
 func (s *Scanner) readProof(line []byte) bool {
 	const at = len(proofPrefix)
-	const sumAt = at + rcptDigits + len(proofMiddle)
-	if len(line) != sumAt+8+2 || string(line[:at]) != proofPrefix || string(line[at+rcptDigits:sumAt]) != proofMiddle {
+	const streamAt = at + rcptDigits + len(proofStream)
+	const sumAt = streamAt + streamDigits + len(proofMiddle)
+	if len(line) != sumAt+8+2 || string(line[:at]) != proofPrefix || string(line[at+rcptDigits:streamAt]) != proofStream ||
+		string(line[streamAt+streamDigits:sumAt]) != proofMiddle {
 		return false
 	}
 	n, ok := parseNumber(line[at : at+rcptDigits])
+	stream, known := parseNumber(line[streamAt : streamAt+streamDigits])
 	var raw [4]byte
 	_, err := hex.Decode(raw[:], line[sumAt:sumAt+8])
-	if !ok || n == 0 || err != nil || string(line[sumAt+8:]) != "\r\n" {
+	if !ok || n == 0 || !known || err != nil || string(line[sumAt+8:]) != "\r\n" {
 		return false
 	}
-	copy(s.mark[markDigits:], line[at:])
-	s.Recipients = int(n)
+	copy(s.mark[markDigits:], line[at:at+rcptDigits])
+	copy(s.mark[markDigits+rcptDigits:], line[streamAt:])
+	s.Recipients, s.Stream = int(n), int(stream)
 	s.want = uint32(raw[0])<<24 | uint32(raw[1])<<16 | uint32(raw[2])<<8 | uint32(raw[3])
 	return true
 }

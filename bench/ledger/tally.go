@@ -25,11 +25,23 @@ type Tally struct {
 	doubled uint64
 	altered uint64
 	beyond  uint64 // not counted: out of the range of recipients or of pages
+
+	order     map[way]uint64 // highest number that arrived on a way
+	reordered uint64
 }
+
+// way is what a stream sends to one recipient: on it order can be told.
+type way struct {
+	stream int
+	path   uint64 // hash of the forward-path
+}
+
+// maxWays bounds the ways of a run whose order is judged, some 40 octets each. What comes on others counts as in order.
+const maxWays = 1 << 20
 
 // NewTally returns an empty tally of a run whose messages have that many recipients each.
 func NewTally(run RunID, recipients int) *Tally {
-	return &Tally{run: run, recipients: max(recipients, 1), pages: map[uint64]*page{}}
+	return &Tally{run: run, recipients: max(recipients, 1), pages: map[uint64]*page{}, order: map[way]uint64{}}
 }
 
 // Run is the run that is counted.
@@ -42,6 +54,29 @@ func (t *Tally) Recipients() int { return t.recipients }
 func (t *Tally) Add(number uint64, recipient int) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.add(number, recipient)
+}
+
+// Arrive is Add for an intact message of a stream, and judges its order: the first sight of it is reordered where a message with a higher number came
+// before, of the same stream and for the same forward-path, whose hash is path.
+func (t *Tally) Arrive(number uint64, recipient, stream int, path uint64) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.add(number, recipient) {
+		return false
+	}
+	on := way{stream, path}
+	highest, known := t.order[on]
+	switch {
+	case known && number < highest:
+		t.reordered++
+	case known || len(t.order) < maxWays:
+		t.order[on] = number
+	}
+	return true
+}
+
+func (t *Tally) add(number uint64, recipient int) bool {
 	if recipient < 0 || recipient >= t.recipients {
 		t.beyond++
 		return false
@@ -105,13 +140,15 @@ type Totals struct {
 	Doubled  uint64 `json:"doubled"`  // sights beyond the first
 	Altered  uint64 `json:"altered"`  // messages that came changed
 	Beyond   uint64 `json:"beyond"`   // sights with a number or recipient that cannot be
+
+	Reordered uint64 `json:"reordered"` // see Account
 }
 
 // Totals returns what was counted until now.
 func (t *Tally) Totals() Totals {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return Totals{Distinct: t.cells, Doubled: t.doubled, Altered: t.altered, Beyond: t.beyond}
+	return Totals{Distinct: t.cells, Doubled: t.doubled, Altered: t.altered, Beyond: t.beyond, Reordered: t.reordered}
 }
 
 // Account is what became of a run between generator and sink. All but Altered count recipients.
@@ -122,12 +159,17 @@ type Account struct {
 	Doubled        uint64 `json:"doubled"`        // copies beyond the first
 	Altered        uint64 `json:"altered"`        // messages, copies counted, that are not what was sent
 	Unacknowledged uint64 `json:"unacknowledged"` // arrived though no 2xx reached the generator
+
+	// Reordered arrived, intact and for the first time, behind a later message that the generator sent on the same connection to the same
+	// recipient. SMTP promises no order, so this is no fault.
+	Reordered uint64 `json:"reordered"`
 }
 
 // Add sums two accounts.
 func (a Account) Add(b Account) Account {
 	return Account{Acknowledged: a.Acknowledged + b.Acknowledged, Arrived: a.Arrived + b.Arrived, Lost: a.Lost + b.Lost,
-		Doubled: a.Doubled + b.Doubled, Altered: a.Altered + b.Altered, Unacknowledged: a.Unacknowledged + b.Unacknowledged}
+		Doubled: a.Doubled + b.Doubled, Altered: a.Altered + b.Altered, Unacknowledged: a.Unacknowledged + b.Unacknowledged,
+		Reordered: a.Reordered + b.Reordered}
 }
 
 // Clean says that nothing was lost, doubled or altered.
@@ -142,7 +184,7 @@ func Compare(acked, arrived *Tally) Account {
 	defer acked.mu.Unlock()
 	arrived.mu.Lock()
 	defer arrived.mu.Unlock()
-	a := Account{Acknowledged: acked.cells, Arrived: arrived.cells, Doubled: arrived.doubled, Altered: arrived.altered}
+	a := Account{Acknowledged: acked.cells, Arrived: arrived.cells, Doubled: arrived.doubled, Altered: arrived.altered, Reordered: arrived.reordered}
 	both := uint64(0)
 	for n, p := range acked.pages {
 		q := arrived.pages[n]

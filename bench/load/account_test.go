@@ -1,159 +1,66 @@
 package load_test
 
 import (
-	"bytes"
 	"net"
 	netsmtp "net/smtp"
-	"sync"
 	"testing"
 
 	"mailrace/bench/ledger"
 	"mailrace/bench/load"
+	"mailrace/bench/mtatest"
 	"mailrace/bench/sink"
-	"mailrace/proto/smtp"
 )
 
-// badMTA takes mail, acknowledges all of it, and relays it as its fault says.
-type badMTA struct {
-	sink  string
-	fault func(n int, content []byte) [][]byte // copies of the n-th message to pass on, none to lose it
-
-	mu   sync.Mutex
-	seen int
-	wg   sync.WaitGroup // sessions under way
-}
-
-// serve is one session.
-func (m *badMTA) serve(c net.Conn) {
-	defer m.wg.Done()
-	defer c.Close()
-	var s smtp.Server
-	s.Init(&smtp.ServerConfig{Hostname: "bad.example"})
-	s.Greet()
-	var rcpts []string
-	var content, in []byte
-	buf := make([]byte, 32<<10)
-	for {
-		c.Write(s.Pending())
-		s.Flushed()
-		n, err := c.Read(buf)
-		if err != nil {
-			return
-		}
-		in = append(in, buf[:n]...)
-		for more := true; more; {
-			used, ev := s.Feed(in)
-			in = in[used:]
-			switch ev {
-			case smtp.NeedInput:
-				more = false
-			case smtp.Mail:
-				rcpts = nil
-			case smtp.Rcpt:
-				rcpts = append(rcpts, string(s.Rcpt().Path))
-			case smtp.Data:
-				content = []byte("Received: by bad.example\r\n")
-			case smtp.Content:
-				content = append(content, s.Content()...)
-			case smtp.EndOfData:
-				m.relay(rcpts, content)
-			case smtp.Quit, smtp.Close:
-				c.Write(s.Pending())
-				return
-			}
-			s.Accept()
-		}
-	}
-}
-
-func (m *badMTA) relay(rcpts []string, content []byte) {
-	m.mu.Lock()
-	n := m.seen
-	m.seen++
-	m.mu.Unlock()
-	for _, copied := range m.fault(n, content) {
-		if err := netsmtp.SendMail(m.sink, nil, "a@bad.example", rcpts, copied); err != nil {
-			panic(err)
-		}
-	}
-}
-
-// TestABadMTAIsFoundOut: an MTA that loses, doubles and alters known numbers of messages, and the account names exactly these.
+// TestABadMTAIsFoundOut: an MTA that loses, doubles, alters and reorders messages, and the account of generator and sink names exactly what it did.
 func TestABadMTAIsFoundOut(t *testing.T) {
-	const total = 300
-	whole := func(_ int, c []byte) [][]byte { return [][]byte{c} }
-	every := func(n, k int) bool { return n%k == 3 }
+	const total, recipients = 100, 2
+	const each = total / 10 // of the numbers that meet a fault
 	for name, test := range map[string]struct {
-		fault func(n int, content []byte) [][]byte
-		want  ledger.Account // of messages with one recipient
+		faults mtatest.Faults
+		want   ledger.Account // but for what was reordered: that depends on how messages fall to connections
 	}{
-		"good": {whole, ledger.Account{Arrived: total}},
-		"loses": {func(n int, c []byte) [][]byte {
-			if every(n, 10) {
-				return nil
-			}
-			return [][]byte{c}
-		}, ledger.Account{Arrived: total - 30, Lost: 30}},
-		"doubles": {func(n int, c []byte) [][]byte {
-			if every(n, 20) {
-				return [][]byte{c, c, c}
-			}
-			return [][]byte{c}
-		}, ledger.Account{Arrived: total, Doubled: 30}},
-		"alters an octet": {func(n int, c []byte) [][]byte {
-			if every(n, 50) {
-				c[len(c)-10] ^= 1
-			}
-			return [][]byte{c}
-		}, ledger.Account{Arrived: total, Altered: 6}},
-		"cuts": {func(n int, c []byte) [][]byte {
-			if every(n, 100) {
-				c = c[:bytes.LastIndexByte(c[:len(c)-2], '\n')+1]
-			}
-			return [][]byte{c}
-		}, ledger.Account{Arrived: total, Altered: 3}},
-		"everything": {func(n int, c []byte) [][]byte {
-			switch {
-			case every(n, 10):
-				return nil
-			case every(n-1, 10):
-				altered := bytes.Clone(c)
-				altered[len(c)-10] ^= 1
-				return [][]byte{c, altered}
-			}
-			return [][]byte{c}
-		}, ledger.Account{Arrived: total - 30, Lost: 30, Doubled: 30, Altered: 30}},
+		"good":               {0, ledger.Account{}},
+		"loses":              {mtatest.Loses, ledger.Account{Lost: each * recipients}},
+		"doubles":            {mtatest.Doubles, ledger.Account{Doubled: 2 * each * recipients}},
+		"alters":             {mtatest.Alters, ledger.Account{Altered: each}},
+		"cuts":               {mtatest.Cuts, ledger.Account{Altered: each}},
+		"reorders":           {mtatest.Reorders, ledger.Account{}},
+		"altered copy":       {mtatest.AlteredCopy, ledger.Account{Doubled: each * recipients, Altered: each}},
+		"loses and reorders": {mtatest.Loses | mtatest.Reorders, ledger.Account{Lost: each * recipients}},
+		"everything": {mtatest.Loses | mtatest.Doubles | mtatest.Alters | mtatest.Cuts | mtatest.Reorders | mtatest.AlteredCopy,
+			ledger.Account{Lost: each * recipients, Doubled: 3 * each * recipients, Altered: 3 * each}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := startSink(t, sink.Options{})
-			m := &badMTA{sink: s.Addr(), fault: test.fault}
+			bad := &mtatest.Bad{Faults: test.faults, Deliver: func(rcpts []string, content []byte) error {
+				return netsmtp.SendMail(s.Addr(), nil, "a@bad.example", rcpts, content)
+			}}
 			l, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer l.Close()
-			go func() {
-				for {
-					c, err := l.Accept()
-					if err != nil {
-						return
-					}
-					m.wg.Add(1)
-					go m.serve(c)
-				}
-			}()
-			const recipients = 2
+			go (&mtatest.MTA{Session: bad.Session}).Serve(l)
 			o := load.Options{Address: l.Addr().String(), Messages: total, Connections: 4, Recipients: recipients, Run: 1}
 			o.Acknowledged = ledger.NewTally(o.Run, recipients)
 			if r := run(t, o); r.Accepted != total {
 				t.Fatalf("%+v", r)
 			}
-			m.wg.Wait()
-			want := test.want
-			want.Acknowledged = total * recipients
-			want.Arrived, want.Lost, want.Doubled = want.Arrived*recipients, want.Lost*recipients, want.Doubled*recipients
-			if got := ledger.Compare(o.Acknowledged, s.Book().Run(o.Run)); got != want {
-				t.Errorf("got  %+v\nwant %+v", got, want)
+			runs, err := bad.Done()
+			if err != nil {
+				t.Fatal(err)
+			}
+			did, got := runs[o.Run], ledger.Compare(o.Acknowledged, s.Book().Run(o.Run))
+			if got != did {
+				t.Errorf("got %+v\ndid %+v", got, did)
+			}
+			if reorders := test.faults&mtatest.Reorders != 0; (did.Reordered > 0) != reorders {
+				t.Errorf("reordered: %+v", did)
+			}
+			test.want.Acknowledged = total * recipients
+			test.want.Arrived, test.want.Reordered = test.want.Acknowledged-test.want.Lost, did.Reordered
+			if got != test.want {
+				t.Errorf("got  %+v\nwant %+v", got, test.want)
 			}
 		})
 	}

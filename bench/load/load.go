@@ -148,6 +148,7 @@ func (g *generator) start(ctx context.Context) {
 	g.sessions.Store(int64(g.opts.Connections))
 	for i := range g.opts.Connections {
 		s := newSession(g.lanes[i%len(g.lanes)])
+		s.stream = i % ledger.Streams
 		if n := len(g.opts.From); n > 0 {
 			s.from = g.opts.From[i%n]
 		}

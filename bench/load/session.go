@@ -25,6 +25,7 @@ type session struct {
 	lane    *lane
 	gen     *generator
 	conn    *loop.Conn
+	stream  int        // that its messages say they are of
 	from    netip.Addr // source address, if valid
 	prelude prelude
 	client  smtp.Client
@@ -216,7 +217,7 @@ func (s *session) begin() {
 // sendChunk writes the envelope that has just been queued, and the content behind it as one chunk, whatever is replied meanwhile.
 func (s *session) sendChunk(n uint64) {
 	t := s.lane.templates[s.gen.opts.Sizes.pick(n)]
-	wire, large := t.Number(n), false
+	wire, large := t.Number(n, s.stream), false
 	if large = len(wire) > wholeBody; large {
 		wire, s.rest = wire[:bodyPiece], t.Constant(bodyPiece)
 	}
@@ -244,7 +245,7 @@ func (s *session) sendBody() {
 	s.flush()
 	n := s.flights[0].number
 	t := s.lane.templates[s.gen.opts.Sizes.pick(n)]
-	wire := t.Number(n)
+	wire := t.Number(n, s.stream)
 	if len(wire) > wholeBody {
 		s.write[0] = wire[:bodyPiece]
 		s.conn.Writev(s.write[:1])

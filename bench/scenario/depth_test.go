@@ -91,7 +91,7 @@ func TestDepthFaults(t *testing.T) {
 
 // TestAQueueThatDoesNotFill: an MTA that keeps no mail for later is found out, and what it said is in the error.
 func TestAQueueThatDoesNotFill(t *testing.T) {
-	t.Setenv("MTA_LOSES", "1")
+	t.Setenv("MTA_FAULTS", "loses")
 	o := depthOptions(t, 0, 20)
 	if _, err := RunDepth(t.Context(), o); err == nil || !strings.Contains(err.Error(), "18 of 20 messages are held") {
 		t.Errorf("%v", err)

@@ -231,6 +231,9 @@ func accounting(a ledger.Account, sink bool) string {
 	if sink {
 		line += fmt.Sprintf(", %s arrived, %d lost, %d doubled, %d altered", console.Count(a.Arrived), a.Lost, a.Doubled, a.Altered)
 	}
+	if a.Reordered > 0 {
+		line += fmt.Sprintf("; %s behind a later one of the same connection, as SMTP allows", console.Count(a.Reordered))
+	}
 	return line
 }
 

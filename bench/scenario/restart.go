@@ -170,9 +170,11 @@ func (m *RestartMeasure) probe(ctx context.Context, t *target, began time.Time) 
 	return conn, nil
 }
 
-// drainRuns waits until the sink has all that was acknowledged in some runs of the generator, or has seen nothing new for the drain time.
+// drainRuns waits until the sink has all that was acknowledged in some runs of the generator, or has seen nothing new for the drain time. What came
+// until now is in the account, also what came twice.
 func drainRuns(ctx context.Context, far *sinkChild, runs []load.Report, drain time.Duration) (ledger.Account, error) {
 	var last ledger.Account
+	began := time.Now()
 	quiet := time.NewTimer(drain)
 	defer quiet.Stop()
 	for {
@@ -181,7 +183,7 @@ func drainRuns(ctx context.Context, far *sinkChild, runs []load.Report, drain ti
 		for _, r := range runs {
 			now = now.Add(accountOf(s, r))
 		}
-		if now.Lost == 0 {
+		if now.Lost == 0 && s.At.After(began) {
 			return now, nil
 		}
 		if now != last {

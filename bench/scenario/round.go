@@ -171,10 +171,7 @@ func (b *bench) send(ctx context.Context, t *target, d time.Duration, rec *recor
 	if err != nil || b.sink == nil {
 		return s, err
 	}
-	arrived, err := b.drain(ctx, r)
-	s.account.Arrived, s.account.Doubled, s.account.Altered = arrived.Distinct, arrived.Doubled, arrived.Altered
-	s.account.Lost = r.Recipients - min(arrived.Distinct, r.Recipients)
-	s.account.Unacknowledged = arrived.Distinct - min(arrived.Distinct, r.Recipients)
+	s.account, err = drainRuns(ctx, b.sink, []load.Report{r}, b.opts.Drain)
 	return s, err
 }
 
@@ -188,33 +185,6 @@ func (b *bench) window() uint64 {
 		octets, weight = octets+z.Octets*z.Weight, weight+z.Weight
 	}
 	return uint64(max(b.opts.Backlog*weight/octets, 2*b.opts.Connections))
-}
-
-// drain waits until the sink has as many recipients of the run as the MTA accepted, or has seen nothing new for the drain time.
-func (b *bench) drain(ctx context.Context, r load.Report) (ledger.Totals, error) {
-	var last ledger.Totals
-	quiet := time.NewTimer(b.opts.Drain)
-	defer quiet.Stop()
-	for {
-		report, fresh := b.sink.report()
-		now := totalsOf(report, r)
-		if now.Distinct >= r.Recipients {
-			return now, nil
-		}
-		if now != last {
-			last = now
-			quiet.Reset(b.opts.Drain)
-		}
-		select {
-		case <-fresh:
-		case <-quiet.C:
-			return now, nil
-		case <-b.sink.exited:
-			return now, b.sink.failure(orError(b.sink.err))
-		case <-ctx.Done():
-			return now, ctx.Err()
-		}
-	}
 }
 
 func totalsOf(s sink.Report, r load.Report) ledger.Totals {

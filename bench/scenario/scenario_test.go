@@ -8,6 +8,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -15,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -24,10 +26,11 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"mailrace/bench/console"
+	"mailrace/bench/ledger"
 	"mailrace/bench/load"
+	"mailrace/bench/mtatest"
 	"mailrace/bench/sink"
 	"mailrace/bench/zone"
-	"mailrace/proto/smtp"
 )
 
 // TestMain lets the test binary be the program under test: load and sink are the real ones, serve is a small relay.
@@ -70,8 +73,8 @@ func sinkMain(ctx context.Context, args []string) error {
 	return sink.Command(ctx, o, out)
 }
 
-// serveMain is an MTA of a goroutine per connection that keeps nothing. It says that it syncs for every fourth message, and that it holds what
-// it cannot deliver. If the environment asks for it, it loses every tenth.
+// serveMain is an MTA that keeps nothing. It says that it syncs for every fourth message, and that it holds what it cannot deliver. If the
+// environment asks for it, it has faults, and at its end leaves in a file what it did.
 func serveMain(ctx context.Context, args []string) error {
 	text, err := os.ReadFile(args[1]) // --config file
 	if err != nil {
@@ -128,32 +131,35 @@ func serveMain(ctx context.Context, args []string) error {
 		}
 		return strings.CutPrefix(cfg.Route[0].To, "smtp://")
 	}
-	loses := os.Getenv("MTA_LOSES") != "" && cfg.Spool.Path != nullSpool
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			if command > 0 {
-				c.SetReadDeadline(time.Now().Add(command))
-			}
-			go session(c, secure, window, func(rcpts []string, content []byte) {
-				n := messages.Add(1)
-				host, relays := route(rcpts[0])
-				if !relays || loses && n%10 == 0 {
-					return
-				}
-				if err := forward(host, rcpts, content); errors.Is(err, syscall.ECONNREFUSED) {
-					held.Add(1)
-				} else if err != nil {
-					panic(err)
-				}
-			})
+	faults, err := mtatest.ParseFaults(os.Getenv("MTA_FAULTS"))
+	if err != nil {
+		return err
+	}
+	if cfg.Spool.Path == nullSpool {
+		faults = 0
+	}
+	bad := &mtatest.Bad{Faults: faults, Deliver: func(rcpts []string, content []byte) error {
+		messages.Add(1)
+		host, relays := route(rcpts[0])
+		if !relays {
+			return nil
 		}
-	}()
+		err := forward(host, rcpts, content)
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			held.Add(1)
+			return nil
+		}
+		return err
+	}}
+	go (&mtatest.MTA{TLS: secure, Command: command, Window: window, Session: bad.Session}).Serve(l)
 	<-ctx.Done()
-	return l.Close()
+	deeds := os.Getenv("MTA_DEEDS")
+	if deeds == "" || faults == 0 {
+		return l.Close()
+	}
+	runs, err := bad.Done()
+	text, encoding := json.Marshal(runs)
+	return errors.Join(err, encoding, os.WriteFile(deeds, text, 0o644), l.Close())
 }
 
 // forward delivers under TLS where that is offered.
@@ -176,62 +182,6 @@ func forward(host string, rcpts []string, content []byte) error {
 	}
 	_, err = w.Write(content)
 	return errors.Join(err, w.Close(), c.Quit())
-}
-
-func session(c net.Conn, secure *tls.Config, window time.Duration, message func([]string, []byte)) {
-	defer c.Close()
-	var s smtp.Server
-	s.Init(&smtp.ServerConfig{Hostname: "test.example", StartTLS: secure != nil})
-	s.Greet()
-	var rcpts []string
-	var content, in []byte
-	buf := make([]byte, 32<<10)
-	for {
-		c.Write(s.Pending())
-		s.Flushed()
-		n, err := c.Read(buf)
-		if err != nil {
-			return
-		}
-		in = append(in, buf[:n]...)
-		for more := true; more; {
-			used, ev := s.Feed(in)
-			in = in[used:]
-			switch ev {
-			case smtp.NeedInput:
-				more = false
-			case smtp.Mail:
-				rcpts, content = nil, nil
-			case smtp.Rcpt:
-				rcpts = append(rcpts, string(s.Rcpt().Path))
-			case smtp.Content:
-				content = append(content, s.Content()...)
-			case smtp.Data:
-				if window > 0 {
-					c.SetReadDeadline(time.Now().Add(window))
-				}
-			case smtp.EndOfData:
-				message(rcpts, content)
-			case smtp.StartTLS:
-				s.Accept()
-				c.Write(s.Pending())
-				s.Flushed()
-				if window > 0 {
-					c.SetReadDeadline(time.Now().Add(window))
-				}
-				c = tls.Server(c, secure)
-				if err := c.(*tls.Conn).Handshake(); err != nil {
-					return
-				}
-				c.SetReadDeadline(time.Time{})
-				s.Secured()
-			case smtp.Quit, smtp.Close:
-				c.Write(s.Pending())
-				return
-			}
-			s.Accept()
-		}
-	}
 }
 
 func options(t *testing.T) Options {
@@ -337,24 +287,54 @@ func TestFarZone(t *testing.T) {
 	}
 }
 
-// TestAnMTAThatLosesIsFoundOut: the scenario reports what is missing, and the command fails.
-func TestAnMTAThatLosesIsFoundOut(t *testing.T) {
-	t.Setenv("MTA_LOSES", "1")
-	o := options(t)
-	o.Rounds, o.Warmup, o.Drain = 1, time.Nanosecond, 500*time.Millisecond
-	var stdout, stderr bytes.Buffer
-	err := Command(t.Context(), Relay, o, console.Output{JSON: true, Stdout: &stdout, Stderr: &stderr})
-	if !errors.Is(err, ErrAccounting) {
-		t.Fatalf("%v\n%s", err, stderr.String())
+// TestABadMTAIsFoundOut: the scenario reports what was lost, doubled, altered and reordered, each as often as it was, and the command fails where it
+// must not be.
+func TestABadMTAIsFoundOut(t *testing.T) {
+	for faults, clean := range map[string]bool{"": true, "reorders": true, "loses": false, "doubles": false, "alters,cuts": false,
+		"loses,doubles,alters,cuts,reorders,altered-copy": false} {
+		t.Run(faults, func(t *testing.T) {
+			deeds := filepath.Join(t.TempDir(), "deeds")
+			t.Setenv("MTA_FAULTS", faults)
+			t.Setenv("MTA_DEEDS", deeds)
+			o := options(t)
+			o.Rounds, o.Warmup, o.Duration, o.Drain = 1, time.Nanosecond, 300*time.Millisecond, 500*time.Millisecond
+			var stdout, stderr bytes.Buffer
+			err := Command(t.Context(), Relay, o, console.Output{JSON: true, Stdout: &stdout, Stderr: &stderr})
+			if errors.Is(err, ErrAccounting) == clean || clean && err != nil {
+				t.Fatalf("%v\n%s", err, stderr.String())
+			}
+			var r Report
+			if err := json.Unmarshal(stdout.Bytes(), &r); err != nil {
+				t.Fatal(err)
+			}
+			if null := r.Rounds[0][Ceiling].Account; !null.Clean() || null.Reordered != 0 {
+				t.Errorf("the ceiling: %+v", null)
+			}
+			got := r.Rounds[0][MTA].Account
+			want := []ledger.Account{{Acknowledged: got.Acknowledged, Arrived: got.Acknowledged}}
+			if faults != "" {
+				want = deedsOf(t, deeds)
+			}
+			if !slices.Contains(want, got) || got.Acknowledged == 0 {
+				t.Errorf("got %+v\ndid one of %+v", got, want)
+			}
+			note := slices.ContainsFunc(r.Notes, func(n string) bool { return strings.HasPrefix(n, "ACCOUNTING") })
+			if note == clean {
+				t.Errorf("%v", r.Notes)
+			}
+		})
 	}
-	var r Report
-	if err := json.Unmarshal(stdout.Bytes(), &r); err != nil {
+}
+
+// deedsOf is what a bad MTA did with each run: that of the warmup and the one that was measured.
+func deedsOf(t *testing.T, path string) []ledger.Account {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	var runs map[ledger.RunID]ledger.Account
+	if err := errors.Join(err, json.Unmarshal(text, &runs)); err != nil {
 		t.Fatal(err)
 	}
-	m := r.Rounds[0][MTA]
-	if m.Lost < m.Acknowledged/10-1 || m.Lost > m.Acknowledged/10+1 || m.Arrived+m.Lost != m.Acknowledged || !r.Rounds[0][Ceiling].Clean() {
-		t.Errorf("%+v", m)
-	}
+	return slices.Collect(maps.Values(runs))
 }
 
 // TestAnMTAThatDoesNotStart: the error holds what it said.

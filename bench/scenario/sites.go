@@ -253,7 +253,8 @@ func (b *sitesBench) memory() (rss int64, err error) {
 func accountOf(s sink.Report, sent load.Report) ledger.Account {
 	arrived := totalsOf(s, sent)
 	return ledger.Account{Acknowledged: sent.Recipients, Arrived: arrived.Distinct, Doubled: arrived.Doubled, Altered: arrived.Altered,
-		Lost: sent.Recipients - min(arrived.Distinct, sent.Recipients)}
+		Lost: sent.Recipients - min(arrived.Distinct, sent.Recipients), Unacknowledged: arrived.Distinct - min(arrived.Distinct, sent.Recipients),
+		Reordered: arrived.Reordered}
 }
 
 // drain sends one node, with a spool, a message for each domain, and waits until they are all delivered.

@@ -53,6 +53,7 @@ type Report struct {
 	Octets      uint64              `json:"octets"`             // of content
 	Duplicates  uint64              `json:"duplicates"`         // recipients of messages that had been accepted for them before
 	Altered     uint64              `json:"altered"`            // numbered messages that are not what was sent
+	Reordered   uint64              `json:"reordered"`          // recipients of numbered messages that came behind later ones, as ledger.Account says
 	Foreign     uint64              `json:"foreign"`            // distinct recipients of messages that no generator of ours made
 	Anonymous   uint64              `json:"anonymous"`          // messages without a Message-ID: their duplicates go unseen
 	Failures    map[string]Failures `json:"failures,omitempty"` // of destinations, too
@@ -62,13 +63,14 @@ type Report struct {
 	Runs    []RunReport   `json:"runs,omitempty"`
 	First   time.Time     `json:"first"`  // when the first message was accepted
 	Newest  time.Time     `json:"newest"` // when the last message was accepted
+	At      time.Time     `json:"at"`     // of which the report tells
 	Elapsed time.Duration `json:"elapsed_ns"`
 	Process proc.Usage    `json:"process"`
 }
 
 // Report sums up what was seen until now. Any goroutine may call it.
 func (s *Sink) Report() Report {
-	r := Report{Address: s.address, Elapsed: time.Since(s.began), Process: proc.Self()}
+	r := Report{Address: s.address, At: time.Now(), Elapsed: time.Since(s.began), Process: proc.Self()}
 	if names := s.Names(); names.IsValid() {
 		r.Names = names.String()
 	}
@@ -96,6 +98,7 @@ func (s *Sink) Report() Report {
 	for _, t := range s.book.Runs() {
 		run := RunReport{Run: t.Run(), Recipients: t.Recipients(), Totals: t.Totals()}
 		r.Duplicates += run.Doubled
+		r.Reordered += run.Reordered
 		r.Runs = append(r.Runs, run)
 	}
 	return r
@@ -120,6 +123,7 @@ func (r Report) WriteText(w io.Writer) error {
 		{"octets", console.Count(r.Octets)},
 		{"duplicates", console.Count(r.Duplicates)},
 		{"altered", console.Count(r.Altered)},
+		{"reordered", console.Count(r.Reordered)},
 	}
 	for v := range verbs {
 		if f, ok := r.Failures[v.String()]; ok {

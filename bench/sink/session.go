@@ -355,11 +355,15 @@ func (x *session) count() {
 	if tally == nil {
 		return
 	}
-	if kind == ledger.Altered {
+	if kind == ledger.Altered { // what it says of its stream may be wrong, too
 		tally.AddAltered()
 	}
 	for _, r := range x.rcpts {
-		tally.Add(x.scanner.Number, r.index)
+		if kind == ledger.Altered {
+			tally.Add(x.scanner.Number, r.index)
+		} else {
+			tally.Arrive(x.scanner.Number, r.index, x.scanner.Stream, r.hash)
+		}
 	}
 }
 

@@ -229,6 +229,11 @@ func TestBatchesAreBounded(t *testing.T) {
 // TestFaultIsFatal lets the n-th write or sync of a WAL fail, for all n up to where nothing fails any more. Whatever completed before is
 // there when the file system is opened again with nothing but what was synced, and nothing completes after.
 func TestFaultIsFatal(t *testing.T) {
+	t.Run("through the page cache", func(t *testing.T) { failEach(t, false) })
+	t.Run("past it", func(t *testing.T) { failEach(t, true) })
+}
+
+func failEach(t *testing.T, inBlocks bool) {
 	failures := 0
 	for n := int32(0); ; n++ {
 		disk := vfs.NewCrashableMem()
@@ -251,7 +256,7 @@ func TestFaultIsFatal(t *testing.T) {
 			return err
 		}))
 		o := testOptions(t, fs)
-		o.Shards = 1
+		o.Shards, o.inBlocks = 1, inBlocks
 		fatal := make(chan error, 1)
 		o.Fatal = func(err error) { fatal <- err }
 		s := mustOpen(t, o)

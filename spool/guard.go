@@ -76,7 +76,9 @@ func (fs guardedFS) file(f vfs.File, name string, err error) (vfs.File, error) {
 		return nil, fs.check("creating", name, err)
 	case err != nil:
 		return nil, err
-	case isWAL(name), isBlob(name):
+	case isWAL(name):
+		return guardedFile{fs.sh.direct(f), fs, name}, nil
+	case isBlob(name):
 		return guardedFile{f, fs, name}, nil
 	}
 	return f, nil

@@ -203,3 +203,13 @@ func (f shortFile) Write(p []byte) (int, error) {
 	}
 	return f.File.Write(p)
 }
+
+func (f shortFile) WriteAt(p []byte, at int64) (int, error) {
+	if f.d.trouble.fault == syscall.ENOSPC {
+		if err := f.d.fail(errorfs.OpFileWriteAt); err != nil {
+			n, _ := f.File.WriteAt(p[:len(p)/2], at)
+			return n, err
+		}
+	}
+	return f.File.WriteAt(p, at)
+}

@@ -155,6 +155,7 @@ func (w *world) options(shards int) Options {
 	if w.space {
 		o.Space, o.Reserve = newRoom().space, int64(w.rng.IntN(2))<<14
 	}
+	o.inBlocks = w.rng.IntN(2) == 0
 	if w.failover && w.rng.IntN(2) == 0 {
 		o.Failover = "other"
 	}

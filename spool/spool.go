@@ -76,6 +76,7 @@ type Options struct {
 	rewriteAge time.Duration // 0 = the constant of that name
 	wreck      bool          // read by Salvage: the directories of wal_failover may be gone
 	lenient    bool          // read by Salvage: files may be missing or damaged
+	inBlocks   bool          // of tests: WALs are written as past a page cache, whatever the file system
 }
 
 // withDefaults fills in what was left zero.

@@ -127,7 +127,7 @@ func (n *Node) openRecipients() (err error) {
 	for i, t := range n.cfg.Recipients {
 		tables[i] = recipients.Table(t)
 	}
-	o := recipients.Options{Tables: tables, Routes: n.routes, Resolver: n.resolver, Ask: n.outbound.Probe, Log: n.log}
+	o := recipients.Options{Tables: tables, Routes: n.routes, Resolver: n.resolver, Source: n.router.SourceOf, Ask: n.outbound.Probe, Log: n.log}
 	if n.policies != nil {
 		o.Policed = n.policies
 	}

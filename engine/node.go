@@ -76,6 +76,7 @@ type Node struct {
 	fatal      chan error
 	world
 
+	routable  chan struct{}  // closed when openRouter is done
 	stored    chan struct{}  // closed when the store is open, or cannot be
 	storeErr  error          // why not; read when stored is closed
 	following sync.WaitGroup // what follows then
@@ -114,7 +115,7 @@ func newNode(cfg *config.Config, log *slog.Logger, w world) (_ *Node, err error)
 	}
 	set := metrics.NewSet()
 	n := &Node{
-		cfg: cfg, log: log, budget: message.NewBudget(cfg.Engine.Memory), metrics: set, world: w, fatal: make(chan error, 1), stored: make(chan struct{}),
+		cfg: cfg, log: log, budget: message.NewBudget(cfg.Engine.Memory), metrics: set, world: w, fatal: make(chan error, 1), stored: make(chan struct{}), routable: make(chan struct{}),
 		stats: &stats{
 			dsns:          set.NewCounter("mailrace_dsns_total"),
 			unreported:    set.NewCounter("mailrace_dsns_suppressed_total"),
@@ -228,7 +229,7 @@ func (n *Node) openRouter() (err error) {
 	if c.Spool.Path != nullPath {
 		kept = filepath.Join(c.Spool.Path, policyFile)
 	}
-	if n.policies, err = newPolicies(c, n.resolver, policy.Options{File: kept, Port: n.webPort, Reports: n.reports, Now: n.clock.Now, Log: n.log}); err != nil {
+	if n.policies, err = newPolicies(c, n.resolver, policy.Options{File: kept, Port: n.webPort, Dial: n.dialWeb, Reports: n.reports, Now: n.clock.Now, Log: n.log}); err != nil {
 		return err
 	}
 	if n.policies != nil {
@@ -260,8 +261,11 @@ func (n *Node) openRouter() (err error) {
 	}
 	metrics.RegisterSet(n.router.Metrics())
 	metrics.RegisterSet(n.resolver.Metrics())
-	n.outbound, err = newOutbound(n)
-	return err
+	if n.outbound, err = newOutbound(n); err != nil {
+		return err
+	}
+	close(n.routable)
+	return nil
 }
 
 // tight says that content should leave memory: the spool has it.

@@ -2,6 +2,9 @@ package engine
 
 import (
 	"cmp"
+	"context"
+	"fmt"
+	"net"
 	"net/netip"
 
 	"mailrace/engine/config"
@@ -55,6 +58,24 @@ func outboundSources(c *config.Config) map[string]*egress.Source {
 		}
 	}
 	return all
+}
+
+// dialWeb connects to the web server of a domain, for its policy or with a report to it, from where its mail comes. Any goroutine.
+func (n *Node) dialWeb(ctx context.Context, domain string, to netip.AddrPort) (net.Conn, error) {
+	select {
+	case <-n.routable:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	route := n.routes.Match(domain)
+	if route != nil && route.Kind != router.MX { // its mail goes elsewhere; this does not
+		route = nil
+	}
+	source, ok := n.router.SourceOf(route, domain, nil, to.Addr())
+	if !ok {
+		return nil, fmt.Errorf("no source has an address of the family of %s", to.Addr())
+	}
+	return n.outbound.Connect(ctx, source, to)
 }
 
 // sourceAddresses are the addresses of all sources.

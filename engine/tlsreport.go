@@ -32,7 +32,7 @@ func (n *Node) openReports() error {
 	}
 	o := tlsrpt.Options{
 		DNS: n.resolver, Submit: n.submitReport, Sent: n.recordReport, Contact: c.TLSReport.Contact,
-		Organization: cmp.Or(c.TLSReport.Organization, c.Hostname), Submitter: c.Hostname, Roots: roots, Port: n.webPort, Log: n.log, Now: n.reportClock, Tick: n.reportTick,
+		Organization: cmp.Or(c.TLSReport.Organization, c.Hostname), Submitter: c.Hostname, Roots: roots, Port: n.webPort, Dial: n.dialWeb, Log: n.log, Now: n.reportClock, Tick: n.reportTick,
 		Policy: func(domain string) *mtasts.Policy {
 			if n.policies == nil {
 				return nil

@@ -71,6 +71,15 @@ func (src *Source) use(d *loop.Dial) {
 	}
 }
 
+// Connect connects to an address from a source, for others than a loop; "" = from any address of this machine. Any goroutine.
+func (o *Options) Connect(ctx context.Context, source string, to netip.AddrPort) (net.Conn, error) {
+	d := loop.Dial{Network: "tcp", Address: to.String()}
+	if src := o.Sources[source]; src != nil {
+		src.use(&d)
+	}
+	return d.Connect(ctx)
+}
+
 // hop connects to a proxy.
 func hop(ctx context.Context, address string) (net.Conn, error) {
 	dial := net.Dialer{KeepAlive: -1}

@@ -34,8 +34,11 @@ func (j *dialJob) reach(ctx context.Context) (nc net.Conn, second bool, err erro
 	})
 }
 
+// Connect connects to Address, for others than a loop. Any goroutine.
+func (j *Dial) Connect(ctx context.Context) (net.Conn, error) { return j.attempt(ctx, j.Address) }
+
 // attempt connects to one address. One that is an address needs no resolver.
-func (j *dialJob) attempt(ctx context.Context, address string) (net.Conn, error) {
+func (j *Dial) attempt(ctx context.Context, address string) (net.Conn, error) {
 	network := cmp.Or(j.Network, "tcp")
 	if j.Via != nil {
 		return j.Via(ctx, network, address)

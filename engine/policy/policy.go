@@ -22,6 +22,7 @@ import (
 
 	"mailrace/engine/keep"
 	"mailrace/engine/tlsrpt"
+	"mailrace/engine/web"
 	"mailrace/proto/mtasts"
 	"mailrace/router/mx"
 )
@@ -53,6 +54,7 @@ type Options struct {
 	Port    uint16         // of those servers; 443
 	MXPort  uint16         // of mail exchangers, in the names of TLSA records; 25
 	Timeout time.Duration  // for one policy to be fetched, which mail waits for the first time; 10 seconds
+	Dial    web.Dial       // to the web server of a domain, whose name it gets; nil = from any address of this machine
 
 	Reports *tlsrpt.Reports // are told of hosts that may not get mail, and of policies that cannot be fetched; nil = nobody is
 

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 
 	"mailrace/engine/web"
@@ -17,15 +19,23 @@ type fetcher struct {
 	client *http.Client
 }
 
+const label = "mta-sts." // in front of a domain, its web server
+
 func newFetcher(o *Options) *fetcher {
-	return &fetcher{o, web.NewClient(web.Options{DNS: o.DNS, Roots: o.Roots, Port: o.Port, Timeout: o.Timeout})}
+	of := web.Options{DNS: o.DNS, Roots: o.Roots, Port: o.Port, Timeout: o.Timeout}
+	if o.Dial != nil {
+		of.Dial = func(ctx context.Context, host string, to netip.AddrPort) (net.Conn, error) {
+			return o.Dial(ctx, strings.TrimPrefix(host, label), to)
+		}
+	}
+	return &fetcher{o, web.NewClient(of)}
 }
 
 // fetch gets the policy of a domain.
 func (w *fetcher) fetch(ctx context.Context, domain string) (*mtasts.Policy, error) {
 	ctx, cancel := context.WithTimeout(ctx, w.opts.Timeout)
 	defer cancel()
-	url := "https://mta-sts." + domain + "/.well-known/mta-sts.txt"
+	url := "https://" + label + domain + "/.well-known/mta-sts.txt"
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err

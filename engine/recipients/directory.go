@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -37,6 +38,8 @@ type Options struct {
 	Resolver Resolver
 	// Policed is asked in its place for the hosts of MX routes that use TLS, as router.Options.Policed is; nil = domains demand nothing.
 	Policed Resolver
+	// Source says where connections to an address come from that ask about a domain, as router.Router.SourceOf does; nil = any address of this machine.
+	Source func(route *router.Route, domain string, a *mx.Answer, to netip.Addr) (name string, ok bool)
 	// Ask asks the host of a target for a recipient, and ends with done, on l: with the reply to RCPT; with one of code 0 if the host said nothing
 	// of the recipient; with nil if it could not be asked within the limit.
 	Ask func(l *loop.Loop, target router.Target, rcpt string, limit time.Duration, done func(*smtp.Reply))

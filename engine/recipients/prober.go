@@ -153,10 +153,14 @@ func (p *prober) begin(f *flight) {
 func (p *prober) resolved(f *flight, route *router.Route, a *mx.Answer) {
 	for i := range a.Hosts {
 		for _, addr := range a.Hosts[i].Addrs {
-			if len(f.targets) < targetsMax {
+			source, ok := "", true
+			if p.o.Source != nil {
+				source, ok = p.o.Source(route, f.domain, a, addr)
+			}
+			if ok && len(f.targets) < targetsMax {
 				f.targets = append(f.targets, router.Target{
 					Route: route.Name, Host: a.Hosts[i].Name, Addr: netip.AddrPortFrom(addr, route.Port), Kind: route.Kind, TLS: route.TLS,
-					Manner: route.Manner, Demand: a.DemandOf(a.Hosts[i].Name),
+					Manner: route.Manner, Demand: a.DemandOf(a.Hosts[i].Name), Source: source,
 				})
 			}
 		}

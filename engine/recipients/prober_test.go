@@ -75,7 +75,10 @@ func open(t *testing.T, tables ...Table) *rig {
 	}
 	r.d, err = Open(Options{
 		Tables: tables, Routes: routes, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
-		Resolver: hosts{"a.example": {"192.0.2.1", "192.0.2.2"}, "b.example": {"192.0.2.3"}, "relay.example": {"192.0.2.4"}},
+		Resolver: hosts{"a.example": {"192.0.2.1", "192.0.2.2"}, "b.example": {"192.0.2.99", "192.0.2.3"}, "relay.example": {"192.0.2.4"}},
+		Source: func(route *router.Route, domain string, a *mx.Answer, to netip.Addr) (string, bool) {
+			return "for " + domain, to != netip.MustParseAddr("192.0.2.99")
+		},
 		Ask: func(_ *loop.Loop, target router.Target, rcpt string, limit time.Duration, done func(*smtp.Reply)) {
 			r.asked <- question{target, rcpt, limit, done}
 		},
@@ -185,7 +188,7 @@ func TestProbe(t *testing.T) {
 	r := open(t, Table{Domains: []string{"a.example", "b.example", "fixed.example", "sink.example", "nowhere.example", "no-room.example"}, Probe: true})
 	one, two := r.check("ann@a.example"), r.check("ANN@A.example")
 	q := r.answer(250, "2.1.5")
-	if q.rcpt != "ann@a.example" || q.target.Addr != netip.MustParseAddrPort("192.0.2.1:2525") || q.target.Host != "mx.a.example" || q.limit <= 0 || q.limit > probeLimit/2 {
+	if q.rcpt != "ann@a.example" || q.target.Addr != netip.MustParseAddrPort("192.0.2.1:2525") || q.target.Host != "mx.a.example" || q.target.Source != "for a.example" || q.limit <= 0 || q.limit > probeLimit/2 {
 		t.Errorf("%+v", q)
 	}
 	r.expect(one, "fine")

@@ -52,6 +52,7 @@ type Options struct {
 	Roots   *x509.CertPool // who issues certificates of the web servers that take reports; nil = those whom the system trusts
 	Port    uint16         // where those servers listen that are to be asked at 443
 	Timeout time.Duration  // for one of them to take a report; 30 seconds
+	Dial    web.Dial       // to one of them; nil = from any address of this machine
 
 	Log *slog.Logger
 	Now func() time.Time // time.Now
@@ -141,7 +142,7 @@ func open(o Options) *Reports {
 	}
 	set := metrics.NewSet()
 	r := &Reports{
-		opts: o, client: web.NewClient(web.Options{DNS: o.DNS, Roots: o.Roots, Port: o.Port, Timeout: o.Timeout}), metrics: set,
+		opts: o, client: web.NewClient(web.Options{DNS: o.DNS, Roots: o.Roots, Port: o.Port, Timeout: o.Timeout, Dial: o.Dial}), metrics: set,
 		events: make(chan Session, eventsMost), answers: make(chan answer, lookupsMost), posted: make(chan *posting, postingsMost),
 		counted: map[bool]*metrics.Counter{}, sent: map[string]*metrics.Counter{}, dropped: map[string]*metrics.Counter{},
 	}

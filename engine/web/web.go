@@ -36,10 +36,23 @@ type Options struct {
 	Roots   *x509.CertPool // who issues certificates of the servers; nil = those whom the system trusts
 	Port    uint16         // where servers listen that are to be asked at 443; 0 = there
 	Timeout time.Duration  // for an answer, with its body
+	Dial    Dial           // nil = from any address of this machine
+}
+
+// Dial connects to an address of a host, whose name is in normal form. Any goroutine.
+type Dial func(ctx context.Context, host string, to netip.AddrPort) (net.Conn, error)
+
+// plainly is Dial from any address.
+func plainly(ctx context.Context, _ string, to netip.AddrPort) (net.Conn, error) {
+	var dialer net.Dialer
+	return dialer.DialContext(ctx, "tcp", to.String())
 }
 
 // NewClient returns a client that keeps no connections. Any goroutine.
 func NewClient(o Options) *http.Client {
+	if o.Dial == nil {
+		o.Dial = plainly
+	}
 	return &http.Client{
 		Timeout:       o.Timeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -51,7 +64,7 @@ func NewClient(o Options) *http.Client {
 }
 
 // dial connects to the addresses of a host that passed the filter, one after the other.
-func (o *Options) dial(ctx context.Context, network, address string) (net.Conn, error) {
+func (o *Options) dial(ctx context.Context, _, address string) (net.Conn, error) {
 	host, text, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, err
@@ -81,11 +94,17 @@ func (o *Options) dial(ctx context.Context, network, address string) (net.Conn, 
 			continue
 		}
 		tried++
-		dialer := net.Dialer{Timeout: dialTimeout}
 		var conn net.Conn
-		if conn, err = dialer.DialContext(ctx, network, netip.AddrPortFrom(addr, uint16(port)).String()); err == nil {
+		if conn, err = o.within(ctx, name, netip.AddrPortFrom(addr, uint16(port))); err == nil {
 			return conn, nil
 		}
 	}
 	return nil, err
+}
+
+// within is Dial with a time limit.
+func (o *Options) within(ctx context.Context, host string, to netip.AddrPort) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	return o.Dial(ctx, host, to)
 }

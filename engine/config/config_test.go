@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -256,5 +257,13 @@ func TestOrigin(t *testing.T) {
 	}
 	if got := Default().Origin("hostname"); got != "" {
 		t.Errorf("%q", got)
+	}
+}
+
+// TestNoFile: who has no configuration is told where to begin.
+func TestNoFile(t *testing.T) {
+	_, err := Load(filepath.Join(t.TempDir(), "mailrace.toml"))
+	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "mailrace config") {
+		t.Error(err)
 	}
 }

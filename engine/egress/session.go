@@ -487,7 +487,7 @@ func (s *session) Closed(c *loop.Conn, err error) {
 	o := &router.Outcome{Class: router.Deferred, Enhanced: "4.4.2", Text: "connection lost"}
 	switch {
 	case c == nil:
-		o.Enhanced, o.Text = "4.4.1", fmt.Sprintf("connect: %v", err)
+		o.Enhanced, o.Text = "4.4.1", dialFault(err)
 	case err != nil && !errors.Is(err, io.EOF):
 		o.Text = fmt.Sprintf("connection lost: %v", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/pires/go-proxyproto"
@@ -43,6 +44,19 @@ func atFault(err error) bool {
 	var u *unusable
 	var call *os.SyscallError
 	return errors.As(err, &u) || errors.As(err, &call) && call.Syscall == "bind"
+}
+
+// dialFault says in words what a dial failed for: with the address of the host, or where they are at fault that of the source or its proxy.
+func dialFault(err error) string {
+	var op *net.OpError
+	if !errors.As(err, &op) || op.Addr == nil || atFault(err) {
+		return "connect: " + strings.TrimPrefix(err.Error(), "loop: ")
+	}
+	err = op.Err
+	if call, ok := err.(*os.SyscallError); ok {
+		err = call.Err
+	}
+	return fmt.Sprintf("connect to %s: %v", op.Addr, err)
 }
 
 // address is where remote hosts see the source come from, if that is known.

@@ -38,12 +38,20 @@ type configuration struct {
 	idle      time.Duration  // for which a connection is kept without work; 0 = the MTA's default
 	authority string         // PEM file of who issues the certificates of hosts, or ""
 	policies  []string       // patterns of domains that have a policy of their own
+	providers []providerOf   // limits of their own
+	messages  int            // transactions over one connection; 0 = the MTA's default
 }
 
 // routeOf is the route of one domain.
 type routeOf struct {
 	domain, to string
 	tls        string // "" = the MTA's default
+}
+
+// providerOf is whose connections are limited by themselves: hosts at some addresses.
+type providerOf struct {
+	name, addresses string
+	connections     int
 }
 
 // text writes the configuration; numbers that are 0 in the options are left to the MTA's defaults.
@@ -100,12 +108,18 @@ func (c configuration) text(o *Options) string {
 	for _, domains := range c.policies {
 		section("[[policy]]", fmt.Sprintf("domains = [%q]", domains), `retry = ["1m", "10m", "1h"]`, `expire = "2d"`)
 	}
+	for _, p := range c.providers {
+		section("[[provider]]", str("name", p.name), fmt.Sprintf("addresses = [%q]", p.addresses), number("connections", p.connections))
+	}
+	if len(c.providers) > 0 { // senders are told of failures at once, so that the account can be closed
+		section("[dsn]", `gather = "0s"`)
+	}
 	if c.authority != "" || c.names.IsValid() {
 		allow, port := "", ""
 		if c.names.IsValid() {
 			allow, port = `allow = ["127.0.0.0/8"]`, "port = "+c.port
 		}
-		section("[egress]", port, allow, lasts("idle", c.idle), str("ca", c.authority))
+		section("[egress]", port, allow, number("messages", c.messages), lasts("idle", c.idle), str("ca", c.authority))
 	}
 	if c.names.IsValid() {
 		section("[dns]", fmt.Sprintf("servers = [%q]", c.names), fmt.Sprintf("trust_ad = [%q]", c.names.Addr()))

@@ -79,15 +79,26 @@ func (b *bench) measure(ctx context.Context, t *target) (Measure, error) {
 	if err != nil {
 		return m, err
 	}
-	per := func(total time.Duration) float64 {
-		if r.Accepted == 0 {
-			return 0
-		}
-		return float64(total) / float64(time.Microsecond) / float64(r.Accepted)
+	m.Account, m.Due = r.account, uint64(b.rate*b.opts.Duration.Seconds())
+	m.charge(&r.Report, &before, &after)
+	if b.sink != nil {
+		sinkAfter, _ := b.sink.report()
+		m.chargeSink(&r.Report, &sinkBefore, &sinkAfter)
 	}
-	m.Messages, m.Elapsed, m.Account, m.Curve = r.Accepted, r.Sending, r.account, r.Curve
-	m.Refused, m.Due = r.Tempfail+r.Permfail+r.Lost, uint64(b.rate*b.opts.Duration.Seconds())
-	m.CPU, m.GeneratorCPU = per(after.usage.CPU-before.usage.CPU), per(r.CPU)
+	if m.Elapsed > 0 {
+		m.Rate = float64(m.Messages) / m.Elapsed.Seconds()
+		if m.Acknowledged > 0 {
+			m.Rate *= 1 - float64(m.Lost)/float64(m.Acknowledged) // what never arrived was not relayed
+		}
+	}
+	return m, nil
+}
+
+// charge fills in what the generator says, and what the MTA used meanwhile.
+func (m *Measure) charge(r *load.Report, before, after *sample) {
+	m.Messages, m.Elapsed, m.Curve = r.Accepted, r.Sending, r.Curve
+	m.Refused = r.Tempfail + r.Permfail + r.Lost
+	m.CPU, m.GeneratorCPU = m.micros(after.usage.CPU-before.usage.CPU), m.micros(r.CPU)
 	m.P50, m.P99, m.Max, m.RSSPeak, m.RSS = r.Latency.P50, r.Latency.P99, r.Latency.Max, after.usage.RSSPeak, after.usage.RSS
 	if r.Accepted > 0 {
 		m.Octets = float64(r.Octets) / float64(r.Accepted)
@@ -99,24 +110,26 @@ func (b *bench) measure(ctx context.Context, t *target) (Measure, error) {
 	if syncs := after.syncs - before.syncs; syncs > 0 && r.Accepted > 0 {
 		m.SyncsPerMessage, m.MessagesPerSync = syncs/float64(r.Accepted), float64(r.Accepted)/syncs
 	}
-	if b.sink != nil {
-		sinkAfter, _ := b.sink.report()
-		cost := sinkAfter.Process.CPU - sinkBefore.Process.CPU
-		if sinkAfter.Messages > sinkBefore.Messages {
-			m.Elapsed = sinkAfter.Newest.Sub(r.Began)
-		}
-		m.SinkCPU = per(cost)
-		if m.Elapsed > 0 {
-			m.SinkBusy = float64(cost) / float64(m.Elapsed)
-		}
+}
+
+// chargeSink fills in what the sink used, and until when: to the last arrival.
+func (m *Measure) chargeSink(r *load.Report, before, after *sink.Report) {
+	cost := after.Process.CPU - before.Process.CPU
+	if after.Messages > before.Messages {
+		m.Elapsed = after.Newest.Sub(r.Began)
 	}
+	m.SinkCPU = m.micros(cost)
 	if m.Elapsed > 0 {
-		m.Rate = float64(m.Messages) / m.Elapsed.Seconds()
-		if m.Acknowledged > 0 {
-			m.Rate *= 1 - float64(m.Lost)/float64(m.Acknowledged) // what never arrived was not relayed
-		}
+		m.SinkBusy = float64(cost) / float64(m.Elapsed)
 	}
-	return m, nil
+}
+
+// micros is a part of a time for each message, in microseconds.
+func (m *Measure) micros(total time.Duration) float64 {
+	if m.Messages == 0 {
+		return 0
+	}
+	return float64(total) / float64(time.Microsecond) / float64(m.Messages)
 }
 
 // What cleanUp waits for: how often it looks, what CPU time between two looks is none, and how many looks it takes at most.

@@ -39,6 +39,7 @@ type RunReport struct {
 	Run        ledger.RunID `json:"run"`
 	Recipients int          `json:"recipients_per_message"`
 	ledger.Totals
+	Returned
 }
 
 // Report is what a sink has seen. All counters are of accepted mail unless their names say otherwise.
@@ -96,7 +97,7 @@ func (s *Sink) Report() Report {
 	r.Failures, r.Destinations = failuresOf(failed...), s.stages.report()
 	r.Foreign, r.Duplicates = s.book.ForeignTotals()
 	for _, t := range s.book.Runs() {
-		run := RunReport{Run: t.Run(), Recipients: t.Recipients(), Totals: t.Totals()}
+		run := RunReport{Run: t.Run(), Recipients: t.Recipients(), Totals: t.Totals(), Returned: s.back.of(t.Run())}
 		r.Duplicates += run.Doubled
 		r.Reordered += run.Reordered
 		r.Runs = append(r.Runs, run)

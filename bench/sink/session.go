@@ -20,9 +20,15 @@ type session struct {
 	at      *behaviour   // of the first recipient that was let in, in this transaction; before that nil
 	member  []membership // of destinations of the script that count this connection
 	begun   uint64       // transactions
+	sender  []byte       // of this transaction
+	path    []byte       // of the recipient at hand,
+	to      smtp.Path    // and its parts
 	domain  []byte       // scratch
 	file    *storedMessage
 	hello   string // argument of EHLO, when messages are stored
+
+	keeps  bool   // the transaction has no sender, and its content is kept in
+	notice []byte // as far as it may be a notification
 
 	timer   loop.Timer
 	parked  bool // a reply waits for the timer
@@ -95,18 +101,24 @@ func (x *session) Data(c *loop.Conn, p []byte) int {
 func (x *session) event(ev smtp.Event) {
 	switch ev {
 	case smtp.Hello:
+		if x.sink.opts.Store != "" {
+			x.hello = string(x.server.HelloName())
+		}
 		x.answer(Hello)
 	case smtp.Mail:
 		x.rcpts, x.at = x.rcpts[:0], nil
 		x.begun++
+		x.sender = append(x.sender[:0], x.server.Mail().Path...)
 		x.answer(Mail)
 	case smtp.Rcpt:
+		x.takeRcpt()
 		x.answer(Rcpt)
 	case smtp.Data:
 		x.answer(Data)
 	case smtp.Content:
 		if !x.sink.opts.NoCount {
 			x.scanner.Content(x.server.Content())
+			x.keep(x.server.Content())
 		}
 		x.file.write(x.server.Content())
 	case smtp.EndOfData:
@@ -119,6 +131,13 @@ func (x *session) event(ev smtp.Event) {
 	case smtp.Quit, smtp.Close:
 		x.ended = true
 	}
+}
+
+// takeRcpt copies the forward-path at hand: the machine's own is gone when the reply has waited.
+func (x *session) takeRcpt() {
+	p := x.server.Rcpt()
+	x.path = append(x.path[:0], p.Path...)
+	x.to = smtp.Path{Path: x.path, Local: x.path[:len(p.Local)], Domain: x.path[len(x.path)-len(p.Domain):]}
 }
 
 // answer replies to the question at hand, now or when its delay has passed.
@@ -174,10 +193,6 @@ func (x *session) decide(v Verb) {
 	case Connect:
 		x.server.Greet()
 		return
-	case Hello:
-		if x.sink.opts.Store != "" {
-			x.hello = string(x.server.HelloName())
-		}
 	case Mail:
 		x.beginFile()
 	case Rcpt:
@@ -187,6 +202,7 @@ func (x *session) decide(v Verb) {
 		x.noteRecipient()
 	case Data:
 		x.scanner.Reset()
+		x.keeps, x.notice = len(x.sender) == 0, x.notice[:0]
 		if err := x.openFile(); err != nil {
 			x.sink.log.Error("store message", "err", err)
 			x.server.Refuse(smtp.Reply{Code: 451, Enhanced: "4.3.0", Text: "Cannot store it"})
@@ -215,7 +231,7 @@ func (x *session) behaviour(v Verb) *behaviour {
 	case x.sink.stages == nil:
 		return x.home
 	case v == Rcpt:
-		if st := x.sink.stages.ofDomain(x.server.Rcpt().Domain, &x.domain); st != nil {
+		if st := x.sink.stages.ofDomain(x.to.Domain, &x.domain); st != nil {
 			return &st.behaviour
 		}
 	case v > Rcpt && x.at != nil:
@@ -246,7 +262,7 @@ func (x *session) full(v Verb, b *behaviour) bool {
 		}
 		m.within = x.begun
 	}
-	if v == Rcpt && st.greylisted(x.conn.Remote().Addr(), x.server.Mail().Path, x.server.Rcpt().Path, x.conn.Loop().Now()) {
+	if v == Rcpt && st.greylisted(x.conn.Remote().Addr(), x.sender, x.path, x.conn.Loop().Now()) {
 		x.server.Refuse(smtp.Reply{Code: 451, Enhanced: "4.7.1", Text: "Greylisted, says the bench"})
 		return true
 	}
@@ -283,9 +299,13 @@ func (x *session) refuse(v Verb, as verdict) {
 		x.forget()
 	}
 	switch {
-	case as == drop:
+	case as == drop: // what was answered before goes out first: nobody could tell what became of it
 		x.ended = true
-		x.conn.Close()
+		if out := x.server.Pending(); len(out) > 0 {
+			x.conn.Write(out)
+			x.server.Flushed()
+		}
+		x.conn.LingerAfterFlush()
 	case v == Connect && as == tempfail:
 		x.server.Bye(smtp.Reply{Code: 421, Enhanced: "4.3.2", Text: "Not now, says the bench"})
 		x.ended = true
@@ -299,13 +319,12 @@ func (x *session) refuse(v Verb, as verdict) {
 
 // noteRecipient remembers the forward-path at hand for the end of data.
 func (x *session) noteRecipient() {
-	p := x.server.Rcpt()
-	r := rcpt{index: ledger.RecipientIndex(p.Local)}
+	r := rcpt{index: ledger.RecipientIndex(x.to.Local)}
 	if !x.sink.opts.NoCount {
-		r.hash = ledger.HashRecipient(p.Path)
+		r.hash = ledger.HashRecipient(x.path)
 	}
 	x.rcpts = append(x.rcpts, r)
-	x.file.recipient(p.Path)
+	x.file.recipient(x.path)
 }
 
 // accepted counts a message in that gets its 250 now.
@@ -343,6 +362,7 @@ func (x *session) count() {
 		for _, r := range x.rcpts {
 			book.Foreign(x.scanner.Hash ^ r.hash)
 		}
+		x.noteReturned()
 		return
 	case ledger.Anonymous:
 		x.lane.anonymous.Add(1)
@@ -359,10 +379,14 @@ func (x *session) count() {
 		tally.AddAltered()
 	}
 	for _, r := range x.rcpts {
+		first := false
 		if kind == ledger.Altered {
-			tally.Add(x.scanner.Number, r.index)
+			first = tally.Add(x.scanner.Number, r.index)
 		} else {
-			tally.Arrive(x.scanner.Number, r.index, x.scanner.Stream, r.hash)
+			first = tally.Arrive(x.scanner.Number, r.index, x.scanner.Stream, r.hash)
+		}
+		if first {
+			x.sink.back.reached(x.scanner.Run, x.scanner.Number, r.index)
 		}
 	}
 }

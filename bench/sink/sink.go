@@ -29,6 +29,7 @@ type Sink struct {
 	stages  *stages     // of the script, or nil
 	names   *zone.Server
 	book    *ledger.Book
+	back    notices
 	lanes   []lane // by loop
 	group   *loop.Group
 	gauge   *gauge.Gauge // nil when nobody follows
@@ -50,7 +51,7 @@ func Start(opts Options) (*Sink, error) {
 		}
 	}
 	const unlimited = 1 << 30
-	s := &Sink{opts: opts, usual: behaviour{opts.Delay, newJudge(opts.Seed, opts.Tempfail, opts.Permfail, opts.Drop), nil}, book: ledger.NewBook(), lanes: make([]lane, opts.Loops), began: time.Now(),
+	s := &Sink{opts: opts, usual: behaviour{opts.Delay, newJudge(opts.Seed, opts.Tempfail, opts.Permfail, opts.Drop), nil}, book: ledger.NewBook(), back: notices{book: ledger.NewBook(), both: map[ledger.RunID]uint64{}}, lanes: make([]lane, opts.Loops), began: time.Now(),
 		log: slog.Default(),
 		config: smtp.ServerConfig{Hostname: opts.Hostname, MaxSize: opts.MaxSize, MaxRecipients: ledger.MaxRecipients,
 			MaxErrors: unlimited, MaxCommands: unlimited, NoChunking: opts.NoChunking},

@@ -45,7 +45,7 @@ func (x *session) beginFile() {
 	}
 	x.file = &storedMessage{
 		path:     filepath.Join(x.sink.opts.Store, fmt.Sprintf("%09d", x.sink.stored.Add(1))),
-		envelope: Envelope{Client: x.conn.Remote().String(), Hello: x.hello, From: string(x.server.Mail().Path)},
+		envelope: Envelope{Client: x.conn.Remote().String(), Hello: x.hello, From: string(x.sender)},
 	}
 }
 

@@ -116,6 +116,7 @@ func benchCommand() *cobra.Command {
 		sitesCommand(),
 		latencyCommand(),
 		restartCommand(),
+		bulkCommand(),
 		shardsCommand(),
 		peerCommand(),
 		dialogsCommand(),

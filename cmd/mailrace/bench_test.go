@@ -158,3 +158,28 @@ func TestBenchRestart(t *testing.T) {
 		}
 	}
 }
+
+// TestBenchBulk: each recipient gets its mail or its sender a notification, whatever sites do, and their limits are kept.
+func TestBenchBulk(t *testing.T) {
+	bin, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), bin, "bench", "bulk", "--messages", "800", "--domains", "200", "--sites", "64", "--rounds", "1", "--retry", "300ms", "--recipients", "2",
+		"--size", "2KiB", "--connections", "20", "--dir", t.TempDir(), "--json")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var r scenario.BulkReport
+	if err := json.Unmarshal(out, &r); err != nil {
+		t.Fatal(err)
+	}
+	plain, bulk := r.Rounds[0][scenario.Plain], r.Rounds[0][scenario.Bulk]
+	if plain.Arrived != 1600 || plain.Bounced != 0 || plain.Returned.Returned != 0 || len(plain.Destinations) < 8 {
+		t.Errorf("%+v", plain)
+	}
+	if bulk.Arrived+bulk.Returned.Returned != 1600 || bulk.Returned.Returned == 0 || uint64(bulk.Bounced) != bulk.Returned.Returned || bulk.Deferred == 0 {
+		t.Errorf("%+v", bulk)
+	}
+}

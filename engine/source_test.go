@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/pires/go-proxyproto"
@@ -283,5 +284,39 @@ func TestSourceProxy(t *testing.T) {
 	}
 	if e := r.record("delivery", "u@far.example", 1); e.From != "hop" || e.Source != "203.0.113.7" || e.Peer != "198.51.100.25" {
 		t.Errorf("%+v", e)
+	}
+}
+
+// TestRetriesKeepTheirSource: what is put off comes back from the same source, also after a restart: who greylists wants to see the same address again.
+func TestRetriesKeepTheirSource(t *testing.T) {
+	t.Parallel()
+	const n = 8
+	var open atomic.Bool
+	f := listen(t, answering(func(_ *peer, line string) string {
+		if strings.HasPrefix(line, "RCPT TO:") && !open.Load() {
+			return "451 4.7.1 greylisted, come back"
+		}
+		return ""
+	}))
+	c := pooling(t, f.route("far.example"), config.Source{Name: "one", IPv4: netip.MustParseAddr("127.0.0.23")}, config.Source{Name: "two", IPv4: netip.MustParseAddr("127.0.0.24")},
+		config.Source{Name: "three", IPv4: netip.MustParseAddr("127.0.0.25")})
+	r := start(t, c)
+	for i := range n {
+		r.send("s@sender.example", hello, fmt.Sprintf("u%d@far.example", i))
+	}
+	for i := range n {
+		r.record("deferral", fmt.Sprintf("u%d@far.example", i), 3)
+	}
+	r.stop()
+	open.Store(true)
+	r = start(t, c)
+	for i := range n {
+		rcpt := fmt.Sprintf("u%d@far.example", i)
+		e := r.record("delivery", rcpt, 1)
+		for _, before := range r.records("deferral") {
+			if before.Recipient == rcpt && before.From != e.From {
+				t.Errorf("%s from %q after %q", rcpt, e.From, before.From)
+			}
+		}
 	}
 }

@@ -144,6 +144,16 @@ func (f *fork) returning(p *sourcePool, t *Transaction, k siteKey) *source {
 	return nil
 }
 
+// kept is the source from which an attempt for t was made before, if it is in service and the hosts are not down from there: who puts off mail from
+// addresses that it does not know (greylisting, RFC 6647) must not see another one each time.
+func (f *fork) kept(p *sourcePool, t *Transaction, now int64) *source {
+	src := p.signer(&t.Message.Recipients[t.Recipients[0]])
+	if src == nil || src.out() != 0 || !f.reaches(src) || f.busy(src, now) {
+		return nil
+	}
+	return src
+}
+
 // knows says whether t was put back to the disk for these hosts, from any source of the pool.
 func (f *fork) knows(p *sourcePool, t *Transaction, k siteKey) bool {
 	for i := range p.members {
@@ -212,7 +222,9 @@ func (s *Scheduler) leadBy(t *Transaction, k siteKey, f *fork, p *sourcePool) {
 	now := s.now()
 	src, probe := f.returning(p, t, k), false
 	if src == nil {
-		src, probe = f.choose(s, p, now)
+		if src = f.kept(p, t, now); src == nil {
+			src, probe = f.choose(s, p, now)
+		}
 		k.source = src
 		if b := s.router.room.backlog(Tag(t.Message.Parked)); b != nil && (src == nil || k.tag(t.answer.Hash) != b.tag) {
 			if f.knows(p, t, k) {

@@ -119,7 +119,7 @@ func (s *Scheduler) nextAttempt(t *Transaction, retry *schedule.Backoff, attempt
 	if until := t.site.untilTried(); until > now {
 		due = max(due, until+s.rand.Int64N((until-now)/backoffSpread+1))
 	}
-	return due
+	return t.site.key.source.sign(due)
 }
 
 // park lets what t deferred wait.

@@ -59,7 +59,8 @@ type SourceChange struct {
 // source is a Source with what is known of it. Loops share it; none of it is touched for a message but counters.
 type source struct {
 	Source
-	place int // from 1; 0 stands for mail without a source
+	place int   // from 1; 0 stands for mail without a source
+	mark  int64 // of its name, in due times: see sign
 
 	until   atomic.Int64 // out of service, and not tried before, Unix nanoseconds; 0 = in service
 	worked  atomic.Int64 // when a peer replied for a recipient, Unix nanoseconds, to workedStep
@@ -119,7 +120,7 @@ func newSources(o *Options) (*sources, error) {
 		case !from.IPv4 && !from.IPv6:
 			return nil, fmt.Errorf("source %q reaches no family of addresses", from.Name)
 		}
-		byName[from.Name] = &source{Source: from, place: i + 1}
+		byName[from.Name] = &source{Source: from, place: i + 1, mark: markOf(from.Name, ss.all)}
 		ss.all = append(ss.all, byName[from.Name])
 	}
 	for i, from := range o.Pools {

@@ -48,6 +48,8 @@ type effort struct {
 	depths           Depths
 	restart          int // messages
 	bulk             int // likewise
+	deep             Depths
+	retry            time.Duration // of the node whose queue is deep
 	loops, shards    Numbers
 	idle             int // connections
 	sites, domains   int // of fewer connections the node's own memory would be the most
@@ -58,10 +60,10 @@ type effort struct {
 func (o *AllOptions) effort() effort {
 	switch {
 	case o.Smoke:
-		return effort{rounds: 1, duration: 400 * time.Millisecond, warmup: 100 * time.Millisecond, depths: Depths{0, 5000}, restart: 2000, bulk: 1000,
+		return effort{rounds: 1, duration: 400 * time.Millisecond, warmup: 100 * time.Millisecond, depths: Depths{0, 5000}, restart: 2000, bulk: 1000, deep: Depths{2000}, retry: 500 * time.Millisecond,
 			loops: Numbers{1}, shards: Numbers{1, 2}, idle: 10_000, sites: 5000, domains: 5000, shares: Percents{50}, connections: 20}
 	case o.Quick:
-		return effort{rounds: 5, duration: 2 * time.Second, warmup: 500 * time.Millisecond, depths: Depths{0, 100_000}, restart: 100_000, bulk: 20_000, idle: 10_000,
+		return effort{rounds: 5, duration: 2 * time.Second, warmup: 500 * time.Millisecond, depths: Depths{0, 100_000}, restart: 100_000, bulk: 20_000, deep: Depths{100_000}, idle: 10_000,
 			sites: 10_000, domains: 20_000}
 	}
 	return effort{}
@@ -126,6 +128,11 @@ func (o *AllOptions) parts() []allPart {
 		}},
 		{"bulk", func(ctx context.Context) (finished, error) {
 			r, err := RunBulk(ctx, BulkOptions{Program: o.Program, Messages: e.bulk, Rounds: some(2), Dir: o.Dir, Progress: o.Progress})
+			return &r, err
+		}},
+		{"deep", func(ctx context.Context) (finished, error) {
+			r, err := RunDeep(ctx, DeepOptions{Program: o.Program, Depths: e.deep, Retry: e.retry, Rounds: some(2), Duration: e.duration, Warmup: e.warmup, Dir: o.Dir,
+				Progress: o.Progress})
 			return &r, err
 		}},
 		{"sites", func(ctx context.Context) (finished, error) {

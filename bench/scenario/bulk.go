@@ -62,12 +62,11 @@ func RunBulk(ctx context.Context, opts BulkOptions) (report BulkReport, err erro
 // leg runs a node and a sink of its own, sends all messages, and waits until each recipient has its mail or has come back.
 func (b *bulkBench) leg(ctx context.Context, round int, name string) (m BulkMeasure, err error) {
 	dir := filepath.Join(b.dir, fmt.Sprintf("%s%d", name, round+1))
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	remove, err := makeDir(dir, b.opts.Keep)
+	if err != nil {
 		return m, err
 	}
-	if !b.opts.Keep {
-		defer os.RemoveAll(dir)
-	}
+	defer remove()
 	plan := planBulk(b.opts.Sites, name == Bulk)
 	script := filepath.Join(dir, "sites.toml")
 	if err := os.WriteFile(script, []byte(plan.script), 0o644); err != nil {

@@ -236,4 +236,10 @@ func newClosedPort() (*closedPort, error) {
 	return p, nil
 }
 
-func (p *closedPort) close() { _ = unix.Close(p.socket) }
+// close frees the port. It may be called again.
+func (p *closedPort) close() {
+	if p.socket >= 0 {
+		_ = unix.Close(p.socket)
+		p.socket = -1
+	}
+}

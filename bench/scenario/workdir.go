@@ -31,3 +31,14 @@ func workDir(parent string, keep bool, progress io.Writer) (dir string, leave fu
 	}
 	return dir, func() { os.RemoveAll(dir) }, nil
 }
+
+// makeDir makes a directory for a part of a scenario. remove removes it, unless all is kept.
+func makeDir(dir string, keep bool) (remove func(), err error) {
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return nil, err
+	}
+	if keep {
+		return func() {}, nil
+	}
+	return func() { os.RemoveAll(dir) }, nil
+}

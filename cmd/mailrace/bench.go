@@ -117,6 +117,7 @@ func benchCommand() *cobra.Command {
 		latencyCommand(),
 		restartCommand(),
 		bulkCommand(),
+		deepCommand(),
 		shardsCommand(),
 		peerCommand(),
 		dialogsCommand(),

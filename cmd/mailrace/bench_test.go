@@ -183,3 +183,26 @@ func TestBenchBulk(t *testing.T) {
 		t.Errorf("%+v", bulk)
 	}
 }
+
+// TestBenchDeep: what waits for a destination that is closed is delivered once when it opens.
+func TestBenchDeep(t *testing.T) {
+	bin, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), bin, "bench", "deep", "--depth", "50,400", "--rounds", "1", "--duration", "100ms", "--warmup", "20ms", "--retry", "300ms",
+		"--connections", "20", "--dir", t.TempDir(), "--json")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var r scenario.DeepReport
+	if err := json.Unmarshal(out, &r); err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range r.Rounds[0] {
+		if m.Drain.Arrived != uint64(r.Depths[i]) || m.Filled.Left != 0 || m.Plain.Messages == 0 || m.Plain.Arrived != m.Plain.Messages || m.First <= 0 {
+			t.Errorf("%d: %+v", r.Depths[i], m)
+		}
+	}
+}

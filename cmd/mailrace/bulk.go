@@ -34,3 +34,29 @@ the node was told were not kept.`,
 	addFlags(c, o.BindFlags)
 	return c
 }
+
+func deepCommand() *cobra.Command {
+	var o scenario.DeepOptions
+	c := &cobra.Command{
+		Use:   "deep",
+		Short: "Measure how fast a long queue drains when its destination opens",
+		Long: `Measure how fast a node delivers a long queue whose destination nobody could connect to, and which opens.
+
+In each round, and for each depth, a node relays for a while; then it is filled, over SMTP, with messages for a port that nobody listens at, and a sink
+begins to. Printed are how long it takes until the first message arrives, the rate from then to the last beside that of plain relaying, CPU time, syncs
+and memory. The exit status is 1 if a message was lost, doubled or altered.`,
+		Example: `  mailrace bench deep --dir /var/tmp --html deep.html
+  mailrace bench deep --depth 100000 --rounds 1
+  mailrace bench deep --depth 1000 --rounds 1 --retry 500ms --json`,
+		Args: cobra.NoArgs,
+	}
+	out := addReport(c)
+	c.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+		if o.Program, err = thisProgram(); err != nil {
+			return err
+		}
+		return scenario.DeepCommand(cmd.Context(), o, out())
+	}
+	addFlags(c, o.BindFlags)
+	return c
+}

@@ -28,7 +28,7 @@ func (l *Link) take() (t *Transaction, used bool) {
 			break
 		}
 	}
-	if t == nil || l.limits == (Limits{}) {
+	if t == nil || l.limits.Domains == 0 && (l.limits.Recipients == 0 || len(t.Recipients) <= l.limits.Recipients) {
 		return t, false
 	}
 	taken := 0

@@ -69,11 +69,12 @@ func (sh *Shard) durable() {
 // The steps: encode every Op into the batch; let the chunks go that it copied; write the batch to the WAL and the memtable; wait for the
 // sync; complete. Nothing of a batch completes unless all of it was written.
 func (sh *Shard) commit(list *Op, late bool) (rest *Op) {
-	durable := false
+	durable, indexed := false, false
 	n, stored, size, mail := 0, 0, 0, 0
 	last := list
 	for op := list; op != nil && size < batchBytes; op = op.next {
 		durable = durable || op.durable()
+		indexed = indexed || op.Park.ID != 0 || op.Unpark.ID != 0
 		size += op.size()
 		if m := op.Append; m != nil {
 			stored++
@@ -102,12 +103,10 @@ func (sh *Shard) commit(list *Op, late bool) (rest *Op) {
 	removed := message.ID(0)
 	for op := list; op != nil; op = op.next {
 		removed = max(removed, op.removes())
+		sh.landed = append(sh.landed, op.Marks...)
 	}
 	if err := sh.setMark(sh.batch, removed); err != nil {
 		sh.spool.fail(fmt.Errorf("shard %d: encoding a batch: %w", sh.index, err))
-	}
-	for op := list; op != nil; op = op.next {
-		sh.landed = append(sh.landed, op.Marks...)
 	}
 	if err := sh.noteFlights(sh.batch); err != nil {
 		sh.spool.fail(fmt.Errorf("shard %d: encoding a batch: %w", sh.index, err))
@@ -128,7 +127,9 @@ func (sh *Shard) commit(list *Op, late bool) (rest *Op) {
 	sh.ops.Add(n)
 	sh.stored.Add(stored)
 	sh.mail.Add(mail)
-	sh.announce(list)
+	if indexed {
+		sh.announce(list)
+	}
 	sh.complete(list, &sh.posts)
 	return rest
 }

@@ -26,9 +26,7 @@ func (s *session) begin() {
 	}
 	for {
 		err := s.smtp.Begin(m.From, p, d.rcpts, d.params...)
-		var bad *smtp.AddressError
-		switch {
-		case err == nil:
+		if err == nil {
 			s.line = append(s.line, d)
 			d.chunked, d.size = p.Body == smtp.BodyBinary || s.chunks.on, p.Size
 			s.chunks.octets += d.size
@@ -36,6 +34,9 @@ func (s *session) begin() {
 				s.sending = d
 			}
 			return
+		}
+		var bad *smtp.AddressError
+		switch {
 		case errors.As(err, &bad) && bad.Index >= 0 && len(d.rcpts) > 1:
 			d.rejected = append(d.rejected, rejection{d.places[bad.Index], badEnvelope(err)})
 			d.rcpts = slices.Delete(d.rcpts, bad.Index, bad.Index+1)

@@ -129,7 +129,7 @@ func (s *session) tlsRefused() {
 		o.Enhanced = "4.7.4"
 	}
 	s.tellFailure(tlsrpt.NoSTARTTLS, o.Reply())
-	s.fail(o)
+	s.fail(&o)
 }
 
 // shake begins the TLS handshake. Until secured is called nothing is read or written.

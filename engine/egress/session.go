@@ -111,7 +111,8 @@ func (s *session) handle(ev smtp.ClientEvent) {
 	case smtp.ClientRcpt:
 		if r := s.smtp.Reply(); r.Code/100 != 2 && !s.line[0].refused {
 			d := s.line[0]
-			d.rejected = append(d.rejected, rejection{d.places[s.smtp.RcptIndex()], s.outcome()})
+			o := s.outcome()
+			d.rejected = append(d.rejected, rejection{d.places[s.smtp.RcptIndex()], &o})
 		}
 	case smtp.ClientStart:
 		s.sending = s.line[0]
@@ -120,10 +121,12 @@ func (s *session) handle(ev smtp.ClientEvent) {
 	case smtp.ClientDataRefused, smtp.ClientDone:
 		s.finish(ev)
 	case smtp.ClientRefused:
-		s.close(router.GoneRefused, s.outcome())
+		o := s.outcome()
+		s.close(router.GoneRefused, &o)
 	case smtp.ClientGone:
 		s.dismissed()
-		s.close(s.lostReason(router.GoneRefused), s.outcome())
+		o := s.outcome()
+		s.close(s.lostReason(router.GoneRefused), &o)
 	case smtp.ClientFailed:
 		s.close(s.lostReason(router.GoneBroken), &router.Outcome{Class: router.Deferred, Text: s.smtp.Err().Error()})
 	}
@@ -139,33 +142,34 @@ func (s *session) up() {
 func (s *session) mailReply() {
 	if r := s.smtp.Reply(); r.Code/100 != 2 {
 		d := s.line[0]
-		d.refused, d.outcome = true, *s.outcome()
+		d.refused, d.outcome = true, s.outcome()
 	}
 }
 
 // settled notes the reply to the end of data for one recipient, by LMTP. What was delivered is settled at once: others may keep us waiting. Who was
 // refused waits for them, so that the sender gets one DSN for all.
 func (s *session) settled() {
-	d, o := s.line[0], s.outcome()
+	d := s.line[0]
 	place := d.places[s.smtp.RcptIndex()]
-	if o.Class == router.Delivered {
-		d.tx.Settle(place, o)
+	if d.outcome = s.outcome(); d.outcome.Class == router.Delivered {
+		d.tx.Settle(place, &d.outcome)
 	} else {
-		d.rejected = append(d.rejected, rejection{place, o})
+		o := d.outcome
+		d.rejected = append(d.rejected, rejection{place, &o})
 	}
 }
 
 // finish settles the oldest delivery by the reply to its DATA or to its end of data.
 func (s *session) finish(ev smtp.ClientEvent) {
 	d := s.line[0]
-	o := s.outcome()
+	o := &d.outcome
+	if !d.refused {
+		*o = s.outcome()
+	}
 	if d.chunked && s.judgeChunk(d, o) {
 		return
 	}
-	switch {
-	case d.refused:
-		o = &d.outcome
-	case ev == smtp.ClientDataRefused && o.Class == router.Delivered:
+	if !d.refused && ev == smtp.ClientDataRefused && o.Class == router.Delivered {
 		o.Class = router.Deferred // a 2xx to DATA is none of RFC 5321 §4.3.2
 	}
 	s.shift()
@@ -176,13 +180,13 @@ func (s *session) finish(ev smtp.ClientEvent) {
 }
 
 // outcome is the reply at hand, in the terms of the router.
-func (s *session) outcome() *router.Outcome {
+func (s *session) outcome() router.Outcome {
 	r := s.smtp.Reply()
-	o := &router.Outcome{
+	o := router.Outcome{
 		Class: router.Deferred, Code: r.Code, Enhanced: string(r.Enhanced), Text: string(r.Text), Remote: true,
 		Silent: !s.smtp.Extensions().Has(smtp.ExtDSN), Untimed: !s.smtp.Extensions().Has(smtp.ExtDeliverBy),
 	}
-	s.sign(o)
+	s.sign(&o)
 	switch r.Code / 100 {
 	case 2:
 		o.Class = router.Delivered
@@ -246,9 +250,11 @@ func (s *session) end(d *delivery, o *router.Outcome) {
 }
 
 func (s *session) newDelivery(tx *router.Transaction) *delivery {
-	d := new(delivery)
+	var d *delivery
 	if n := len(s.spare); n > 0 {
 		d, s.spare = s.spare[n-1], s.spare[:n-1]
+	} else {
+		d = new(delivery)
 	}
 	*d = delivery{tx: tx, first: 1, next: 1, rcpts: d.rcpts[:0], params: d.params[:0], places: d.places[:0], rejected: d.rejected[:0]}
 	return d

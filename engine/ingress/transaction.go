@@ -149,6 +149,33 @@ func (tx *transaction) enqueue(op *spool.Op) {
 	tx.s.door.Store.Enqueue(tx.id.Shard(), op)
 }
 
+// letter is a message with room for the one recipient and the one chunk that nearly all have, in one piece of memory.
+type letter struct {
+	message   message.Message
+	recipient [1]message.Recipient
+	body      [1]*message.Chunk
+}
+
+// recipients has room for n of them.
+func (l *letter) recipients(n int) []message.Recipient {
+	if n == len(l.recipient) {
+		return l.recipient[:]
+	}
+	return make([]message.Recipient, n)
+}
+
+// content takes the chunks over, and returns what is left of the slice for the next ones.
+func (l *letter) content(cs []*message.Chunk) (rest []*message.Chunk) {
+	if len(cs) != len(l.body) {
+		l.message.Body = cs
+		return nil
+	}
+	l.message.Body = l.body[:]
+	copy(l.body[:], cs)
+	clear(cs)
+	return cs[:0]
+}
+
 // commit hands the envelope and what is left of the content to the store.
 func (tx *transaction) commit(leadingDots bool, size int64) {
 	tx.mint()
@@ -156,17 +183,18 @@ func (tx *transaction) commit(leadingDots bool, size int64) {
 	if leadingDots {
 		tx.flags |= message.LeadingDots
 	}
-	m := &message.Message{
+	l := &letter{message: message.Message{
 		ID: tx.id, Arrived: tx.began.UnixNano(), Flags: tx.flags, Size: size, Chunks: len(tx.body),
-		Client: tx.s.client, Peer: tx.s.remote, Helo: tx.s.helo, Body: tx.body, Stored: tx.sent, DSN: tx.dsn, Wishes: tx.wishes,
+		Client: tx.s.client, Peer: tx.s.remote, Helo: tx.s.helo, Stored: tx.sent, DSN: tx.dsn, Wishes: tx.wishes,
 		TLSVersion: tx.s.tls.version, TLSCipher: tx.s.tls.cipher, Tenant: tx.tenant, Campaign: tx.campaign,
-	}
+	}}
+	m := &l.message
 	if tx.s.user != nil {
 		m.User = tx.s.user.Name
 	}
 	addresses := string(tx.arena)
 	m.From = addresses[:tx.from]
-	m.Recipients = make([]message.Recipient, len(tx.ends))
+	m.Recipients = l.recipients(len(tx.ends))
 	begin := tx.from
 	for i, end := range tx.ends {
 		m.Recipients[i].Address, m.Recipients[i].Notify = addresses[begin:end], tx.notify[i]
@@ -179,7 +207,7 @@ func (tx *transaction) commit(leadingDots bool, size int64) {
 	m.SetPending(len(m.Recipients))
 	m.Trace = tx.s.trace(m)
 	m.Hold(1)
-	tx.body = nil
+	tx.body = l.content(tx.body)
 	op := spool.NewOp()
 	op.Append, op.Claim = m, tx.claim
 	tx.enqueue(op)

@@ -223,7 +223,8 @@ func (l *Link) works() {
 	if src := site.key.source; src != nil {
 		src.works(site.owner.now())
 	}
-	site.tried, site.broken, site.unmet, site.hope = 0, 0, false, false
+	site.tried, site.broken, site.unmet = 0, 0, false
+	site.hope = site.hope && site.hosts.PassesOver(site.owner.now())
 	if site.lastError.Class != 0 {
 		site.lastError = Outcome{}
 	}

@@ -196,6 +196,7 @@ type host struct {
 	bannerTo func(source string) *Outcome // likewise
 	// insecure: it has no TLS that a demanding route would take.
 	insecure bool
+	lacks    bool    // REQUIRETLS
 	closes   *Reason // ends it before anything is taken
 	latency  time.Duration
 	limits   Limits
@@ -287,6 +288,8 @@ func (s *sim) dial(l *Link) {
 			c.end(GoneUnreachable, &Outcome{Text: "connection refused"})
 		case h.insecure && (target.TLS >= TLSRequired || target.Demand.Enforced()):
 			c.end(GoneInsecure, &Outcome{Enhanced: "4.7.5", Text: "bad certificate"})
+		case h.lacks && target.RequireTLS:
+			c.end(GoneInsecure, &Outcome{Class: Bounced, Code: 550, Enhanced: "5.7.30", Text: "no REQUIRETLS"})
 		case h.denied != nil:
 			o := *h.denied
 			c.end(GoneDenied, &o)

@@ -84,7 +84,7 @@ type Site struct {
 	broken     int     // links that broke since one worked
 	probes     int     // messages that come back for the next try since it failed
 	unmet      bool    // since then a host was there, but not as secure as it must be, or refused our credentials
-	hope       bool    // since then a connection failed in a way in which it may not fail another time
+	hope       bool    // since then, or at an address that is passed over, a connection failed in a way in which it may not fail another time
 	own        health  // beside that of the exchange: failures of what no other site shares
 	pause      int64   // no further connections before then: one was denied while others worked
 	lastError  Outcome // of a connection; Class 0 = none since a delivery
@@ -286,7 +286,7 @@ func (site *Site) fail(now int64) {
 	site.trouble()
 	for _, other := range failed {
 		other.probes = 0
-		if other.unmet, other.hope = false, false; len(other.links) > 0 {
+		if other.unmet = false; len(other.links) > 0 {
 			continue // they are the last to try, and will fail likewise
 		}
 		other.disown()
@@ -307,7 +307,7 @@ func (site *Site) trouble() Outcome {
 // deferAll defers what is queued, or gives it to another source that delivers here. When the backoff is over every address is tried again.
 func (site *Site) deferAll() {
 	s := site.owner
-	site.tried = 0
+	site.tried, site.hope = 0, false
 	site.hosts.Forgive()
 	if site.fork != nil && site.fork.serves(nil) {
 		site.scatter()

@@ -123,6 +123,11 @@ func (h *Hosts) Failed(a *Address, now int64, retry time.Duration) bool {
 	return true
 }
 
+// PassesOver says whether some address is passed over.
+func (h *Hosts) PassesOver(now int64) bool {
+	return slices.ContainsFunc(h.addresses, func(a *Address) bool { return a.until > now })
+}
+
 // Works notes that a delivered.
 func (h *Hosts) Works(a *Address) {
 	a.failures, a.until = 0, 0

@@ -154,8 +154,12 @@ func (f *far) route(domains ...string) config.Route {
 // everything offered by a server that wants to please.
 var everything = []string{"PIPELINING", "SIZE 100000000", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES"}
 
-// hangUp in place of a reply closes the connection.
-const hangUp = "\x00"
+const (
+	// hangUp in place of a reply closes the connection.
+	hangUp = "\x00"
+	// takeAndHangUp in place of the reply to the end of data does so with the message.
+	takeAndHangUp = "\x03"
+)
 
 // manners are how a peer receives.
 type manners struct {
@@ -257,6 +261,9 @@ func (p *peer) respond(l *letter, m manners, line, reply string) bool {
 		}
 		switch {
 		case end == hangUp:
+			return false
+		case end == takeAndHangUp:
+			p.far.mail <- *l
 			return false
 		case end != "":
 			p.say(end)

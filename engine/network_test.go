@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -34,6 +35,9 @@ type network struct {
 	web   uint16
 
 	chance bool // draws are not the middle ones
+	// crowd says that messages have several recipients, of which some wait in memory while others are at silent hosts. Times are exact to a minute then: there
+	// always is somebody who looks at a clock.
+	crowd bool
 
 	mu     sync.Mutex
 	silent []*peer // that say nothing more
@@ -45,6 +49,7 @@ type host struct {
 	addr string
 	net  *network
 
+	until  time.Duration // since the network began: from then on it is polite; 0 = never. It is set before the node starts
 	mu     sync.Mutex
 	script script
 	calls  []time.Duration // of connections, since the network began
@@ -54,8 +59,13 @@ type host struct {
 // data. What is longer than a verb is the begin of a command, and goes before it. A reply, hangUp, or silence.
 type script map[string]string
 
-// silence in place of a reply keeps the connection open and says nothing more.
-const silence = "\x01"
+const (
+	// silence in place of a reply keeps the connection open and says nothing more.
+	silence = "\x01"
+	// late before a reply has it said lateness later.
+	late     = "\x02"
+	lateness = 2 * time.Minute
+)
 
 // middle makes every draw the middle one: no jitter, and hosts in the order in which they stand.
 type middle struct{}
@@ -114,11 +124,36 @@ func (h *host) act(p *peer, line string) string {
 		}
 	}
 	h.mu.Unlock()
+	if h.until != 0 && h.net.clock.Now().Sub(h.net.begin) >= h.until {
+		return ""
+	}
 	if reply == silence {
 		h.net.keepSilent(p)
 		return hangUp
 	}
+	if on, isLate := strings.CutPrefix(reply, late); isLate {
+		h.net.pause(p)
+		return on
+	}
 	return reply
+}
+
+// pause lets lateness go by, with a client that waits.
+func (n *network) pause(p *peer) {
+	over := make(chan struct{})
+	n.mu.Lock()
+	n.silent = append(n.silent, p)
+	n.mu.Unlock()
+	n.clock.Loop().Wake(n.clock.Now().Add(lateness), func() {
+		n.mu.Lock()
+		n.silent = slices.DeleteFunc(n.silent, func(other *peer) bool { return other == p })
+		n.mu.Unlock()
+		close(over)
+	})
+	select {
+	case <-over:
+	case <-n.t.Context().Done():
+	}
 }
 
 // keepSilent says nothing until the client has had enough.
@@ -130,21 +165,20 @@ func (n *network) keepSilent(p *peer) {
 }
 
 // hung is how many connections wait for a host that says nothing. One that the client has closed does not, even if its host has not noticed.
-func (n *network) hung() (count int64) {
+func (n *network) hung() int64 {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for _, p := range n.silent {
-		raw, err := p.raw.(*net.TCPConn).SyscallConn()
-		if err != nil {
-			continue
+	n.silent = slices.DeleteFunc(n.silent, func(p *peer) bool {
+		stands := false
+		if raw, err := p.raw.(*net.TCPConn).SyscallConn(); err == nil {
+			_ = raw.Control(func(fd uintptr) { // an error says that it is closed
+				info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+				stands = err == nil && info.State == unix.BPF_TCP_ESTABLISHED
+			})
 		}
-		_ = raw.Control(func(fd uintptr) { // an error says that it is closed
-			if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil && info.State == unix.BPF_TCP_ESTABLISHED {
-				count++
-			}
-		})
-	}
-	return count
+		return !stands
+	})
+	return int64(len(n.silent))
 }
 
 // called are the times of the connections so far, since the network began. They are without fractions of a second: a time in the index may be up to
@@ -223,15 +257,15 @@ func (n *network) moves() string {
 	switch held := int64(n.pager.limit - n.router.Free()); {
 	case t.Resolving > 0:
 		return "lookups"
-	case t.Connections-t.Idle > hung || t.Transactions > hung:
+	case t.Connections-t.Idle > hung || t.Transactions > 0 && hung == 0:
 		return fmt.Sprintf("%d connections, %d of them idle, %d silent, %d transactions", t.Connections, t.Idle, hung, t.Transactions)
 	case n.batches.Load() > 0 || n.pager.walking.Load():
 		return "mail comes in"
 	case n.reporting.Load() > 0 && !n.gathering():
 		return "reports"
-	case due && !at.After(now) || out > n.router.Active():
+	case due && !at.After(now) || out > n.router.Active()+n.reporting.Load():
 		return "what is due"
-	case n.router.Active() != held:
+	case n.router.Active() != held && !(n.crowd && hung > 0):
 		return fmt.Sprintf("%d recipients in memory, of which the router has %d", held, n.router.Active())
 	}
 	return ""
@@ -286,6 +320,9 @@ func (n *network) pass(most time.Duration, until func() bool) bool {
 			n.clock.MoveTo(end)
 			n.settle()
 			return until != nil && until()
+		}
+		if n.crowd {
+			at = at.Truncate(time.Minute).Add(time.Minute)
 		}
 		n.clock.MoveTo(at)
 	}

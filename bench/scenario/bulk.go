@@ -3,6 +3,7 @@ package scenario
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -104,6 +105,7 @@ func (b *bulkBench) send(ctx context.Context, m *BulkMeasure, t *target, far *si
 	rec := record(ctx, t, far, b.began, 0)
 	defer rec.end()
 	o := b.opts
+	profiled := t.profiles.beside(ctx, "bulk-"+t.name, queueProfile)
 	r, err := runRecorded(ctx, o.Program, load.Options{Address: t.address, Connections: min(o.Connections, o.Messages), Messages: uint64(o.Messages), Sizes: o.Sizes,
 		Recipients: o.Recipients, Domains: load.MadeUpDomains(o.Domains), Zipf: o.Zipf, Sender: bulkSender}, rec)
 	if err != nil {
@@ -114,7 +116,7 @@ func (b *bulkBench) send(ctx context.Context, m *BulkMeasure, t *target, far *si
 	}
 	m.Samples = rec.end()
 	after, err := t.sample(ctx)
-	if err != nil {
+	if err = errors.Join(err, profiled()); err != nil {
 		return err
 	}
 	m.charge(&r, &before, &after)

@@ -31,6 +31,7 @@ type BulkOptions struct {
 	Drain       time.Duration // how long the sink may see nothing new before what is missing counts as lost; default 30 s
 	Dir         string        // where spools are made, and removed again; default the current directory
 	Keep        bool          // leave configuration, logs and spools behind
+	Profile     string        // directory in which profiles of the nodes are left; "" = none are taken
 
 	Progress io.Writer // nil = silent
 }
@@ -47,7 +48,7 @@ const (
 //
 //	--rounds n   --messages n     --domains n  --sites n   --zipf s     --recipients n  --size mix  --retry d
 //	--connections n  --loops n    --shards n   --memory size  --no-sync  --seed n        --drain d
-//	--dir path   --keep
+//	--dir path   --keep  --profile dir
 func (o *BulkOptions) BindFlags(fs *flag.FlagSet) {
 	fs.IntVar(&o.Rounds, "rounds", cmp.Or(o.Rounds, bulkRounds), "rounds; each sends the mail to sites that do well, and to those of the mix")
 	fs.IntVar(&o.Messages, "messages", cmp.Or(o.Messages, bulkCount), "messages sent each time")
@@ -64,7 +65,7 @@ func (o *BulkOptions) BindFlags(fs *flag.FlagSet) {
 	fs.BoolVar(&o.NoSync, "no-sync", o.NoSync, "the node does not wait for the disk")
 	fs.Uint64Var(&o.Seed, "seed", o.Seed, "decides whom the sites fail")
 	fs.DurationVar(&o.Drain, "drain", cmp.Or(o.Drain, bulkDrain), "how long nothing may arrive before what is missing counts as lost")
-	bindPlace(fs, &o.Dir, &o.Keep)
+	bindPlace(fs, &o.Dir, &o.Keep, &o.Profile)
 }
 
 func (o BulkOptions) withDefaults() (BulkOptions, error) {
@@ -99,5 +100,5 @@ const (
 // options are those of the node.
 func (o *BulkOptions) options() Options {
 	return Options{Program: o.Program, Rounds: o.Rounds, Connections: o.Connections, Sizes: o.Sizes, Recipients: o.Recipients, Loops: o.Loops, Shards: o.Shards,
-		Memory: o.Memory, NoSync: o.NoSync, Drain: o.Drain, Dir: o.Dir, Progress: o.Progress}
+		Memory: o.Memory, NoSync: o.NoSync, Drain: o.Drain, Dir: o.Dir, Profile: o.Profile, Progress: o.Progress}
 }

@@ -107,6 +107,7 @@ func (b *deepBench) open(ctx context.Context, m *DeepMeasure, t *target, closed 
 	rec := record(ctx, t, far, b.began, 0)
 	defer rec.end()
 	rec.over.Store(true) // there is no generator to wait for
+	profiled := t.profiles.beside(ctx, "deep-drain", queueProfile)
 	if m.Drain.Account, err = drainRuns(ctx, far, m.Filled.runs, b.opts.Drain); err != nil {
 		return err
 	}
@@ -115,6 +116,9 @@ func (b *deepBench) open(ctx context.Context, m *DeepMeasure, t *target, closed 
 		return t.process.failure(err)
 	}
 	m.Drain.Samples = rec.end()
+	if err := profiled(); err != nil {
+		return err
+	}
 	s, _ := far.report()
 	m.drained(&s, opened, &before, &after)
 	m.Filled.Left, err = left(ctx, t, 0, b.opts.filling())

@@ -34,6 +34,7 @@ type DeepOptions struct {
 	Drain       time.Duration // how long the sink may see nothing new before what is missing counts as lost; default 30 s
 	Dir         string        // where spools are made, and removed again; default the current directory
 	Keep        bool          // leave configuration, logs and spools behind
+	Profile     string        // directory in which profiles of the nodes are left; "" = none are taken
 
 	Progress io.Writer // nil = silent
 }
@@ -48,7 +49,7 @@ const (
 // BindFlags declares the options as flags of `mailrace bench deep`.
 //
 //	--depth list  --rounds n  --duration d  --warmup d     --retry d  --connections n  --size mix
-//	--loops n     --shards n  --memory size --no-sync      --drain d  --dir path       --keep
+//	--loops n     --shards n  --memory size --no-sync      --drain d  --dir path       --keep  --profile dir
 func (o *DeepOptions) BindFlags(fs *flag.FlagSet) {
 	fs.Var(&o.Depths, "depth", "`list` of messages behind the closed destination, a node each (default 100000,1000000)")
 	fs.IntVar(&o.Rounds, "rounds", cmp.Or(o.Rounds, deepRounds), "rounds; each measures every depth")
@@ -62,7 +63,7 @@ func (o *DeepOptions) BindFlags(fs *flag.FlagSet) {
 	fs.StringVar(&o.Memory, "memory", o.Memory, "its memory budget such as 1GiB, empty = its default")
 	fs.BoolVar(&o.NoSync, "no-sync", o.NoSync, "the node does not wait for the disk")
 	fs.DurationVar(&o.Drain, "drain", cmp.Or(o.Drain, deepDrain), "how long nothing may arrive before what is missing counts as lost")
-	bindPlace(fs, &o.Dir, &o.Keep)
+	bindPlace(fs, &o.Dir, &o.Keep, &o.Profile)
 }
 
 func (o DeepOptions) withDefaults() (DeepOptions, error) {
@@ -88,7 +89,7 @@ func (o DeepOptions) withDefaults() (DeepOptions, error) {
 // options are those of the node, and of plain relaying.
 func (o *DeepOptions) options() Options {
 	return Options{Program: o.Program, Rounds: o.Rounds, Duration: o.Duration, Warmup: o.Warmup, Connections: o.Connections, Sizes: o.Sizes, Recipients: 1,
-		Loops: o.Loops, Shards: o.Shards, Memory: o.Memory, NoSync: o.NoSync, Drain: o.Drain, Backlog: defaultBacklog, Dir: o.Dir, Progress: o.Progress}
+		Loops: o.Loops, Shards: o.Shards, Memory: o.Memory, NoSync: o.NoSync, Drain: o.Drain, Backlog: defaultBacklog, Dir: o.Dir, Profile: o.Profile, Progress: o.Progress}
 }
 
 // filling are those of the filling. What is between two attempts is held as well.

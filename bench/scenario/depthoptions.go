@@ -67,6 +67,7 @@ type DepthOptions struct {
 	Drain       time.Duration // how long the sink may see nothing new, or a queue not grow, before what is missing counts as lost; default 10 s
 	Dir         string        // where spools are made, and removed again; default the current directory
 	Keep        bool          // leave configuration, logs and spools behind
+	Profile     string        // directory in which profiles of the nodes are left; "" = none are taken
 
 	Progress io.Writer // nil = silent
 }
@@ -74,7 +75,7 @@ type DepthOptions struct {
 // BindFlags declares the options as flags of `mailrace bench depth`.
 //
 //	--depth list  --held mix      --slow       --rounds n    --duration d  --warmup d  --connections n  --size mix
-//	--loops n     --shards n      --memory size --no-sync    --drain d     --dir path  --keep
+//	--loops n     --shards n      --memory size --no-sync    --drain d     --dir path  --keep  --profile dir
 func (o *DepthOptions) BindFlags(fs *flag.FlagSet) {
 	fs.Var(&o.Depths, "depth", "`list` of messages that wait in the queue of a node, one node each (default 0,100000,1000000)")
 	fs.Var(&o.Held, "held", "octets of those, or a `mix` such as 1KiB:70,20KiB:30 (default 2KiB)")
@@ -89,7 +90,7 @@ func (o *DepthOptions) BindFlags(fs *flag.FlagSet) {
 	fs.StringVar(&o.Memory, "memory", o.Memory, "memory budget of each node such as 1GiB, empty = its default")
 	fs.BoolVar(&o.NoSync, "no-sync", o.NoSync, "the nodes do not wait for the disk")
 	fs.DurationVar(&o.Drain, "drain", cmp.Or(o.Drain, defaultDrain), "how long nothing may arrive before what is missing counts as lost")
-	bindPlace(fs, &o.Dir, &o.Keep)
+	bindPlace(fs, &o.Dir, &o.Keep, &o.Profile)
 }
 
 func (o DepthOptions) withDefaults() (DepthOptions, error) {
@@ -115,5 +116,5 @@ func (o DepthOptions) withDefaults() (DepthOptions, error) {
 func (o *DepthOptions) options() Options {
 	return Options{Program: o.Program, Rounds: o.Rounds, Duration: o.Duration, Warmup: o.Warmup, Connections: o.Connections, Sizes: o.Sizes,
 		Recipients: 1, Loops: o.Loops, Shards: o.Shards, Memory: o.Memory, NoSync: o.NoSync, Drain: o.Drain, Backlog: defaultBacklog,
-		Dir: o.Dir, Progress: o.Progress}
+		Dir: o.Dir, Profile: o.Profile, Progress: o.Progress}
 }

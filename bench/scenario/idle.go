@@ -151,7 +151,7 @@ func (b *idleBench) node(ctx context.Context, name string, command, other time.D
 	c := configuration{spool: filepath.Join(b.dir, name), events: "off", route: "discard", chain: b.chain, key: b.key,
 		connections: b.opts.Connections + 10*b.opts.Senders + 10*b.opts.SlowClients, command: command, window: other, handshake: min(other, handshakeMost)}
 	t := &target{name: name}
-	return t, t.launch(ctx, &Options{Program: b.opts.Program, Sizes: b.opts.Sizes}, b.dir, c)
+	return t, t.launch(ctx, &Options{Program: b.opts.Program, Sizes: b.opts.Sizes, Profile: b.opts.Profile, Progress: b.opts.Progress}, b.dir, c)
 }
 
 // handshakeMost is the longest that a node lets a handshake take.
@@ -294,6 +294,12 @@ func (b *idleBench) round(ctx context.Context, n int) (r IdleRound, err error) {
 		}
 		*side.to = IdleMeasure{Rate: sent.Rate, CPU: float64((after.usage.CPU - before.usage.CPU).Microseconds()) / float64(sent.Accepted),
 			P99: sent.Latency.P99, RSS: after.usage.RSS, Samples: samples, Curve: sent.Curve}
+		if err := side.t.profiles.under(ctx, side.t.name, o.Duration, func() error {
+			_, err := runLoad(ctx, b.opts.Program, o)
+			return err
+		}); err != nil {
+			return r, err
+		}
 	}
 	return r, nil
 }

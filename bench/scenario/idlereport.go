@@ -34,6 +34,7 @@ type IdleOptions struct {
 	Deadline    time.Duration // that they are given; default 5 s
 	Dir         string        // where spools are made, and removed again; default the current directory
 	Keep        bool          // leave configuration, logs and spool behind
+	Profile     string        // directory in which profiles of the nodes are left; "" = none are taken
 
 	Progress io.Writer // nil = silent
 }
@@ -41,7 +42,7 @@ type IdleOptions struct {
 // BindFlags declares the options as flags of `mailrace bench idle`.
 //
 //	--connections n  --tls            --limit octets  --rounds n       --duration d  --warmup d  --senders n  --size mix
-//	--slow n         --deadline d     --dir path      --keep
+//	--slow n         --deadline d     --dir path      --keep  --profile dir
 func (o *IdleOptions) BindFlags(fs *flag.FlagSet) {
 	fs.IntVar(&o.Connections, "connections", cmp.Or(o.Connections, 50_000), "idle connections")
 	fs.BoolVar(&o.TLS, "tls", o.TLS, "all connections are under TLS 1.3")
@@ -53,7 +54,7 @@ func (o *IdleOptions) BindFlags(fs *flag.FlagSet) {
 	fs.Var(&o.Sizes, "size", "octets of a message, or a `mix` such as 4KiB:70,30KiB:25 (default 10KiB)")
 	fs.IntVar(&o.SlowClients, "slow", cmp.Or(o.SlowClients, 100), "slow clients of each kind")
 	fs.DurationVar(&o.Deadline, "deadline", cmp.Or(o.Deadline, defaultSlow), "deadline that slow clients are given")
-	bindPlace(fs, &o.Dir, &o.Keep)
+	bindPlace(fs, &o.Dir, &o.Keep, &o.Profile)
 }
 
 func (o IdleOptions) withDefaults() (IdleOptions, error) {

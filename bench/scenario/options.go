@@ -48,6 +48,7 @@ type Options struct {
 	MX          bool          // Relay: the MTA finds the way by DNS, with MTA-STS, DANE and policies, and the ceiling does not
 	Domains     int           // with MX: of the recipients, all with the same hosts; default 1,000
 	Keep        bool          // leave configuration, logs and spool behind
+	Profile     string        // directory in which profiles of the nodes are left; "" = none are taken
 
 	// Another MTA, measured in place of ours: it runs already, accepts mail at Address, and for Relay sends it to SinkAddress.
 	Address     string
@@ -77,7 +78,7 @@ const (
 //	--rounds n       --duration d     --warmup d       --connections n  --lockstep       --size mix     --recipients n
 //	--loops n        --shards n       --egress n       --memory size    --no-sync        --events       --dir path
 //	--drain d        --backlog octets --no-verify      --keep           --address a      --pid n          --metrics url
-//	--sink-address a --tls           --auth          --mx             --domains n
+//	--sink-address a --tls           --auth          --mx             --domains n      --profile dir
 func BindFlags(fs *flag.FlagSet, o *Options) {
 	fs.IntVar(&o.Rounds, "rounds", cmp.Or(o.Rounds, defaultRounds), "rounds; each measures the null ceiling and the MTA")
 	fs.DurationVar(&o.Duration, "duration", cmp.Or(o.Duration, defaultDuration), "load in a round")
@@ -92,7 +93,7 @@ func BindFlags(fs *flag.FlagSet, o *Options) {
 	fs.StringVar(&o.Memory, "memory", o.Memory, "memory budget of the MTA such as 1GiB, empty = its default")
 	fs.BoolVar(&o.NoSync, "no-sync", o.NoSync, "the MTA does not wait for the disk")
 	fs.BoolVar(&o.Events, "events", o.Events, "the MTA writes its event log")
-	bindPlace(fs, &o.Dir, &o.Keep)
+	bindPlace(fs, &o.Dir, &o.Keep, &o.Profile)
 	fs.DurationVar(&o.Drain, "drain", cmp.Or(o.Drain, defaultDrain), "how long nothing may arrive before what is missing counts as lost")
 	fs.IntVar(&o.Backlog, "backlog", cmp.Or(o.Backlog, defaultBacklog), "relay: octets accepted and not relayed beyond which the generator waits, -1 = no limit")
 	fs.BoolVar(&o.NoVerify, "no-verify", o.NoVerify, "the sink trusts the octets of messages")

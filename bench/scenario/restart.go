@@ -33,7 +33,7 @@ func RunRestart(ctx context.Context, opts RestartOptions) (report RestartReport,
 		return report, err
 	}
 	report = RestartReport{Messages: opts.Messages, Sizes: opts.Sizes.String(), Sync: !opts.NoSync}
-	watch := machine.Begin()
+	watch, began := machine.Begin(), time.Now()
 	for n := range opts.Rounds {
 		var round RestartRound
 		for _, way := range []struct {
@@ -41,7 +41,7 @@ func RunRestart(ctx context.Context, opts RestartOptions) (report RestartReport,
 			signal syscall.Signal
 			to     *RestartMeasure
 		}{{"kill", syscall.SIGKILL, &round.Kill}, {"stop", syscall.SIGTERM, &round.Stop}} {
-			if *way.to, err = restart(ctx, &opts, way.signal); err != nil {
+			if *way.to, err = restart(ctx, &opts, way.name, way.signal, began); err != nil {
 				return report, fmt.Errorf("round %d, %s: %w", n+1, way.name, err)
 			}
 			fmt.Fprintf(opts.Progress, "round %d/%d  %s  %s\n", n+1, opts.Rounds, way.name, way.to)
@@ -53,8 +53,8 @@ func RunRestart(ctx context.Context, opts RestartOptions) (report RestartReport,
 	return report, nil
 }
 
-// restart fills the queue of a node, ends it by a signal, starts it again, and waits until all is delivered.
-func restart(ctx context.Context, o *RestartOptions, signal syscall.Signal) (m RestartMeasure, err error) {
+// restart fills the queue of a node, ends it by a signal, starts it again, and waits until all is delivered. The bench began then.
+func restart(ctx context.Context, o *RestartOptions, name string, signal syscall.Signal, benchBegan time.Time) (m RestartMeasure, err error) {
 	dir, leave, err := workDir(o.Dir, o.Keep, o.Progress)
 	if err != nil {
 		return m, err
@@ -98,25 +98,37 @@ func restart(ctx context.Context, o *RestartOptions, signal syscall.Signal) (m R
 	}
 	m.Ended = time.Since(began)
 	c.other[0].to = "smtp://" + far.address
-	return m, m.again(ctx, t, &settings, dir, c, far, filled.runs)
+	if err := m.again(ctx, t, &settings, dir, c); err != nil {
+		return m, err
+	}
+	return m, m.deliver(ctx, t, name, o.Drain, far, filled.runs, benchBegan)
 }
 
-// again starts the node and takes the times of what it does.
-func (m *RestartMeasure) again(ctx context.Context, t *target, o *Options, dir string, c configuration, far *sinkChild, runs []load.Report) error {
-	began := time.Now()
+// again starts the node and takes the times of what it does until it has accepted a message.
+func (m *RestartMeasure) again(ctx context.Context, t *target, o *Options, dir string, c configuration) error {
+	m.began = time.Now()
 	if err := t.begin(o, dir, c); err != nil {
 		return err
 	}
-	probe, err := m.probe(ctx, t, began)
+	probe, err := m.probe(ctx, t, m.began)
 	if err != nil {
 		return t.process.failure(err)
 	}
-	defer probe.Close()
-	if m.Account, err = drainRuns(ctx, far, runs, o.Drain); err != nil {
+	return probe.Close()
+}
+
+// deliver waits until the sink has all of the queue.
+func (m *RestartMeasure) deliver(ctx context.Context, t *target, name string, drain time.Duration, far *sinkChild, runs []load.Report, benchBegan time.Time) (err error) {
+	profiled := t.profiles.beside(ctx, "restart-"+name, queueProfile)
+	rec := record(ctx, t, far, benchBegan, 0)
+	rec.over.Store(true) // there is no generator
+	m.Account, err = drainRuns(ctx, far, runs, drain)
+	m.Samples = rec.end()
+	if err = errors.Join(err, profiled()); err != nil {
 		return err
 	}
 	if s, _ := far.report(); !s.First.IsZero() {
-		m.Delivered, m.All = s.First.Sub(began), s.Newest.Sub(began)
+		m.Delivered, m.All = s.First.Sub(m.began), s.Newest.Sub(m.began)
 	}
 	if m.All > m.Delivered {
 		m.Rate = float64(m.Account.Arrived) / (m.All - m.Delivered).Seconds()

@@ -9,6 +9,7 @@ import (
 	"io"
 	"time"
 
+	"mailrace/bench/chart"
 	"mailrace/bench/console"
 	"mailrace/bench/ledger"
 	"mailrace/bench/load"
@@ -30,6 +31,7 @@ type RestartOptions struct {
 	Drain       time.Duration // how long the sink may see nothing new before what is missing counts as lost; default 10 s
 	Dir         string        // where spools are made, and removed again; default the current directory
 	Keep        bool          // leave configuration, logs and spools behind
+	Profile     string        // directory in which profiles of the nodes are left; "" = none are taken
 
 	Progress io.Writer // nil = silent
 }
@@ -37,7 +39,7 @@ type RestartOptions struct {
 // BindFlags declares the options as flags of `mailrace bench restart`.
 //
 //	--messages n   --rounds n   --connections n  --size mix  --loops n  --shards n
-//	--memory size  --no-sync    --drain d        --dir path --keep
+//	--memory size  --no-sync    --drain d        --dir path --keep  --profile dir
 func (o *RestartOptions) BindFlags(fs *flag.FlagSet) {
 	fs.IntVar(&o.Messages, "messages", cmp.Or(o.Messages, 100_000), "messages in the queue")
 	fs.IntVar(&o.Rounds, "rounds", cmp.Or(o.Rounds, 3), "rounds; each kills a node, and stops one")
@@ -48,7 +50,7 @@ func (o *RestartOptions) BindFlags(fs *flag.FlagSet) {
 	fs.StringVar(&o.Memory, "memory", o.Memory, "its memory budget such as 1GiB, empty = its default")
 	fs.BoolVar(&o.NoSync, "no-sync", o.NoSync, "the node does not wait for the disk")
 	fs.DurationVar(&o.Drain, "drain", cmp.Or(o.Drain, defaultDrain), "how long nothing may arrive before what is missing counts as lost")
-	bindPlace(fs, &o.Dir, &o.Keep)
+	bindPlace(fs, &o.Dir, &o.Keep, &o.Profile)
 }
 
 func (o RestartOptions) withDefaults() (RestartOptions, error) {
@@ -70,7 +72,7 @@ func (o RestartOptions) withDefaults() (RestartOptions, error) {
 // options are those of the node.
 func (o *RestartOptions) options() Options {
 	return Options{Program: o.Program, Rounds: o.Rounds, Connections: o.Connections, Sizes: o.Sizes, Recipients: 1, Loops: o.Loops, Shards: o.Shards,
-		Memory: o.Memory, NoSync: o.NoSync, Drain: o.Drain, Dir: o.Dir, Progress: o.Progress}
+		Memory: o.Memory, NoSync: o.NoSync, Drain: o.Drain, Dir: o.Dir, Profile: o.Profile, Progress: o.Progress}
 }
 
 // RestartMeasure is one start with a queue. Times count from when the process was started.
@@ -84,6 +86,9 @@ type RestartMeasure struct {
 	Rate      float64        `json:"delivered_per_second"`
 	RSSPeak   int64          `json:"rss_peak_bytes"`
 	Account   ledger.Account `json:"account"`
+
+	Samples []Sample  `json:"samples,omitempty"` // from when it had accepted a message
+	began   time.Time // when the process was started
 }
 
 // String is the measure as one line of progress.
@@ -149,7 +154,17 @@ func (r *RestartReport) Result() result.Result {
 	}
 	return result.Result{Name: "restart", Lead: fmt.Sprintf("%d rounds with %s messages of %s in the queue, mail %s; times from the start of the process",
 		len(r.Rounds), console.Count(uint64(r.Messages)), r.Sizes, durable), Parts: []result.Part{table}, Facts: []string{accounting(r.Account, true)},
-		Notes: r.Notes, Machine: &r.Machine}
+		Notes: r.Notes, Machine: &r.Machine, Charts: r.charts()}
+}
+
+// charts draws how the queues were worked off.
+func (r *RestartReport) charts() []chart.Chart {
+	names := []string{"after kill -9", "after stop"}
+	var rounds []Round
+	for i := range r.Rounds {
+		rounds = append(rounds, Round{names[0]: {Samples: r.Rounds[i].Kill.Samples}, names[1]: {Samples: r.Rounds[i].Stop.Samples}})
+	}
+	return charts(rounds, names)
 }
 
 func (r *RestartReport) fault() error {

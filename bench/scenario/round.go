@@ -49,7 +49,7 @@ type bench struct {
 	began time.Time  // what the times of samples count from
 }
 
-// measure warms the target up and measures it.
+// measure warms the target up and measures it. Profiles are taken under a further load, which is not measured.
 func (b *bench) measure(ctx context.Context, t *target) (Measure, error) {
 	var m Measure
 	if _, err := b.send(ctx, t, b.opts.Warmup, nil); err != nil {
@@ -91,7 +91,10 @@ func (b *bench) measure(ctx context.Context, t *target) (Measure, error) {
 			m.Rate *= 1 - float64(m.Lost)/float64(m.Acknowledged) // what never arrived was not relayed
 		}
 	}
-	return m, nil
+	return m, t.profiles.under(ctx, string(b.kind)+"-"+t.name, b.opts.Duration, func() error {
+		_, err := b.send(ctx, t, b.opts.Duration, nil)
+		return err
+	})
 }
 
 // charge fills in what the generator says, and what the MTA used meanwhile.

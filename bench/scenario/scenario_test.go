@@ -29,6 +29,7 @@ import (
 	"mailrace/bench/ledger"
 	"mailrace/bench/load"
 	"mailrace/bench/mtatest"
+	"mailrace/bench/profile"
 	"mailrace/bench/sink"
 	"mailrace/bench/zone"
 )
@@ -108,6 +109,11 @@ func serveMain(ctx context.Context, args []string) error {
 			fmt.Fprintf(w, "mailrace_router_outcomes_total{outcome=\"deferred\"} %d\n", held.Load())
 		}
 	})
+	if len(args) > 3 { // --profile-address host:port
+		if err := profile.Serve(ctx, args[3]); err != nil {
+			return err
+		}
+	}
 	command, _ := time.ParseDuration(cfg.Limits.CommandTimeout)
 	window, _ := time.ParseDuration(cfg.Limits.RateWindow)
 	go http.ListenAndServe(cfg.Admin.Address, nil)

@@ -64,11 +64,12 @@ type ShardsOptions struct {
 //
 //	--loops list   --shards list  --connections list  --relay      --rounds n   --duration d  --warmup d
 //	--size mix     --memory size  --no-sync           --drain d    --dir path   --keep
+//	--profile dir
 func (o *ShardsOptions) BindFlags(fs *flag.FlagSet) {
 	all := flag.NewFlagSet("", flag.ContinueOnError)
 	o.setTimes()
 	BindFlags(all, &o.Options)
-	for _, name := range []string{"rounds", "duration", "warmup", "size", "memory", "no-sync", "drain", "dir", "keep"} {
+	for _, name := range []string{"rounds", "duration", "warmup", "size", "memory", "no-sync", "drain", "dir", "keep", "profile"} {
 		f := all.Lookup(name)
 		fs.Var(f.Value, f.Name, f.Usage)
 		fs.Lookup(name).DefValue = f.DefValue

@@ -115,11 +115,11 @@ func (b *sitesBench) certify() (err error) {
 
 // node runs a node that delivers by MX to a sink of its own. most is how many connections it may have open.
 func (b *sitesBench) node(ctx context.Context, name, spool string, most int, idle time.Duration) (n siteNode, err error) {
-	o := sink.Options{Address: "0.0.0.0:0"}
+	far := sink.Options{Address: "0.0.0.0:0"}
 	if b.opts.TLS {
-		o.TLS, o.Chain, o.Key = "starttls", b.chain, b.key
+		far.TLS, far.Chain, far.Key = "starttls", b.chain, b.key
 	}
-	if n.sink, err = startSink(ctx, b.opts.Program, o); err != nil {
+	if n.sink, err = startSink(ctx, b.opts.Program, far); err != nil {
 		return n, err
 	}
 	_, port, err := net.SplitHostPort(n.sink.address)
@@ -129,7 +129,11 @@ func (b *sitesBench) node(ctx context.Context, name, spool string, most int, idl
 	}
 	n.target = &target{name: name}
 	c := configuration{spool: spool, events: "off", route: "mx", connections: most, names: b.names.Addr(), port: port, idle: idle}
-	if err = n.launch(ctx, &Options{Program: b.opts.Program, Sizes: b.opts.Sizes}, b.dir, c); err != nil {
+	o := Options{Program: b.opts.Program, Sizes: b.opts.Sizes, Progress: b.opts.Progress}
+	if spool != nullSpool { // where connections are weighed, nothing is noted for profiles
+		o.Profile = b.opts.Profile
+	}
+	if err = n.launch(ctx, &o, b.dir, c); err != nil {
 		n.stop()
 	}
 	return n, err
@@ -272,6 +276,7 @@ func (b *sitesBench) drain(ctx context.Context, files int) (*ManyDomains, error)
 	asked := b.names.Queries()
 	rec := record(ctx, n.target, n.sink, b.began, 0)
 	defer rec.end()
+	profiled := n.profiles.beside(ctx, "sites", queueProfile)
 	if n.sent, err = b.send(ctx, &n, 0, b.opts.Domains, rec); err != nil {
 		return nil, err
 	}
@@ -281,7 +286,7 @@ func (b *sitesBench) drain(ctx context.Context, files int) (*ManyDomains, error)
 	}
 	r.Samples, r.Curve = rec.end(), n.sent.Curve
 	after, err := n.sample(ctx)
-	if err != nil {
+	if err = errors.Join(err, profiled()); err != nil {
 		return nil, err
 	}
 	s, _ := n.sink.report()

@@ -33,6 +33,7 @@ type SitesOptions struct {
 	Rest        time.Duration // for which the memory of nodes must stay what it is before it counts: they give back what they do not need; default 5 s
 	Dir         string        // where the spool is made, and removed again; default the current directory
 	Keep        bool          // leave configuration, logs and spool behind
+	Profile     string        // directory in which profiles of the nodes are left; "" = none are taken
 
 	Progress io.Writer // nil = silent
 }
@@ -40,7 +41,7 @@ type SitesOptions struct {
 // BindFlags declares the options as flags of `mailrace bench sites`.
 //
 //	--connections n  --domains n  --tls  --limit octets  --size mix  --senders n
-//	--drain d        --rest d     --dir path  --keep
+//	--drain d        --rest d     --dir path  --keep  --profile dir
 func (o *SitesOptions) BindFlags(fs *flag.FlagSet) {
 	fs.IntVar(&o.Connections, "connections", cmp.Or(o.Connections, 20_000), "connections open at a time, to as many sites; -1 = leave that out")
 	fs.IntVar(&o.Domains, "domains", cmp.Or(o.Domains, 200_000), "domains with a message each; -1 = leave that out")
@@ -50,7 +51,7 @@ func (o *SitesOptions) BindFlags(fs *flag.FlagSet) {
 	fs.IntVar(&o.Senders, "senders", cmp.Or(o.Senders, 100), "connections of the generator")
 	fs.DurationVar(&o.Drain, "drain", cmp.Or(o.Drain, sitesDrain), "how long nothing may arrive before what is missing counts as lost")
 	fs.DurationVar(&o.Rest, "rest", cmp.Or(o.Rest, sitesRest), "how long the memory of nodes must stay what it is before it counts")
-	bindPlace(fs, &o.Dir, &o.Keep)
+	bindPlace(fs, &o.Dir, &o.Keep, &o.Profile)
 }
 
 const (

@@ -36,6 +36,8 @@ type target struct {
 	authority  string // file of who issued its certificate, or ""
 	submission string // where a user logs in, or ""
 	password   string // file of the user's password
+
+	profiles *profiler // nil = no profiles are taken
 }
 
 // spender tells what an MTA of several processes costs.
@@ -156,8 +158,19 @@ func (t *target) begin(o *Options, dir string, c configuration) (err error) {
 	if err != nil {
 		return err
 	}
-	if t.process, err = start(t.name, o.Program, []string{"serve", "--config", path}, nil); err != nil {
+	args := []string{"serve", "--config", path}
+	if t.name != Ceiling {
+		further, p, err := profileServer(o.Profile, o.Progress)
+		if err != nil {
+			return err
+		}
+		args, t.profiles = append(args, further...), p
+	}
+	if t.process, err = start(t.name, o.Program, args, nil); err != nil {
 		return err
+	}
+	if t.profiles != nil {
+		t.profiles.node = t.process
 	}
 	t.address, t.pid, t.metrics = c.listen, t.process.pid(), "http://"+c.admin+"/metrics"
 	return nil

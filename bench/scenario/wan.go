@@ -100,7 +100,8 @@ const (
 // addLeg starts what one measurement needs.
 func (w *wanBench) addLeg(ctx context.Context, name string) error {
 	n, rtt := 0, w.opts.RTT
-	o := Options{Program: w.opts.Program, Duration: w.opts.Duration, Warmup: w.opts.Warmup, Sizes: w.opts.Sizes, Recipients: 1, Drain: w.opts.Drain, Egress: 1}
+	o := Options{Program: w.opts.Program, Duration: w.opts.Duration, Warmup: w.opts.Warmup, Sizes: w.opts.Sizes, Recipients: 1, Drain: w.opts.Drain, Egress: 1,
+		Profile: w.opts.Profile, Progress: w.opts.Progress}
 	switch name {
 	case LockStep:
 		o.LockStep, o.Connections = true, 1
@@ -131,6 +132,7 @@ func (w *wanBench) addLeg(ctx context.Context, name string) error {
 		if t, err = startTarget(ctx, &o, Relay, MTA, dir, &farSide{clear: &sinkChild{address: line.address()}}); err != nil {
 			return err
 		}
+		t.name = name
 	}
 	w.legs = append(w.legs, leg{b, t})
 	return nil

@@ -28,6 +28,7 @@ type WANOptions struct {
 	Drain       time.Duration // how long the sink may see nothing new before what is missing counts as lost; default 10 s
 	Dir         string        // where spools are made, and removed again; default the current directory
 	Keep        bool          // leave configuration, logs and spools behind
+	Profile     string        // directory in which profiles of the nodes are left; "" = none are taken
 
 	Progress io.Writer // nil = silent
 }
@@ -35,7 +36,7 @@ type WANOptions struct {
 // BindFlags declares the options as flags of `mailrace bench wan`.
 //
 //	--rtt d      --connections n  --rounds n  --duration d  --warmup d  --size mix
-//	--drain d    --dir path       --keep
+//	--drain d    --dir path       --keep  --profile dir
 func (o *WANOptions) BindFlags(fs *flag.FlagSet) {
 	fs.DurationVar(&o.RTT, "rtt", cmp.Or(o.RTT, defaultRTT), "round trip to the sink")
 	fs.IntVar(&o.Connections, "connections", cmp.Or(o.Connections, 100), "connections of the MTA to the sink where there are many")
@@ -44,7 +45,7 @@ func (o *WANOptions) BindFlags(fs *flag.FlagSet) {
 	fs.DurationVar(&o.Warmup, "warmup", cmp.Or(o.Warmup, defaultWarmup), "load before it that is not measured")
 	fs.Var(&o.Sizes, "size", "octets of a message, or a `mix` such as 4KiB:70,30KiB:25 (default 10KiB)")
 	fs.DurationVar(&o.Drain, "drain", cmp.Or(o.Drain, defaultDrain), "how long nothing may arrive before what is missing counts as lost")
-	bindPlace(fs, &o.Dir, &o.Keep)
+	bindPlace(fs, &o.Dir, &o.Keep, &o.Profile)
 }
 
 // withDefaults checks the options and fills in what is not set.

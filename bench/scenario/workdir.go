@@ -10,8 +10,9 @@ import (
 )
 
 // bindPlace declares where a scenario works.
-func bindPlace(fs *flag.FlagSet, dir *string, keep *bool) {
+func bindPlace(fs *flag.FlagSet, dir *string, keep *bool, profiles *string) {
 	fs.StringVar(dir, "dir", cmp.Or(*dir, "."), "`directory` that spools are made in, and removed from")
+	fs.StringVar(profiles, "profile", *profiles, "`directory` in which profiles of the nodes are left: CPU, allocations, blocking and mutexes")
 	fs.BoolVar(keep, "keep", *keep, "leave configuration, logs and spools behind")
 }
 

@@ -2,57 +2,68 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
+	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 
+	"mailrace/bench/profile"
 	"mailrace/bench/scenario"
 )
 
-// TestBenchSubmission measures accepting for a moment: in clear, and at a submission listener under TLS by a user who has logged in.
-func TestBenchSubmission(t *testing.T) {
+// measured runs `mailrace bench` in a directory of its own, and returns the report. Its times mean nothing.
+func measured[R any](t *testing.T, args ...string) (report R) {
+	t.Helper()
 	bin, err := program()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), bin, "bench", "submission", "--rounds", "1", "--duration", "200ms", "--warmup", "50ms",
-		"--connections", "20", "--dir", t.TempDir(), "--json")
-	out, err := cmd.Output()
+	args = append(append([]string{"bench"}, args...), "--dir", t.TempDir(), "--json")
+	out, err := exec.CommandContext(t.Context(), bin, args...).Output()
 	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
+		var failed *exec.ExitError
+		errors.As(err, &failed)
+		t.Fatalf("%v\n%s\n%s", err, out, failed.Stderr)
 	}
-	var r scenario.Report
-	if err := json.Unmarshal(out, &r); err != nil {
+	if err := json.Unmarshal(out, &report); err != nil {
 		t.Fatal(err)
 	}
+	return report
+}
+
+// TestBenchSubmission measures accepting for a moment: in clear, and at a submission listener under TLS by a user who has logged in.
+func TestBenchSubmission(t *testing.T) {
+	profiles := t.TempDir()
+	r := measured[scenario.Report](t, "submission", "--profile", profiles, "--rounds", "1", "--duration", "200ms", "--warmup", "50ms",
+		"--connections", "20")
 	for _, name := range []string{scenario.Ceiling, scenario.MTA, scenario.TLS} {
 		if m := r.Rounds[0][name]; m.Messages == 0 || m.Refused != 0 {
 			t.Errorf("%s: %+v", name, m)
 		}
 	}
-	if r.TLS == nil || r.TLS.Median <= 0 || !r.Account.Clean() {
+	if r.TLS == nil || r.TLS.Median <= 0 || !r.Account.Clean() || len(r.Ceilings) != 1 {
 		t.Errorf("%+v", r)
+	}
+	for _, kind := range profile.Kinds {
+		for _, name := range []string{scenario.MTA, scenario.TLS} {
+			text, err := os.ReadFile(filepath.Join(profiles, "submission-"+name+"-"+kind+".pprof"))
+			if z, unpacking := gzip.NewReader(bytes.NewReader(text)); err != nil || unpacking != nil {
+				t.Errorf("%s of %s: %v, %v", kind, name, err, unpacking)
+			} else if n, err := io.Copy(io.Discard, z); err != nil || n == 0 {
+				t.Errorf("%s of %s: %d octets, %v", kind, name, n, err)
+			}
+		}
 	}
 }
 
 // TestBenchDepth: mail for a host that answers nothing stays in the queue, and other mail comes and goes beside it.
 func TestBenchDepth(t *testing.T) {
-	bin, err := program()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), bin, "bench", "depth", "--slow", "--depth", "0,300", "--rounds", "1", "--duration", "100ms",
-		"--warmup", "20ms", "--connections", "20", "--dir", t.TempDir(), "--json")
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	var r scenario.DepthReport
-	if err := json.Unmarshal(out, &r); err != nil {
-		t.Fatal(err)
-	}
+	r := measured[scenario.DepthReport](t, "depth", "--slow", "--depth", "0,300", "--rounds", "1", "--duration", "100ms",
+		"--warmup", "20ms", "--connections", "20")
 	for i, m := range r.Rounds[0] {
 		if m.Accept.Messages == 0 || m.Relay.Messages == 0 || m.Relay.Arrived != m.Relay.Messages || r.Filled[i].Left != r.Depths[i] {
 			t.Errorf("%d: %+v, %+v", r.Depths[i], m, r.Filled[i])
@@ -62,21 +73,9 @@ func TestBenchDepth(t *testing.T) {
 
 // TestBenchWAN: over a network with a round trip all mail arrives once, by DATA and by BDAT, over one connection and over several.
 func TestBenchWAN(t *testing.T) {
-	bin, err := program()
-	if err != nil {
-		t.Fatal(err)
-	}
 	page := filepath.Join(t.TempDir(), "wan.html")
-	cmd := exec.CommandContext(t.Context(), bin, "bench", "wan", "--rtt", "5ms", "--rounds", "1", "--duration", "200ms", "--warmup", "20ms",
-		"--connections", "5", "--dir", t.TempDir(), "--json", "--html", page)
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	var r scenario.WANReport
-	if err := json.Unmarshal(out, &r); err != nil {
-		t.Fatal(err)
-	}
+	r := measured[scenario.WANReport](t, "wan", "--rtt", "5ms", "--rounds", "1", "--duration", "200ms", "--warmup", "20ms", "--connections", "5",
+		"--html", page)
 	if text, err := os.ReadFile(page); err != nil || !bytes.Contains(text, []byte("mailrace bench wan --rtt 5ms")) {
 		t.Errorf("page: %v\n%s", err, text)
 	}
@@ -89,20 +88,8 @@ func TestBenchWAN(t *testing.T) {
 
 // TestBenchSites: connections to many sites stand at a time, in clear and under TLS, and mail for more domains than there are connections arrives.
 func TestBenchSites(t *testing.T) {
-	bin, err := program()
-	if err != nil {
-		t.Fatal(err)
-	}
-	run := func(args ...string) (r scenario.SitesReport) {
-		args = append([]string{"bench", "sites", "--limit", "10000000", "--rest", "1s", "--dir", t.TempDir(), "--json"}, args...)
-		out, err := exec.CommandContext(t.Context(), bin, args...).Output()
-		if err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
-		if err := json.Unmarshal(out, &r); err != nil {
-			t.Fatal(err)
-		}
-		return r
+	run := func(args ...string) scenario.SitesReport {
+		return measured[scenario.SitesReport](t, append([]string{"sites", "--limit", "10000000", "--rest", "1s"}, args...)...)
 	}
 	if o := run("--tls", "--connections", "50", "--domains", "-1").Open; o.Open != 50 || o.Secured < 50 || o.Account.Arrived != 50 {
 		t.Errorf("%+v", o)
@@ -114,21 +101,9 @@ func TestBenchSites(t *testing.T) {
 
 // TestBenchRelay: mail finds its way by DNS to hosts that DANE secures, and to a fixed host whose certificate is verified, and arrives once.
 func TestBenchRelay(t *testing.T) {
-	bin, err := program()
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, way := range []string{"--mx=false", "--mx"} {
-		cmd := exec.CommandContext(t.Context(), bin, "bench", "relay", "--tls", way, "--domains", "50", "--rounds", "1", "--duration", "200ms",
-			"--warmup", "20ms", "--connections", "10", "--dir", t.TempDir(), "--json")
-		out, err := cmd.Output()
-		if err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
-		var r scenario.Report
-		if err := json.Unmarshal(out, &r); err != nil {
-			t.Fatal(err)
-		}
+		r := measured[scenario.Report](t, "relay", "--tls", way, "--domains", "50", "--rounds", "1", "--duration", "200ms", "--warmup", "20ms",
+			"--connections", "10")
 		for _, name := range []string{scenario.Ceiling, scenario.MTA, scenario.TLS} {
 			if m := r.Rounds[0][name]; m.Messages == 0 || m.Arrived != m.Messages || !m.Clean() {
 				t.Errorf("%s, %s: %+v", way, name, m)
@@ -139,19 +114,7 @@ func TestBenchRelay(t *testing.T) {
 
 // TestBenchRestart: what is in the queue of a node that is killed, or stopped, is delivered once after its next start.
 func TestBenchRestart(t *testing.T) {
-	bin, err := program()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), bin, "bench", "restart", "--messages", "300", "--rounds", "1", "--connections", "20", "--dir", t.TempDir(), "--json")
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	var r scenario.RestartReport
-	if err := json.Unmarshal(out, &r); err != nil {
-		t.Fatal(err)
-	}
+	r := measured[scenario.RestartReport](t, "restart", "--messages", "300", "--rounds", "1", "--connections", "20")
 	for _, m := range []scenario.RestartMeasure{r.Rounds[0].Kill, r.Rounds[0].Stop} {
 		if m.Account.Arrived != 300 || !m.Account.Clean() || m.Listening <= 0 || m.Accepted < m.Listening || m.All < m.Delivered {
 			t.Errorf("%+v", m)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"mailrace/bench/profile"
 	"mailrace/engine"
 	"mailrace/engine/config"
 )
@@ -14,7 +15,7 @@ import (
 const configUsage = "configuration file (TOML)"
 
 func serveCommand() *cobra.Command {
-	var path string
+	var path, profiles string
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Run a node until it is told to stop",
@@ -31,6 +32,11 @@ as well as it takes a power failure.`,
 				return err
 			}
 			log := newLogger(cfg.Log)
+			if profiles != "" {
+				if err := profile.Serve(cmd.Context(), profiles); err != nil {
+					return err
+				}
+			}
 			for _, danger := range cfg.Dangers() {
 				log.Warn("dangerous configuration", "danger", danger)
 			}
@@ -57,6 +63,7 @@ as well as it takes a power failure.`,
 		},
 	}
 	c.Flags().StringVarP(&path, "config", "c", "mailrace.toml", configUsage)
+	c.Flags().StringVar(&profiles, "profile-address", "", "serve profiles of this process at this loopback `host:port`, as mailrace bench asks for with --profile")
 	return c
 }
 

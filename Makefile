@@ -30,7 +30,7 @@ build: ## build bin/mailrace
 run: build ## build, then show it at work: a node, a sink and a load, until Ctrl-C
 	@bin/mailrace demo
 
-deps: ## install what the tests talk to: Postfix, Dovecot, Exim, OpenSMTPD, swaks, msmtp, Python, nodemailer
+deps: ## install what the tests talk to: Postfix, Dovecot, Exim, OpenSMTPD, Haraka, swaks, msmtp, Python, nodemailer
 	@.ci/deps
 
 test: deps ## run go vet and every test

@@ -17,13 +17,14 @@ import (
 )
 
 // apart is the first process of a peer's own name spaces of processes and mounts: it hides what of the machine is not for the peer, waits for a line, and runs
-// the peer. $0 is the peer's directory; $1 names directories of the machine that it sees empty, and as its own, in $0/own; what follows is the peer. When it ends, the kernel ends all others there.
+// the peer. $0 is the peer's directory; behind that come directories, each with the place where the peer is to see it, --, and the peer. When it ends, the kernel
+// ends all others there.
 const apart = `set -e
 mount --make-rprivate /
 mount -t proc proc /proc
-for f in passwd group resolv.conf hosts; do mount --bind "$0/etc/$f" "/etc/$f"; done
+for f in passwd group resolv.conf hosts; do mount --bind "$0/machine/$f" "/etc/$f"; done
 if [ -e /dev/log ]; then mount --bind /dev/null /dev/log; fi
-for d in $1; do mkdir -p "$0/own$d"; mount --bind "$0/own$d" "$d"; done
+while [ "$1" != -- ]; do mount --bind "$1" "$2"; shift 2; done
 shift
 read -r go
 "$@"
@@ -78,8 +79,23 @@ func (s *setup) runApart(name string, j job) (*Instance, error) {
 	if err := s.writeUsers(j.users); err != nil {
 		return nil, err
 	}
+	args := []string{"-c", apart, s.dir}
+	for _, dir := range j.own {
+		from := filepath.Join(s.dir, "own", dir)
+		if err := os.MkdirAll(from, 0o755); err != nil {
+			return nil, err
+		}
+		args = append(args, from, dir)
+	}
+	for to, from := range j.bring {
+		to = filepath.Join(s.dir, to)
+		if err := os.Mkdir(to, 0o755); err != nil {
+			return nil, err
+		}
+		args = append(args, from, to)
+	}
 	i := &Instance{Address: s.Listen, name: name, dir: s.dir, exited: make(chan struct{})}
-	i.cmd = exec.Command("sh", append([]string{"-c", apart, s.dir, strings.Join(j.empty, " ")}, j.args...)...)
+	i.cmd = exec.Command("sh", append(append(args, "--"), j.args...)...)
 	i.cmd.Dir, i.cmd.Stdout, i.cmd.Stderr = s.dir, &i.said, &i.said
 	i.cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin:" + os.Getenv("PATH"), "HOME=" + s.dir, "LANG=C"}
 	i.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL, Setpgid: true}
@@ -130,7 +146,7 @@ func (s *setup) writeUsers(users []string) error {
 		files["group"] += fmt.Sprintf("%s:x:%d:\n", user, firstUser+n)
 	}
 	for name, text := range files {
-		if _, err := s.write("etc/"+name, text); err != nil {
+		if _, err := s.write("machine/"+name, text); err != nil {
 			return err
 		}
 	}

@@ -19,6 +19,8 @@ type Peer struct {
 	Tuned   string // what is set for speed
 	Held    string // how mail is accepted and not delivered, where that is measured
 
+	LockStep string // why it must be sent one command at a time; "" = it need not
+
 	missing string // what to do when it is not there
 	find    func() (program string, err error)
 	version func(ctx context.Context, program string) (string, error)
@@ -28,8 +30,9 @@ type Peer struct {
 // job is how a peer is started.
 type job struct {
 	args  []string
-	users []string // that it needs and the machine does not have
-	empty []string // directories of the machine that are to be empty and its own
+	users []string          // that it needs and the machine does not have
+	own   []string          // directories of the machine that it sees empty, and as its own
+	bring map[string]string // directories that its users could not get at, by the names under which it has them in its own
 }
 
 // Options say what a peer is for.
@@ -52,6 +55,9 @@ type setup struct {
 	nextHost   string // of Next
 	nextPort   string
 }
+
+// unpacked is what to do about a peer that the installer knows.
+const unpacked = "`mailrace bench peer --install` or `make deps` does that, for this user alone"
 
 // ErrMissing is returned for a peer that is not installed.
 var ErrMissing = errors.New("is not installed")
@@ -80,7 +86,7 @@ func Find(names []string) ([]Peer, error) {
 	return found, nil
 }
 
-func all() []Peer { return []Peer{postfix} }
+func all() []Peer { return []Peer{postfix, exim, opensmtpd, haraka} }
 
 // Installed checks that a peer is there, and returns its version.
 func (p *Peer) Installed(ctx context.Context) (version string, err error) {

@@ -3,9 +3,11 @@ package peers
 import (
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,10 +34,56 @@ func TestFind(t *testing.T) {
 
 // TestMissing: the error says what to install.
 func TestMissing(t *testing.T) {
-	p := postfix
-	p.find = func() (string, error) { return "", exec.ErrNotFound }
-	if _, err := p.Installed(t.Context()); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), "make deps") {
+	for _, p := range all() {
+		p.find = func() (string, error) { return "", exec.ErrNotFound }
+		if _, err := p.Installed(t.Context()); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), "make deps") {
+			t.Error(err)
+		}
+	}
+}
+
+// TestInstaller: it knows the peers that it says it knows, and refuses others before it does anything.
+func TestInstaller(t *testing.T) {
+	for _, name := range unpackable {
+		if !strings.Contains(installer, "\n\t"+name+") ") || !slices.Contains(Names(), name) {
+			t.Errorf("the installer does not know %s", name)
+		}
+	}
+	out, err := exec.Command("bash", "install", "postfix").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "postfix: it installs exim") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if err := Install(t.Context(), io.Discard, nil); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestConfigurations: each is written whole, with its next hop or without.
+func TestConfigurations(t *testing.T) {
+	for _, p := range all() {
+		program, err := p.find()
+		if err != nil || os.Geteuid() != 0 {
+			t.Logf("NOT TESTED: %s: %v", p.Name, err)
+			continue
+		}
+		for _, next := range []string{"", "127.0.0.1:2526"} {
+			s := &setup{Options: Options{Connections: 7, Next: next, Largest: 1000}, ctx: t.Context(), program: program, dir: t.TempDir(), host: "127.0.0.1", port: "2525"}
+			s.nextHost, s.nextPort, _ = strings.Cut(next, ":")
+			j, err := p.prepare(s)
+			if err != nil || len(j.args) == 0 {
+				t.Fatalf("%s: %+v, %v", p.Name, j, err)
+			}
+			text := ""
+			filepath.WalkDir(s.dir, func(path string, d fs.DirEntry, err error) error {
+				if b, err := os.ReadFile(path); err == nil && len(b) < 10_000 {
+					text += string(b)
+				}
+				return err
+			})
+			if strings.Contains(text, "2526") != (next != "") || !strings.Contains(text, "2525") || strings.Contains(text, "{dir}") || strings.Contains(text, "{next") {
+				t.Errorf("%s, next hop %q:\n%s", p.Name, next, text)
+			}
+		}
 	}
 }
 
@@ -46,7 +94,7 @@ func sleeper(args ...string) *Peer {
 			if err := os.WriteFile(filepath.Join(s.dir, "log"), []byte("the log\n"), 0o600); err != nil {
 				return job{}, err
 			}
-			return job{args: args, users: []string{"peeruser"}, empty: []string{"/var/spool"}}, nil
+			return job{args: args, users: []string{"peeruser"}, own: []string{"/var/spool"}}, nil
 		}}
 }
 

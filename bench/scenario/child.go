@@ -137,9 +137,9 @@ func await(ctx context.Context, c *child, address string, look func(ctx context.
 			return c.failure(fmt.Errorf("ended at start: %w", orError(c.err)))
 		case <-ctx.Done():
 			if c != nil {
-				return c.failure(fmt.Errorf("not up at %s: %w", address, err))
+				return c.failure(fmt.Errorf("not up at %s: %w: %w", address, ctx.Err(), err))
 			}
-			return fmt.Errorf("nothing at %s: %w", address, err)
+			return fmt.Errorf("nothing at %s: %w: %w", address, ctx.Err(), err)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

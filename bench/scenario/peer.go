@@ -2,10 +2,12 @@ package scenario
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"time"
 
 	"mailrace/bench/console"
@@ -84,12 +86,17 @@ func (b *peerBench) find(ctx context.Context) (infos []PeerInfo, err error) {
 	if b.peers, err = peers.Find(b.opts.Only); err != nil {
 		return nil, err
 	}
+	if b.opts.Install {
+		if err := peers.Install(ctx, b.opts.Progress, b.peers); err != nil {
+			return nil, err
+		}
+	}
 	for _, p := range b.peers {
 		version, err := p.Installed(ctx)
 		if err != nil {
 			return nil, err
 		}
-		infos = append(infos, PeerInfo{Name: p.Name, Version: version, Durable: p.Durable, Tuned: p.Tuned, Held: p.Held, Counted: true})
+		infos = append(infos, PeerInfo{Name: p.Name, Version: version, Durable: p.Durable, Tuned: p.Tuned, Held: p.Held, LockStep: p.LockStep, Counted: true})
 	}
 	return infos, nil
 }
@@ -158,13 +165,16 @@ func (r *peerRun) start(ctx context.Context) (err error) {
 		return awaitBanner(ctx, nil, t.address)
 	}
 	for i := range r.peers {
-		other := &running{target: target{name: r.peers[i].Name}, peer: &r.peers[i]}
+		other := &running{target: target{name: r.peers[i].Name, lockStep: r.peers[i].LockStep != ""}, peer: &r.peers[i]}
 		r.others = append(r.others, other)
-		if err := r.startPeer(ctx, other); err != nil {
-			return err
-		}
 	}
-	return nil
+	errs := make([]error, len(r.others))
+	var all sync.WaitGroup
+	for i, other := range r.others {
+		all.Go(func() { errs[i] = r.startPeer(ctx, other) })
+	}
+	all.Wait()
+	return errors.Join(errs...)
 }
 
 // startPeer starts a peer, anew and with nothing in its queue, and waits until it accepts mail.

@@ -18,6 +18,7 @@ import (
 // PeerOptions say how other MTAs are measured beside ours. The zero value of each field means the default that its comment names.
 type PeerOptions struct {
 	Program     []string      // command of the mailrace binary. Required
+	Install     bool          // install peers that are missing, for this user alone
 	Only        Names         // peers; default all
 	Scenarios   Names         // accept, relay or both; default both
 	Rounds      int           // each measures every MTA once; default 5
@@ -26,7 +27,7 @@ type PeerOptions struct {
 	Connections int           // of the generator; default 20
 	Sizes       load.Sizes    // default 10 KiB
 	Recipients  int           // of each message; default 1
-	Backlog     int           // messages that an MTA has accepted and not relayed, beyond which the generator waits; default 1,000
+	Backlog     int           // messages that an MTA has accepted and not relayed, beyond which the generator waits; default 500
 	Drain       time.Duration // how long the sink may see nothing new before what is missing counts as lost; default 30 s
 	Dir         string        // where queues are made, and removed again; default the current directory
 
@@ -40,7 +41,7 @@ type PeerOptions struct {
 
 const (
 	defaultPeerConnections = 20
-	defaultPeerBacklog     = 1000
+	defaultPeerBacklog     = 500
 	defaultPeerDrain       = 30 * time.Second
 )
 
@@ -85,8 +86,10 @@ func (l *Processes) Set(text string) error {
 //
 //	--only names     --scenarios names --rounds n      --duration d   --warmup d      --connections n  --size mix
 //	--recipients n   --backlog n       --drain d       --dir path     --address a     --pid n,n        --sink-address a
+//	--install
 func (o *PeerOptions) BindFlags(fs *flag.FlagSet) {
 	fs.Var(&o.Only, "only", "peers that are measured, of "+strings.Join(peers.Names(), ",")+" (default all)")
+	fs.BoolVar(&o.Install, "install", o.Install, "install peers that are missing first, for this user alone, in the temporary directory")
 	fs.Var(&o.Scenarios, "scenarios", "what is measured, of accept,relay (default both)")
 	fs.IntVar(&o.Rounds, "rounds", cmp.Or(o.Rounds, defaultRounds), "rounds; each measures every MTA")
 	fs.DurationVar(&o.Duration, "duration", cmp.Or(o.Duration, defaultDuration), "load in a round")

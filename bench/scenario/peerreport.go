@@ -14,12 +14,13 @@ import (
 
 // PeerInfo is an MTA that is measured beside ours.
 type PeerInfo struct {
-	Name    string `json:"name"`
-	Version string `json:"version"` // or its address
-	Durable string `json:"durable,omitempty"`
-	Tuned   string `json:"tuned,omitempty"`
-	Held    string `json:"held,omitempty"` // how it accepted without delivering
-	Counted bool   `json:"cpu_counted"`    // CPU time is known
+	Name     string `json:"name"`
+	Version  string `json:"version"` // or its address
+	Durable  string `json:"durable,omitempty"`
+	Tuned    string `json:"tuned,omitempty"`
+	Held     string `json:"held,omitempty"`     // how it accepted without delivering
+	LockStep string `json:"lockstep,omitempty"` // why the generator sent it one command at a time
+	Counted  bool   `json:"cpu_counted"`        // CPU time is known
 }
 
 // PeerRatio is what ours does for each that the other does, in the same round.
@@ -162,6 +163,9 @@ func (r *PeerReport) conditions() string {
 		}
 		if accepts && p.Held != "" {
 			line += " Accept: " + p.Held + "."
+		}
+		if p.LockStep != "" {
+			line += " One command at a time: " + p.LockStep + "."
 		}
 		if !p.Counted {
 			line += " Its CPU time is not known."

@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -152,6 +153,7 @@ func medianOf(all []Measure) Measure {
 	for i := range all {
 		m.Messages += all[i].Messages
 		m.Refused += all[i].Refused
+		m.Failure = cmp.Or(all[i].Failure, m.Failure)
 		m.Due += all[i].Due
 		m.Account = m.Account.Add(all[i].Account)
 	}
@@ -167,7 +169,11 @@ func (m *Measure) notes(name string) (notes []string) {
 		notes = append(notes, fmt.Sprintf("%s: the sink took %.0f%% of a core and may be the limit", name, 100*m.SinkBusy))
 	}
 	if m.Refused > 0 {
-		notes = append(notes, fmt.Sprintf("%s: %d messages were refused or got no reply", name, m.Refused))
+		note := fmt.Sprintf("%s: %d messages were refused or got no reply", name, m.Refused)
+		if m.Failure != "" {
+			note += ": " + m.Failure
+		}
+		notes = append(notes, note)
 	}
 	return notes
 }

@@ -28,8 +28,9 @@ type Measure struct {
 	Written         float64       `json:"mta_disk_bytes"` // that the MTA wrote to disks, per message
 	GeneratorBusy   float64       `json:"generator_busy"` // share of one core, while it sent
 	SinkBusy        float64       `json:"sink_busy"`
-	Refused         uint64        `json:"refused"` // messages that got 4xx or 5xx, or no reply
-	Due             uint64        `json:"due"`     // messages that were to be sent, at a fixed rate; 0 = there was none
+	Refused         uint64        `json:"refused"`           // messages that got 4xx or 5xx, or no reply
+	Failure         string        `json:"failure,omitempty"` // the last reason for that
+	Due             uint64        `json:"due"`               // messages that were to be sent, at a fixed rate; 0 = there was none
 	ledger.Account
 
 	Samples []Sample        `json:"samples,omitempty"`
@@ -100,7 +101,7 @@ func (b *bench) measure(ctx context.Context, t *target) (Measure, error) {
 // charge fills in what the generator says, and what the MTA used meanwhile.
 func (m *Measure) charge(r *load.Report, before, after *sample) {
 	m.Messages, m.Elapsed, m.Curve = r.Accepted, r.Sending, r.Curve
-	m.Refused = r.Tempfail + r.Permfail + r.Lost
+	m.Refused, m.Failure = r.Tempfail+r.Permfail+r.Lost, r.Failure
 	m.CPU, m.GeneratorCPU = m.micros(after.usage.CPU-before.usage.CPU), m.micros(r.CPU)
 	m.P50, m.P99, m.Max, m.RSSPeak, m.RSS = r.Latency.P50, r.Latency.P99, r.Latency.Max, after.usage.RSSPeak, after.usage.RSS
 	if r.Accepted > 0 {
@@ -177,7 +178,7 @@ type sent struct {
 // send runs a generator against the target and waits until the sink, if there is one, has everything. rec samples meanwhile, unless it is nil.
 func (b *bench) send(ctx context.Context, t *target, d time.Duration, rec *recorder) (sent, error) {
 	o := load.Options{Address: t.address, Connections: b.opts.Connections, Duration: d,
-		LockStep: b.opts.LockStep, Sizes: b.opts.Sizes, Recipients: b.opts.Recipients, Sender: "sender@bench.mailrace",
+		LockStep: b.opts.LockStep || t.lockStep, Sizes: b.opts.Sizes, Recipients: b.opts.Recipients, Sender: "sender@bench.mailrace",
 		Gauge: b.gauge, Window: b.window(), Secure: t.secure, Domains: t.domains}
 	if o.Rate = b.rate; b.rate > 0 {
 		o.Gauge, o.Window = "", 0

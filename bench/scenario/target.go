@@ -31,7 +31,9 @@ type target struct {
 	process *child  // nil when it is not ours
 	peer    spender // what tells the cost of an MTA that is not ours, in place of pid and metrics; or nil
 	secure  load.Secure
-	domains load.Domains // of the recipients that it is sent to; default one
+	// lockStep sends it one command at a time.
+	lockStep bool
+	domains  load.Domains // of the recipients that it is sent to; default one
 
 	authority  string // file of who issued its certificate, or ""
 	submission string // where a user logs in, or ""

@@ -319,7 +319,7 @@ func peerCommand() *cobra.Command {
 The peers are started here, by root, each with users, processes, a queue and a configuration of its own: nothing of the machine's is touched, and all ends with
 the bench. They are durable, and tuned as their documentation advises; the report says how. CPU time is that of all processes of a peer, also of those that
 have ended. With --address any MTA that runs already is measured. The exit status is 1 if mail was lost, doubled or altered by any of them.`,
-		Example: `  mailrace bench peer --html peers.html
+		Example: `  mailrace bench peer --install --html peers.html
   mailrace bench peer --only postfix,exim --scenarios relay --connections 50
   mailrace bench peer --address 127.0.0.1:25 --pid 812 --sink-address 127.0.0.1:2526`,
 		Args: cobra.NoArgs,

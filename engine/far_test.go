@@ -166,6 +166,7 @@ type manners struct {
 	extensions []string    // nil = everything
 	tls        *tls.Config // offer STARTTLS
 	secret     []string    // extensions that are offered under TLS only
+	open       []string    // and in clear only
 	// answer gives a reply of its own to "" (the connection), a command line, or "." (the end of data); "" leaves it to the good one.
 	answer func(p *peer, line string) string
 }
@@ -206,8 +207,11 @@ func (p *peer) respond(l *letter, m manners, line, reply string) bool {
 		offers := append(slices.Clone(m.extensions), "HELP")
 		if p.secured {
 			offers = append(offers, m.secret...)
-		} else if m.tls != nil {
-			offers = append(offers, "STARTTLS")
+		} else {
+			offers = append(offers, m.open...)
+			if m.tls != nil {
+				offers = append(offers, "STARTTLS")
+			}
 		}
 		for _, e := range offers {
 			good += "\r\n250-" + e

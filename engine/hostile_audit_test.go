@@ -188,7 +188,8 @@ func testsIn(files []*source) map[string]bool {
 // clientRows are the rows of what servers may do to a client: those that a table of the test network must have (no tests), and those that whole nodes
 // meet in tests of their own.
 var clientRows = map[string]string{
-	"T2": "engine.TestT2ResponseInjection", "T8": "engine.TestT8OutboundTLS engine.TestTLSPolicies engine.TestRequireTLS engine.TestRequireTLSByMX", "T11": "engine.TestStalledHandshake",
+	"T2": "engine.TestT2ResponseInjection", "T3": "engine.TestT3NothingOfTheClearCounts", "T6": "engine.TestT6OfferedAgain", "T7": "engine.TestT7ClearBehindTheEndOfTLS",
+	"T8": "engine.TestT8OutboundTLS engine.TestTLSPolicies engine.TestRequireTLS engine.TestRequireTLSByMX", "T11": "engine.TestStalledHandshake",
 	"I7": "engine.TestTroublesomePeer", "I8": "engine.TestTroublesomePeer", "I15": "engine.TestMissingExtension",
 	"D1": "", "D2": "", "D3": "", "D4": "", "D5": "", "D6": "", "D7": "", "D8": "", "D9": "", "D10": "", "D11": "", "D12": "", "D13": "", "D15": "",
 	"D14": "engine.TestLifetimesOfAnswers", "D16": "engine.TestD16DialsWhatPassed", "D17": "engine.TestD17PoliciesOfStrangers engine.TestTLSPolicies", "D18": "engine.TestTLSPolicies",

@@ -168,17 +168,21 @@ func (n *network) keepSilent(p *peer) {
 func (n *network) hung() int64 {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.silent = slices.DeleteFunc(n.silent, func(p *peer) bool {
-		stands := false
-		if raw, err := p.raw.(*net.TCPConn).SyscallConn(); err == nil {
-			_ = raw.Control(func(fd uintptr) { // an error says that it is closed
-				info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-				stands = err == nil && info.State == unix.BPF_TCP_ESTABLISHED
-			})
-		}
-		return !stands
-	})
+	n.silent = slices.DeleteFunc(n.silent, func(p *peer) bool { return !p.stands() })
 	return int64(len(n.silent))
+}
+
+// stands says whether neither side has closed the connection.
+func (p *peer) stands() (stands bool) {
+	raw, err := p.raw.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return false
+	}
+	_ = raw.Control(func(fd uintptr) { // an error says that it is closed
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		stands = err == nil && info.State == unix.BPF_TCP_ESTABLISHED
+	})
+	return stands
 }
 
 // called are the times of the connections so far, since the network began. They are without fractions of a second: a time in the index may be up to

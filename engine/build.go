@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
@@ -357,7 +358,7 @@ func (n *Node) openAdmin() (err error) {
 		return nil
 	}
 	n.admin, err = admin.Listen(admin.Options{
-		Address: n.cfg.Admin.Address, Scan: n.store.Scan, Decide: n.doubts.decide, Explain: n.Explain, Log: n.log, Ready: n.serving, Inject: n.newInjection(), InjectPaths: inject.Paths,
+		Address: n.cfg.Admin.Address, Names: append([]string{strings.ToLower(n.cfg.Hostname)}, n.cfg.Admin.Names...), ProxyFrom: n.cfg.Admin.ProxyFrom, Scan: n.store.Scan, Decide: n.doubts.decide, Explain: n.Explain, Log: n.log, Ready: n.serving, Inject: n.newInjection(), InjectPaths: inject.Paths,
 	})
 	return err
 }

@@ -69,7 +69,7 @@ func (s *Server) inDoubt(w http.ResponseWriter, r *http.Request) {
 // decide takes an operator's decision about what waits for it, from this machine alone.
 func (s *Server) decide(w http.ResponseWriter, r *http.Request) {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil || !peer.Addr().Unmap().IsLoopback() {
+	if err != nil || !peer.Addr().Unmap().IsLoopback() || forwarded(r) {
 		s.fail(w, http.StatusForbidden, errors.New("decisions are taken from this machine only: run mailrace queue in-doubt there"))
 		return
 	}

@@ -71,6 +71,21 @@ func TestDecide(t *testing.T) {
 			t.Errorf("%.100s: %d %s, %v, want %d %s", c.body, res.StatusCode, body, err, c.status, c.has)
 		}
 	}
+	for _, field := range []string{"X-Forwarded-For", "Forwarded", "Via", "X-Real-IP"} { // a proxy on this machine speaks for others
+		q, err := http.NewRequest("POST", "http://"+s.Addr().String()+"/v1/queue/in-doubt", strings.NewReader(`{"action":"retry","all":true}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		q.Header.Set("Content-Type", "application/json")
+		q.Header.Set(field, "192.0.2.1")
+		res, err := http.DefaultClient.Do(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.Body.Close(); res.StatusCode != 403 {
+			t.Errorf("a decision with %s: %d", field, res.StatusCode)
+		}
+	}
 	if want := "retry [0000000000001];give-up [];retry [0000000000001 0000000000002];"; asked != want {
 		t.Errorf("asked for %s, want %s", asked, want)
 	}

@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,6 +34,10 @@ const (
 // Options are what the service serves.
 type Options struct {
 	Address string // host:port
+	// Names are those by which the service may be called, in lower case, besides IP addresses, localhost and the name in Address.
+	Names []string
+	// ProxyFrom are proxies, whose connections may begin with a PROXY header that tells the address of the client.
+	ProxyFrom []netip.Prefix
 	// Ready says why the node should get no traffic, or nil. Any goroutine.
 	Ready func() error
 	// Scan calls fn with each message of a consistent snapshot of the queue until fn returns false. Any goroutine; may block.
@@ -53,6 +59,7 @@ type Server struct {
 	scan     func(fn func(*message.Message) bool) error
 	decider  func(context.Context, []message.ID, message.DoubtAction) (Decision, error)
 	scanning chan struct{}
+	names    []string
 
 	explainer  func(context.Context, string) (*explain.Report, error)
 	explaining chan struct{}
@@ -74,6 +81,10 @@ func Listen(o Options) (*Server, error) {
 	if s.listener, err = net.Listen("tcp", o.Address); err != nil {
 		return nil, fmt.Errorf("admin: %w", err)
 	}
+	if name, _, err := net.SplitHostPort(o.Address); err == nil {
+		s.names = append(slices.Clone(o.Names), strings.ToLower(name), "localhost")
+	}
+	s.listener = behindProxies(s.listener, o.ProxyFrom)
 	s.http = &http.Server{
 		Handler:           s.handler(&o),
 		ReadHeaderTimeout: 5 * time.Second,
@@ -127,38 +138,6 @@ func (s *Server) handler(o *Options) http.Handler {
 		all.Handle(path, o.Inject)
 	}
 	return s.guard(all)
-}
-
-// guard refuses what a web page in the operator's browser could send. A service on loopback is protected by nothing else: a page whose
-// name resolves to 127.0.0.1 (DNS rebinding) would be of the same origin and could read the queue, but its Host header betrays it.
-func (s *Server) guard(next http.Handler) http.Handler {
-	local := false
-	if a, ok := s.listener.Addr().(*net.TCPAddr); ok {
-		local = a.IP.IsLoopback()
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if local && !localName(r.Host) {
-			http.Error(w, "this service is local: use its IP address or localhost", http.StatusMisdirectedRequest)
-			return
-		}
-		h := w.Header()
-		h.Set("Cache-Control", "no-store")
-		h.Set("X-Content-Type-Options", "nosniff")
-		next.ServeHTTP(w, r)
-	})
-}
-
-// localName reports whether a Host header names an IP address or localhost.
-func localName(hostport string) bool {
-	host := hostport
-	if h, _, err := net.SplitHostPort(hostport); err == nil {
-		host = h
-	}
-	if n := len(host); n > 2 && host[0] == '[' && host[n-1] == ']' {
-		host = host[1 : n-1]
-	}
-	_, err := netip.ParseAddr(host)
-	return err == nil || host == "localhost"
 }
 
 func (s *Server) index(w http.ResponseWriter, _ *http.Request) {

@@ -108,8 +108,8 @@ func TestAnswers(t *testing.T) {
 		{"GET", "/v1/../../etc/passwd", "", 404, "", ""},
 		{"GET", "/nothing", "", 404, "", ""},
 		// DNS rebinding
-		{"GET", "/v1/queue", "evil.example", 421, "", "this service is local"},
-		{"GET", "/v1/queue", "127.0.0.1.evil.example:80", 421, "", "this service is local"},
+		{"GET", "/v1/queue", "evil.example", 421, "", "this service is called by"},
+		{"GET", "/v1/queue", "127.0.0.1.evil.example:80", 421, "", "this service is called by"},
 		{"GET", "/healthz", "localhost:8025", 200, "", "ok"},
 		{"GET", "/healthz", "[::1]:8025", 200, "", "ok"},
 		{"GET", "/healthz", "[::1]", 200, "", "ok"},

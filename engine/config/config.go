@@ -357,7 +357,9 @@ type Labels struct {
 
 // Admin is the HTTP service.
 type Admin struct {
-	Address string // host:port; "" = off
+	Address   string         // host:port; "" = off
+	Names     []string       // by which clients may call it, besides its addresses, Hostname and the name in Address
+	ProxyFrom []netip.Prefix // proxies, whose connections may begin with a PROXY header (version 1 or 2) that tells the client's address
 
 	InjectFrom     []netip.Prefix // networks whose clients may inject mail without a name
 	InjectUsers    bool           // users of Auth may inject, by HTTP Basic authentication, which sends passwords in clear

@@ -39,6 +39,9 @@ func (c *Config) Dangers() (dangers []string) {
 	if everybody(c.Admin.InjectFrom) {
 		say("admin %s: inject_from is everybody: an open relay, if strangers can connect", c.Admin.Address)
 	}
+	if everybody(c.Admin.ProxyFrom) {
+		say("admin %s: proxy_from is everybody, who may claim any address: that of a client who may inject, too", c.Admin.Address)
+	}
 	if c.Admin.InjectUsers {
 		say("admin %s: inject_users takes passwords in clear: want an address of this machine, and a proxy that speaks TLS in front", c.Admin.Address)
 	}

@@ -24,6 +24,7 @@ func TestDangers(t *testing.T) {
 		{admin + "[dns]\nservers = ['127.0.0.1', '192.0.2.53']\ntrust_ad = ['127.0.0.1', '192.0.2.0/24']\n", []string{"dns: trust_ad: who sits on the way to 192.0.2.53:53"}},
 		{admin + "[admin]\naddress = 'localhost:8080'\ninject_from = ['0.0.0.0/0']\n", nil},
 		{admin + "[admin]\naddress = ':8080'\ninject_from = ['127.0.0.0/8']\n", nil},
+		{admin + "[admin]\naddress = ':8080'\nproxy_from = ['0.0.0.0/0']\n", []string{"admin :8080: proxy_from is everybody"}},
 		{admin + "[admin]\naddress = ':8080'\ninject_from = ['0.0.0.0/0']\ninject_users = true\n[auth]\nusers = 'dangers_test.go'\n",
 			[]string{"admin :8080: inject_from is everybody", "inject_users takes passwords in clear"}},
 	} {

@@ -226,6 +226,9 @@ var faults = []struct{ toml, want string }{
 		`m.toml:8:10: limits.errors: 0 is out of range: want 1 to 10000` + "\n" +
 		`m.toml:9:12: limits.commands: 0 is out of range: want 1 to 1000000` + "\n" +
 		`m.toml:10:19: limits.command_timeout: 0ms is out of range: want 100ms to 1h`},
+	{"+[admin]\nnames = ['a.example', '-b.example']\nproxy_from = ['there']\n", "" +
+		`m.toml:6:23: admin.names: "-b.example" is not a domain name: want a name that stands in URLs, as in "mta.example.com"` + "\n" +
+		`m.toml:7:15: admin.proxy_from: "there" is not an address range: want "192.0.2.0/24", "2001:db8::/32" or a single address`},
 	{"+[admin]\ninject_from = ['here']\ninject_size = 1\ninject_requests = 0\ninject_timeout = '1ms'\ninject_users = true\n", "" +
 		`m.toml:6:16: admin.inject_from: "here" is not an address range: want "192.0.2.0/24", "2001:db8::/32" or a single address` + "\n" +
 		`m.toml:7:15: admin.inject_size: 1 is out of range: want 1KiB to 1GiB` + "\n" +

@@ -211,6 +211,8 @@ func schema(c *Config) []field {
 		})},
 		{"admin", table([]field{
 			{"address", text(&c.Admin.Address)},
+			{"names", list(&c.Admin.Names, lower)},
+			{"proxy_from", list(&c.Admin.ProxyFrom, parsePrefix)},
 			{"inject_from", list(&c.Admin.InjectFrom, parsePrefix)},
 			{"inject_users", boolean(&c.Admin.InjectUsers)},
 			{"inject_size", size(&c.Admin.InjectSize)},

@@ -51,17 +51,9 @@ func (c *Config) problems() Errors {
 	k.dsn(&c.DSN)
 	k.tlsReport(&c.TLSReport)
 	k.ownRoutes(c)
-	if c.Admin.InjectUsers && c.Auth.Users == "" {
-		k.complain("admin.inject_users", "there are no users: want a file of them, users in [auth]")
-	}
-	k.bytes("admin.inject_size", c.Admin.InjectSize, 1<<10, 1<<30)
-	k.within("admin.inject_requests", c.Admin.InjectRequests, 1, 10_000)
-	k.lasts("admin.inject_timeout", c.Admin.InjectTimeout, time.Second, time.Hour)
+	k.admin(c)
 	k.lasts("idempotency.window", c.Idempotency.Window, time.Second, 30*24*time.Hour)
 	k.within("idempotency.max", c.Idempotency.Max, 1000, 1_000_000_000)
-	if c.Admin.Address != "" {
-		k.address("admin.address", c.Admin.Address)
-	}
 	if c.Events.Path == "" {
 		k.complain("events.path", `empty: want a file, "-" for standard output, or "off"`)
 	}

@@ -174,7 +174,7 @@ func TestZipf(t *testing.T) {
 	if len(counts) < 900 {
 		t.Errorf("%d domains only", len(counts))
 	}
-	if r := newRecipients(MadeUpDomains(100_000), 50, 0.8); len(r.paths) > maxPaths {
+	if r := newRecipients(MadeUpDomains(1000), 2000, 0.8); len(r.paths) > maxPaths {
 		t.Errorf("%d paths", len(r.paths))
 	}
 }

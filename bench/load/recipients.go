@@ -30,16 +30,19 @@ func newRecipients(domains []string, perMessage int, zipf float64) recipients {
 	}
 	turns = min(turns, max(1, maxPaths/perMessage))
 	r := recipients{perMessage: perMessage, turns: uint64(turns), paths: make([]string, 0, turns*perMessage)}
-	type address struct{ local, domain int }
-	made := map[address]string{} // by popularity the same ones come often
+	var made []string // by domain and recipient: the popular ones come often
+	if zipf > 0 && len(domains) <= maxPaths/perMessage {
+		made = make([]string, len(domains)*perMessage)
+	}
 	for i := range turns * perMessage {
-		at := address{i % perMessage, draw(i)}
-		path := made[at]
-		if path == "" {
-			path = string(ledger.AppendLocalPart(nil, at.local)) + "@" + domains[at.domain]
-			if zipf > 0 {
-				made[at] = path
-			}
+		j, domain := i%perMessage, draw(i)
+		if made != nil && made[domain*perMessage+j] != "" {
+			r.paths = append(r.paths, made[domain*perMessage+j])
+			continue
+		}
+		path := string(ledger.AppendLocalPart(nil, j)) + "@" + domains[domain]
+		if made != nil {
+			made[domain*perMessage+j] = path
 		}
 		r.paths = append(r.paths, path)
 	}

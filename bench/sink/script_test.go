@@ -124,13 +124,16 @@ func stageOf(t *testing.T, text string) *stage {
 func TestCaps(t *testing.T) {
 	st := stageOf(t, "connections = 2\nmessages = 4\nrate = \"3/s\"")
 	one, two := netip.MustParseAddr("127.1.0.1"), netip.MustParseAddr("127.1.0.2")
-	for i, want := range []refusal{within, within, overConnections} {
-		if got := st.join(one); got != want {
-			t.Errorf("connection %d: %d", i, got)
+	for i, want := range []bool{true, true, false} {
+		if got := st.join(one, i == 2); got != want {
+			t.Errorf("connection %d: %v", i, got)
 		}
 	}
+	if st.join(one, false) {
+		t.Error("a connection beyond the cap was let in")
+	}
 	st.leave(one)
-	if st.join(one) != within || st.join(two) != within {
+	if !st.join(one, false) || !st.join(two, false) {
 		t.Error("there is room, and a connection was refused")
 	}
 	now := time.Now()

@@ -2,6 +2,7 @@ package sink
 
 import (
 	"slices"
+	"time"
 
 	"mailrace/bench/ledger"
 	"mailrace/engine/loop"
@@ -16,6 +17,7 @@ type session struct {
 	server  smtp.Server
 	scanner ledger.Scanner
 	rcpts   []rcpt       // accepted in this transaction
+	again   bool         // a cap was met, and is looked at once more
 	home    *behaviour   // of the address that was connected to
 	at      *behaviour   // of the first recipient that was let in, in this transaction; before that nil
 	member  []membership // of destinations of the script that count this connection
@@ -153,11 +155,16 @@ func (x *session) wait(v Verb) bool {
 	if d == 0 {
 		return false
 	}
+	x.park(v, d)
+	return true
+}
+
+// park holds back the reply to v.
+func (x *session) park(v Verb, d time.Duration) {
 	x.parked, x.verb = true, v
 	x.conn.Pause()
 	x.timer.Fire = x.resume
 	x.conn.Loop().After(d, &x.timer)
-	return true
 }
 
 // resume gives the reply that was held back.
@@ -165,7 +172,7 @@ func (x *session) resume() {
 	x.parked = false
 	x.decide(x.verb)
 	x.flush()
-	if x.ended {
+	if x.ended || x.parked {
 		return
 	}
 	x.conn.Resume()
@@ -240,6 +247,9 @@ func (x *session) behaviour(v Verb) *behaviour {
 	return x.home
 }
 
+// secondLook is when a connection beyond a cap is looked at again: the end of another one may be known here only after its successor.
+const secondLook = 20 * time.Millisecond
+
 // full answers with a refusal if a cap of a destination, or its greylist, stands against the connection, transaction or recipient at hand.
 func (x *session) full(v Verb, b *behaviour) bool {
 	st := b.stage
@@ -249,10 +259,17 @@ func (x *session) full(v Verb, b *behaviour) bool {
 	i := slices.IndexFunc(x.member, func(m membership) bool { return m.stage == st })
 	if i < 0 {
 		m := membership{stage: st, local: x.conn.Local().Addr().Unmap()}
-		if st.join(m.local) != within {
+		switch {
+		case st.join(m.local, x.again):
+		case x.again:
 			x.over(v, overConnections)
 			return true
+		default:
+			x.again = true
+			x.park(v, secondLook)
+			return true
 		}
+		x.again = false
 		i, x.member = len(x.member), append(x.member, m)
 	}
 	if m := &x.member[i]; v != Connect && m.within != x.begun {
@@ -305,6 +322,7 @@ func (x *session) refuse(v Verb, as verdict) {
 			x.conn.Write(out)
 			x.server.Flushed()
 		}
+		x.leave()
 		x.conn.LingerAfterFlush()
 	case v == Connect && as == tempfail:
 		x.server.Bye(smtp.Reply{Code: 421, Enhanced: "4.3.2", Text: "Not now, says the bench"})
@@ -405,6 +423,7 @@ func (x *session) flush() {
 		x.server.Flushed()
 	}
 	if x.ended {
+		x.leave()
 		x.conn.CloseAfterFlush()
 	}
 }
@@ -428,9 +447,14 @@ func (x *session) Closed(*loop.Conn, error) {
 	x.timer.Stop()
 	x.ended = true
 	x.forget()
+	x.leave()
+	x.lane.open.Add(-1)
+}
+
+// leave counts the connection out of its destinations: it is over, or we have ended it.
+func (x *session) leave() {
 	for _, m := range x.member {
 		m.stage.leave(m.local)
 	}
 	x.member = nil
-	x.lane.open.Add(-1)
 }

@@ -119,8 +119,8 @@ type membership struct {
 	within   uint64 // number of the session's transaction that was let begin last
 }
 
-// join counts a connection to a site in, if there is room for it.
-func (st *stage) join(local netip.Addr) refusal {
+// join counts a connection to a site in, if there is room for it. With last it is refused otherwise, which counts.
+func (st *stage) join(local netip.Addr, last bool) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	s := st.sites[local]
@@ -129,13 +129,15 @@ func (st *stage) join(local netip.Addr) refusal {
 		st.sites[local] = s
 	}
 	if st.Connections > 0 && s.open >= st.Connections {
-		st.counts.Over.Connections++
-		return overConnections
+		if last {
+			st.counts.Over.Connections++
+		}
+		return false
 	}
 	s.open++
 	st.counts.Connections++
 	st.counts.Most.Connections = max(st.counts.Most.Connections, s.open)
-	return within
+	return true
 }
 
 // leave counts the connection out.

@@ -14,15 +14,21 @@ FUZZTIME ?= 30s
 # For the fuzz targets that read nothing from strangers.
 RESTTIME ?= $(FUZZTIME)
 BENCHTIME ?= 1s
+# What `make bench-compare` compares with, and of it.
+BASE ?= HEAD
+PACKAGES ?= ./...
+BENCHES ?= .
+COMPARETIME ?= 200ms
+COMPAREFLAGS ?=
 # Kills of `make crash`.
 ROUNDS ?= 20
 DURATION ?= 4h
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: help build run deps test soak crash queue smoke race fuzz bench lint clean
+.PHONY: help build run deps test soak crash queue smoke race fuzz bench bench-compare lint clean
 
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 build: ## build bin/mailrace
 	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/mailrace ./cmd/mailrace
@@ -58,6 +64,9 @@ fuzz: ## run every fuzz target for FUZZTIME (30s), those that read nothing from 
 bench: build ## run the benchmarks of the packages, then every scenario in ten minutes, with its report in bin/bench.html
 	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
 	bin/mailrace bench all --quick --html bin/bench.html
+
+bench-compare: ## compare this tree with revision BASE: benchmarks (of PACKAGES, matching BENCHES) by benchstat, and accept and relay
+	@BENCHTIME=$(COMPARETIME) .ci/compare $(BASE) "$(PACKAGES)" "$(BENCHES)" $(COMPAREFLAGS)
 
 lint: ## check format, go vet and staticcheck
 	@unformatted=$$(gofmt -l .); if [[ -n $$unformatted ]]; then echo "gofmt is needed by:"; echo "$$unformatted"; exit 1; fi

@@ -107,6 +107,17 @@ func BindFlags(fs *flag.FlagSet, o *Options) {
 	fs.StringVar(&o.SinkAddress, "sink-address", o.SinkAddress, "where the sink listens (default a free port)")
 }
 
+// bindSome declares some of the flags that BindFlags does.
+func bindSome(fs *flag.FlagSet, o *Options, names ...string) {
+	all := flag.NewFlagSet("", flag.ContinueOnError)
+	BindFlags(all, o)
+	for _, name := range names {
+		f := all.Lookup(name)
+		fs.Var(f.Value, f.Name, f.Usage)
+		fs.Lookup(name).DefValue = f.DefValue
+	}
+}
+
 // withDefaults checks the options and fills in what is not set.
 func (o Options) withDefaults() (Options, error) {
 	o.Rounds = cmp.Or(o.Rounds, defaultRounds)

@@ -66,14 +66,8 @@ type ShardsOptions struct {
 //	--size mix     --memory size  --no-sync           --drain d    --dir path   --keep
 //	--profile dir
 func (o *ShardsOptions) BindFlags(fs *flag.FlagSet) {
-	all := flag.NewFlagSet("", flag.ContinueOnError)
 	o.setTimes()
-	BindFlags(all, &o.Options)
-	for _, name := range []string{"rounds", "duration", "warmup", "size", "memory", "no-sync", "drain", "dir", "keep", "profile"} {
-		f := all.Lookup(name)
-		fs.Var(f.Value, f.Name, f.Usage)
-		fs.Lookup(name).DefValue = f.DefValue
-	}
+	bindSome(fs, &o.Options, "rounds", "duration", "warmup", "size", "memory", "no-sync", "drain", "dir", "keep", "profile")
 	fs.Var(&o.Loops, "loops", "event loops: a `list` (default 1 and the cores)")
 	fs.Var(&o.Shards, "shards", "spool shards: a `list` (default 1, the cores and twice as many)")
 	fs.Var(&o.ConnectionsOf, "connections", "connections of the generator: a `list` (default 20,200)")

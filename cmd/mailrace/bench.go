@@ -119,6 +119,7 @@ func benchCommand() *cobra.Command {
 		bulkCommand(),
 		deepCommand(),
 		shardsCommand(),
+		compareCommand(),
 		peerCommand(),
 		dialogsCommand(),
 		allCommand(),

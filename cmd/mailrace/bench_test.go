@@ -60,6 +60,24 @@ func TestBenchSubmission(t *testing.T) {
 	}
 }
 
+// TestBenchCompare: a program compared with itself does the same work.
+func TestBenchCompare(t *testing.T) {
+	base, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := measured[scenario.CompareReport](t, "compare", "--base", base, "--rounds", "2", "--duration", "100ms", "--warmup", "20ms", "--connections", "10")
+	for _, c := range r.Scenarios {
+		for _, round := range c.Rounds {
+			for name, m := range round {
+				if m.Messages == 0 || !m.Clean() || c.Kind == scenario.Relay && m.Arrived != m.Messages {
+					t.Errorf("%s, %s: %+v", c.Kind, name, m)
+				}
+			}
+		}
+	}
+}
+
 // TestBenchDepth: mail for a host that answers nothing stays in the queue, and other mail comes and goes beside it.
 func TestBenchDepth(t *testing.T) {
 	r := measured[scenario.DepthReport](t, "depth", "--slow", "--depth", "0,300", "--rounds", "1", "--duration", "100ms",

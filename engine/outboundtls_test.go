@@ -181,20 +181,27 @@ func TestStalledHandshake(t *testing.T) {
 	}
 }
 
-// TestSessionsAreResumed: the second connection to a host costs no full handshake.
-func TestSessionsAreResumed(t *testing.T) {
-	t.Parallel()
+// resumable is a host with TLS that tells of each session whether it is one of before, and the settings of a node that verifies its certificate and sends it
+// each message over another connection.
+func resumable(t *testing.T) (f *far, c *config.Config, resumed chan bool) {
 	cfg, ca := certified(t, "127.0.0.1")
-	resumed := make(chan bool, 10)
+	resumed = make(chan bool, 10)
 	cfg.VerifyConnection = func(s tls.ConnectionState) error {
 		resumed <- s.DidResume
 		return nil
 	}
-	f := listen(t, func(p *peer) { p.receive(manners{tls: cfg}) })
+	f = listen(t, func(p *peer) { p.receive(manners{tls: cfg}) })
 	route := f.route("*")
 	route.TLS = config.TLSVerified
-	s := settings(t, route)
-	s.Engine.Loops, s.Egress.Messages, s.Egress.CA = 1, 1, ca
+	c = settings(t, route)
+	c.Engine.Loops, c.Egress.Messages, c.Egress.CA = 1, 1, ca
+	return f, c, resumed
+}
+
+// TestSessionsAreResumed: the second connection to a host costs no full handshake.
+func TestSessionsAreResumed(t *testing.T) {
+	t.Parallel()
+	f, s, resumed := resumable(t)
 	r := start(t, s)
 	for i := range 2 {
 		r.send("s@sender.example", hello, "a@far.example")
@@ -210,17 +217,7 @@ func TestSessionsAreResumed(t *testing.T) {
 // present one at once.
 func TestSessionsThatAreOver(t *testing.T) {
 	t.Parallel()
-	cfg, ca := certified(t, "127.0.0.1")
-	resumed := make(chan bool, 10)
-	cfg.VerifyConnection = func(s tls.ConnectionState) error {
-		resumed <- s.DidResume
-		return nil
-	}
-	f := listen(t, func(p *peer) { p.receive(manners{tls: cfg}) })
-	route := f.route("*")
-	route.TLS = config.TLSVerified
-	s := settings(t, route)
-	s.Engine.Loops, s.Egress.Messages, s.Egress.CA = 1, 1, ca
+	f, s, resumed := resumable(t)
 	s.Queue.RetryMin, s.Queue.RetryMax = time.Hour, time.Hour
 	r := start(t, s)
 	r.send("s@sender.example", hello, "a@far.example")

@@ -131,7 +131,7 @@ func (k *checker) nameIn(key, name string, seen []string) {
 func (k *checker) sources(c *Config) {
 	var names []string
 	if len(c.Sources) > sourcesMax {
-		k.complain("source", "%d sources: want %d or less", len(c.Sources), sourcesMax)
+		k.complain(fmt.Sprintf("source[%d]", sourcesMax), "%d sources: want %d or less", len(c.Sources), sourcesMax)
 	}
 	for i := range c.Sources {
 		s, key := &c.Sources[i], fmt.Sprintf("source[%d]", i)

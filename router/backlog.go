@@ -141,6 +141,14 @@ func (b *backlog) found(at int64, coming int) {
 	}
 }
 
+// cameBack notes that t is back from the disk, once, however many sites it comes to.
+func (t *Transaction) cameBack(b *backlog) {
+	if !t.back {
+		t.back = true
+		b.back(t.open, classOf(t.Message))
+	}
+}
+
 // back notes that n recipients came back.
 func (b *backlog) back(n int, c class) {
 	b.mu.Lock()
@@ -227,7 +235,7 @@ func (site *Site) full(t *Transaction) (full bool) {
 	switch b := site.backlog; {
 	case b == nil:
 	case Tag(t.Message.Parked) == site.tag:
-		b.back(t.open, c)
+		t.cameBack(b)
 		c = high // it was asked for when there was room
 	default:
 		queued = max(queued, b.ahead(c))

@@ -86,16 +86,15 @@ func (f *fork) busy(src *source, now int64) bool {
 // choose is the source that mail of a pool goes from now. probe says that it is out of service and to be tried. Where none can be used it is
 // the one that can be first; nil = none reaches the hosts.
 func (f *fork) choose(s *Scheduler, p *sourcePool, now int64) (chosen *source, probe bool) {
+	for i := range p.members { // before anybody gains from a turn that comes to nothing
+		if m := &p.members[i]; m.out() != 0 && f.reaches(m.source) && !f.busy(m.source, now) && m.lease(now) {
+			return m.source, true
+		}
+	}
 	t, best, sum := f.turn(s, p), -1, int64(0)
 	for i := range p.members {
 		m := &p.members[i]
-		switch {
-		case !f.reaches(m.source) || f.busy(m.source, now):
-			continue
-		case m.out() != 0:
-			if m.lease(now) {
-				return m.source, true
-			}
+		if m.out() != 0 || !f.reaches(m.source) || f.busy(m.source, now) {
 			continue
 		}
 		t[i] += m.weight
@@ -228,7 +227,7 @@ func (s *Scheduler) leadBy(t *Transaction, k siteKey, f *fork, p *sourcePool) {
 		k.source = src
 		if b := s.router.room.backlog(Tag(t.Message.Parked)); b != nil && (src == nil || k.tag(t.answer.Hash) != b.tag) {
 			if f.knows(p, t, k) {
-				b.back(t.open, classOf(t.Message))
+				t.cameBack(b)
 			} else {
 				s.stray(t, 0)
 			}

@@ -77,7 +77,7 @@ func (t *Transaction) part(keep func(i int) bool) *Transaction {
 		return nil
 	}
 	rest := newTransaction(t.Message, t.Domain, t.queued)
-	rest.route, rest.answer, rest.owner, rest.site, rest.pool, rest.requeues = t.route, t.answer, t.owner, t.site, t.pool, t.requeues
+	rest.route, rest.answer, rest.owner, rest.site, rest.pool, rest.requeues, rest.back = t.route, t.answer, t.owner, t.site, t.pool, t.requeues, t.back
 	for _, i := range away {
 		rest.add(i)
 	}

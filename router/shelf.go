@@ -11,7 +11,8 @@ import (
 // A site that failed is tried again with the few messages that waited for that. Whatever else it has is shelved: it is parked once, with the tag of the
 // site, until somebody must hear of it, and that is the end of its lifetime or its next notice. No probe reads or writes any of it. When
 // the site delivers again it asks for it, as for what was put back (backlog), in the order in which it expires. Should those few be gone when the
-// site is to be tried, it asks for as many.
+// site is to be tried, it asks for as many. Mail with a deadline, and mail that waits for several sites, which each have a time of their own, is not shelved: it
+// comes back whenever its site may be tried, which costs a read and a write each time, and no memory meanwhile.
 
 // probesMost is how many messages of a site that failed come back by themselves when it may be tried again.
 const probesMost = 8
@@ -55,7 +56,7 @@ func (site *Site) shelve(t *Transaction, now int64) {
 // unshelve notes that t is back, whose site is still backed off.
 func (site *Site) unshelve(t *Transaction) {
 	if b := site.owner.router.room.backlog(site.tag); b != nil && Tag(t.Message.Parked) == site.tag {
-		b.back(t.open, classOf(t.Message))
+		t.cameBack(b)
 	}
 }
 
@@ -85,7 +86,7 @@ func (s *Scheduler) stray(t *Transaction, tag uint32) {
 	if b == nil || from == tag || s.env.Fetch == nil || s.draining {
 		return
 	}
-	b.back(t.open, classOf(t.Message))
+	t.cameBack(b)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.strays || b.closed {

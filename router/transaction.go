@@ -36,6 +36,7 @@ type Transaction struct {
 	due             int64  // of those with dueAttempts attempts, by dueRetry: one draw of the jitter keeps them together
 	dueAttempts     uint16
 	dueRetry        *schedule.Backoff
+	back            bool // that it came back from the disk is noted: cameBack
 	sent            bool
 	answered        bool // the peer replied for a recipient
 }

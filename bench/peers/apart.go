@@ -109,7 +109,7 @@ func (s *setup) runApart(name string, j job) (*Instance, error) {
 		}
 		return nil, err
 	}
-	i.meter = proc.NewMeter(i.cmd.Process.Pid)
+	i.meter = proc.NewMeter(i.cmd.Process.Pid, j.unwaited)
 	go func() {
 		i.err = i.cmd.Wait()
 		close(i.exited)
@@ -162,11 +162,11 @@ func (i *Instance) Usage() (proc.Usage, error) { return i.meter.Read() }
 // CPU is the CPU time of Usage, at less cost.
 func (i *Instance) CPU() (time.Duration, error) { return i.meter.CPU() }
 
-// Syncs is how often the peer has asked for stable storage; ok is false where that is not counted.
+// Syncs is how often the peer has asked for stable storage; ok is false where that is not counted, or not any more.
 func (i *Instance) Syncs() (n uint64, ok bool) { return i.meter.Syncs() }
 
-// Complete says that no process of the peer escapes Usage.
-func (i *Instance) Complete() bool { return i.meter.Complete() }
+// EndSyncs ends the counting of syncs, which has a cost.
+func (i *Instance) EndSyncs() { i.meter.EndSyncs() }
 
 // Failure is an error with what the peer said last.
 func (i *Instance) Failure(err error) error {

@@ -118,5 +118,5 @@ func prepareExim(s *setup) (job, error) {
 	if err != nil {
 		return job{}, err
 	}
-	return job{args: append([]string{program, "-C", config, "-bdf"}, runs...), users: []string{"Debian-exim"}}, nil
+	return job{args: append([]string{program, "-C", config, "-bdf"}, runs...), users: []string{"Debian-exim"}, unwaited: true}, nil
 }

@@ -9,7 +9,7 @@ import (
 
 var opensmtpd = Peer{
 	Name:    "opensmtpd",
-	Durable: "NOT: it writes its queue without fsync, and has no setting for that",
+	Durable: "no, it writes its queue without fsync, and has no setting for that",
 	Tuned: "smtp limit max-mails without end, mta limit: no delays between connections, 20 connections, sessions without end, 1,000 tasks at a time (smtpd.conf(5), and " +
 		"limit_mta_set() of its source)",
 	Held:    "started with -P mta: mail is queued, and the mail transfer agent is paused",

@@ -29,10 +29,11 @@ type Peer struct {
 
 // job is how a peer is started.
 type job struct {
-	args  []string
-	users []string          // that it needs and the machine does not have
-	own   []string          // directories of the machine that it sees empty, and as its own
-	bring map[string]string // directories that its users could not get at, by the names under which it has them in its own
+	args     []string
+	users    []string          // that it needs and the machine does not have
+	own      []string          // directories of the machine that it sees empty, and as its own
+	unwaited bool              // some of its processes end and nobody waits for them, so that the kernel must count their CPU time
+	bring    map[string]string // directories that its users could not get at, by the names under which it has them in its own
 }
 
 // Options say what a peer is for.

@@ -12,7 +12,7 @@ import (
 var postfix = Peer{
 	Name:    "postfix",
 	Durable: "always, cleanup(8) flushes each queue file to disk before the 250; no setting turns that off",
-	Tuned: "default_process_limit above the connections, in_flow_delay = 0, destination concurrency 50, connection cache for the next hop, no anvil limits, no DNS " +
+	Tuned: "default_process_limit above the connections, in_flow_delay = 0, destination concurrency 50, connection cache for the next hop, no anvil limits, no DNS, its log goes nowhere " +
 		"(TUNING_README, QSHAPE_README)",
 	Held:    "HOLD: smtpd puts all mail into the hold queue, which qmgr does not look at",
 	missing: "`make deps` installs it, or `apt-get install postfix`; it need not be configured or run",

@@ -14,25 +14,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Meter counts what a process and all that descends from it use, from when the meter was made. Where the kernel allows it (perf_event_open(2)), its counters
-// are inherited by each process and thread that is made, and count on when that has ended, whether or not anybody waited for it, and whoever its
-// parent is now; so nothing escapes. Elsewhere the meter reads Tree. One goroutine at a time.
+// Meter counts what a process and all that descends from it use. By itself it reads Tree. Where children are waited for by nobody it can have counters of the
+// kernel (perf_event_open(2)), which each process inherits that is made, and which count on when that has ended, whoever its parent was: nothing escapes
+// those. They cost some time at each switch between processes, a few hundredths of that of an MTA of many processes, so they are not for all. One goroutine at a time.
 type Meter struct {
 	pid   int
 	clock int // descriptor of the CPU clock; -1 = not counted
 	syncs []int
 }
 
-// NewMeter makes the meter of a process, which must have one thread and no child yet: what others of its threads and their children use is seen by Tree only.
-func NewMeter(pid int) *Meter {
+// NewMeter makes the meter of a process, which must have one thread and no child yet: counters do not see what is there already. unwaited asks for the counter
+// of CPU time. Syncs are counted until EndSyncs.
+func NewMeter(pid int, unwaited bool) *Meter {
 	m := &Meter{pid: pid, clock: -1}
-	if fd, err := count(pid, unix.PERF_TYPE_SOFTWARE, unix.PERF_COUNT_SW_TASK_CLOCK); err == nil {
-		m.clock = fd
+	if unwaited {
+		if fd, err := count(pid, unix.PERF_TYPE_SOFTWARE, unix.PERF_COUNT_SW_TASK_CLOCK); err == nil {
+			m.clock = fd
+		}
 	}
 	for _, id := range syncCalls() {
 		fd, err := count(pid, unix.PERF_TYPE_TRACEPOINT, id)
 		if err != nil {
-			m.closeSyncs()
+			m.EndSyncs()
 			break
 		}
 		m.syncs = append(m.syncs, fd)
@@ -69,10 +72,10 @@ func syncCalls() (ids []uint64) {
 	return ids
 }
 
-// Complete says that no process escapes.
-func (m *Meter) Complete() bool { return m.clock >= 0 }
+// Counted says that the kernel counts the CPU time, so that no process escapes.
+func (m *Meter) Counted() bool { return m.clock >= 0 }
 
-// Read returns the usage until now. CPU time counts from when the meter was made.
+// Read returns the usage until now.
 func (m *Meter) Read() (Usage, error) {
 	u, err := Tree(m.pid)
 	if err != nil || m.clock < 0 {
@@ -82,7 +85,7 @@ func (m *Meter) Read() (Usage, error) {
 	return u, err
 }
 
-// CPU returns the CPU time of Read, where the meter is complete at a small part of its cost.
+// CPU returns the CPU time of Read, at a small part of its cost where the kernel counts it.
 func (m *Meter) CPU() (time.Duration, error) {
 	if m.clock < 0 {
 		u, err := Tree(m.pid)
@@ -95,7 +98,8 @@ func (m *Meter) CPU() (time.Duration, error) {
 	return time.Duration(n), nil
 }
 
-// Syncs returns the number of fsync(2), fdatasync(2), msync(2), sync(2) and syncfs(2) since the meter was made; ok is false where they are not counted.
+// Syncs returns the number of fsync(2), fdatasync(2), msync(2), sync(2) and syncfs(2) since the meter was made; ok is false where they are not
+// counted, or not any more.
 func (m *Meter) Syncs() (n uint64, ok bool) {
 	for _, fd := range m.syncs {
 		v, err := value(fd)
@@ -119,14 +123,15 @@ func value(fd int) (uint64, error) {
 
 // Close ends the counting.
 func (m *Meter) Close() {
-	m.closeSyncs()
+	m.EndSyncs()
 	if m.clock >= 0 {
 		unix.Close(m.clock)
 		m.clock = -1
 	}
 }
 
-func (m *Meter) closeSyncs() {
+// EndSyncs ends the counting of syncs, and its cost.
+func (m *Meter) EndSyncs() {
 	for _, fd := range m.syncs {
 		unix.Close(fd)
 	}

@@ -12,7 +12,7 @@ import (
 
 // Tree returns the usage of processes and all that descend from them. CPU time includes that of descendants that have ended, as far as somebody waited for
 // them: the kernel then adds it to that of who waited (getrusage(2), RUSAGE_CHILDREN). Where a process ignores SIGCHLD its children are nobody's, and what they
-// used is missing; a Meter has it. A process that is moved to another parent, since its own ended, is missing, too, unless it is one of the roots. RSSPeak
+// used is missing; a Meter can have it. A process that is moved to another parent, since its own ended, is missing, too, unless it is one of the roots. RSSPeak
 // is the sum of the peaks, which need not have been at the same time.
 func Tree(roots ...int) (Usage, error) {
 	var sum Usage
@@ -36,9 +36,25 @@ func Tree(roots ...int) (Usage, error) {
 		if err != nil {
 			continue // it has ended since
 		}
+		u.CPU = max(u.CPU, ran(pid))
 		sum.CPU, sum.RSS, sum.RSSPeak, sum.Written = sum.CPU+u.CPU+u.waited, sum.RSS+u.RSS, sum.RSSPeak+u.RSSPeak, sum.Written+u.Written
 	}
 	return sum, nil
+}
+
+// ran is the CPU time of a process of one thread, to the nanosecond: hundreds of processes that are read in steps of 10 ms lack seconds. 0 where there are
+// more threads, of which some may have ended, or the kernel does not tell.
+func ran(pid int) time.Duration {
+	if threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid)); err != nil || len(threads) != 1 {
+		return 0
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", pid))
+	fields := bytes.Fields(b)
+	if err != nil || len(fields) == 0 {
+		return 0
+	}
+	n, _ := strconv.ParseInt(string(fields[0]), 10, 64)
+	return time.Duration(n)
 }
 
 // descends says that a process is one of the roots or descends from one.

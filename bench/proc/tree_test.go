@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 }
 
 // metered runs a shell that waits for a line, does what it is told, and waits for the end of its input; its meter begins before that.
-func metered(t *testing.T, script string, args ...string) (pid int, m *Meter) {
+func metered(t *testing.T, unwaited bool, script string, args ...string) (pid int, m *Meter) {
 	t.Helper()
 	cmd := exec.Command("sh", append([]string{"-c", "read go; " + script + "; echo done; read end"}, args...)...)
 	cmd.Env = append(os.Environ(), role+"=child")
@@ -38,7 +38,7 @@ func metered(t *testing.T, script string, args ...string) (pid int, m *Meter) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	m = NewMeter(cmd.Process.Pid)
+	m = NewMeter(cmd.Process.Pid, unwaited)
 	t.Cleanup(func() {
 		m.Close()
 		in.Close()
@@ -53,7 +53,7 @@ func metered(t *testing.T, script string, args ...string) (pid int, m *Meter) {
 
 // TestFamily: children that have ended count, also those that nobody waited for.
 func TestFamily(t *testing.T) {
-	pid, m := metered(t, `"$0"; "$0"`, os.Args[0])
+	pid, m := metered(t, false, `"$0"; "$0"`, os.Args[0])
 	least := 2*spent - 2*time.Second/userHertz
 	if u, err := m.Read(); err != nil || u.CPU < least || u.RSS == 0 {
 		t.Errorf("%+v, %v", u, err)
@@ -68,7 +68,7 @@ func TestFamily(t *testing.T) {
 	if self, err := Tree(os.Getpid()); err != nil || self.RSS <= u.RSS {
 		t.Errorf("with its parent: %+v, %v", self, err)
 	}
-	if _, careless := metered(t, `trap "" CHLD; "$0"; "$0"`, os.Args[0]); !careless.Complete() {
+	if _, careless := metered(t, true, `trap "" CHLD; "$0"; "$0"`, os.Args[0]); !careless.Counted() {
 		t.Log("NOT TESTED: the kernel does not let us count, so that children nobody waits for are missing")
 	} else if u, err := careless.Read(); err != nil || u.CPU < least {
 		t.Errorf("%+v, %v", u, err)
@@ -76,12 +76,16 @@ func TestFamily(t *testing.T) {
 }
 
 func TestMeterCountsSyncs(t *testing.T) {
-	_, m := metered(t, `for f in 1 2 3; do sync "$0"; done`, t.TempDir())
+	_, m := metered(t, false, `for f in 1 2 3; do sync "$0"; done`, t.TempDir())
 	switch n, ok := m.Syncs(); {
 	case !ok:
 		t.Skip("NOT TESTED: the kernel does not let us count system calls")
 	case n != 3:
 		t.Errorf("%d syncs, want 3", n)
+	}
+	m.EndSyncs()
+	if n, ok := m.Syncs(); ok || n != 0 {
+		t.Errorf("%d syncs, and nobody counts", n)
 	}
 }
 

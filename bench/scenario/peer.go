@@ -279,3 +279,6 @@ func (p processes) CPU() (time.Duration, error) {
 
 // Syncs are not counted.
 func (p processes) Syncs() (uint64, bool) { return 0, false }
+
+// EndSyncs ends nothing.
+func (p processes) EndSyncs() {}

@@ -53,12 +53,18 @@ type bench struct {
 // measure warms the target up and measures it. Profiles are taken under a further load, which is not measured.
 func (b *bench) measure(ctx context.Context, t *target) (Measure, error) {
 	var m Measure
-	if _, err := b.send(ctx, t, b.opts.Warmup, nil); err != nil {
+	syncs := uint64(0)
+	if t.peer != nil {
+		syncs, _ = t.peer.Syncs()
+	}
+	warm, err := b.send(ctx, t, b.opts.Warmup, nil)
+	if err != nil {
 		return m, err
 	}
 	if err := b.cleanUp(ctx, t); err != nil {
 		return m, err
 	}
+	t.warmed(syncs, warm.Accepted)
 	before, err := t.sample(ctx)
 	if err != nil {
 		return m, err
@@ -82,6 +88,9 @@ func (b *bench) measure(ctx context.Context, t *target) (Measure, error) {
 	}
 	m.Account, m.Due = r.account, uint64(b.rate*b.opts.Duration.Seconds())
 	m.charge(&r.Report, &before, &after)
+	if t.syncsEach > 0 {
+		m.SyncsPerMessage, m.MessagesPerSync = t.syncsEach, 1/t.syncsEach
+	}
 	if b.sink != nil {
 		sinkAfter, _ := b.sink.report()
 		m.chargeSink(&r.Report, &sinkBefore, &sinkAfter)

@@ -31,6 +31,8 @@ type target struct {
 	process *child  // nil when it is not ours
 	peer    spender // what tells the cost of an MTA that is not ours, in place of pid and metrics; or nil
 	secure  load.Secure
+	// syncs that its peer needs for a message, as was counted when it was warmed up.
+	syncsEach float64
 	// lockStep sends it one command at a time.
 	lockStep bool
 	domains  load.Domains // of the recipients that it is sent to; default one
@@ -46,7 +48,8 @@ type target struct {
 type spender interface {
 	Usage() (proc.Usage, error)
 	CPU() (time.Duration, error) // of Usage, at less cost
-	Syncs() (n uint64, ok bool)  // ok is false where they are not counted
+	Syncs() (n uint64, ok bool)  // ok is false where they are not counted, or not any more
+	EndSyncs()                   // ends the counting, which has a cost
 }
 
 // Names of the targets, in the order of a round.
@@ -205,8 +208,6 @@ func (t *target) sample(ctx context.Context) (sample, error) {
 		if s.usage, err = t.peer.Usage(); err != nil {
 			return s, err
 		}
-		n, _ := t.peer.Syncs()
-		s.syncs = float64(n)
 	case t.pid != 0:
 		if s.usage, err = proc.Read(t.pid); err != nil {
 			return s, err
@@ -219,6 +220,17 @@ func (t *target) sample(ctx context.Context) (sample, error) {
 		}
 	}
 	return s, err
+}
+
+// warmed takes the syncs of the warm-up, and has none counted from then on. before is their number when that began.
+func (t *target) warmed(before, messages uint64) {
+	if t.peer == nil || messages == 0 {
+		return
+	}
+	if n, ok := t.peer.Syncs(); ok {
+		t.syncsEach = float64(n-before) / float64(messages)
+		t.peer.EndSyncs()
+	}
 }
 
 // cpu is the CPU time that a target has used until now; 0 where that is not known.

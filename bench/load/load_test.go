@@ -69,6 +69,9 @@ func TestEveryMessageArrivesOnceAndWhole(t *testing.T) {
 			}
 			o.Acknowledged = ledger.NewTally(o.Run, max(o.Recipients, 1))
 			r := run(t, o)
+			if r.Busy <= 0 {
+				t.Errorf("%v of a core", r.Busy)
+			}
 			if r.Accepted != o.Messages || r.Started != o.Messages || r.Lost+r.Tempfail+r.Permfail+r.Broken != 0 || r.Next != o.First+o.Messages {
 				t.Errorf("load: %+v", r)
 			}

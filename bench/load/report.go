@@ -58,6 +58,7 @@ type Report struct {
 	Progress
 	Began   time.Time     `json:"began"`
 	Sending time.Duration `json:"sending_ns"`    // from the start to the last final reply
+	Busy    float64       `json:"busy"`          // CPU time of each loop in that time: above proc.BusyLimit the generator may be the limit
 	Rate    float64       `json:"rate"`          // accepted messages per second of Sending
 	TLS     string        `json:"tls,omitempty"` // version and cipher suite of the last handshake
 
@@ -105,6 +106,7 @@ func (g *generator) report() Report {
 	}
 	if r.Sending > 0 {
 		r.Rate = float64(r.Accepted) / r.Sending.Seconds()
+		r.Busy = float64(r.CPU) / float64(r.Sending) / float64(g.opts.Loops)
 	}
 	return r
 }
@@ -144,6 +146,7 @@ func (r Report) WriteText(w io.Writer) error {
 	if r.Accepted > 0 {
 		rows = append(rows, []string{"CPU per message", console.Duration(r.CPU / time.Duration(r.Accepted))})
 	}
+	rows = append(rows, proc.BusyRow(r.Busy))
 	if r.Failure != "" {
 		rows = append(rows, []string{"last failure", r.Failure})
 	}

@@ -14,6 +14,9 @@ import (
 // userHertz is the unit of the times in /proc/<pid>/stat: 1/100 s on every Linux architecture that Go runs on (proc(5), USER_HZ).
 const userHertz = 100
 
+// BusyLimit is the share of a core from which on a generator or a sink, whose loops have a core each at most, may be what limits the figures.
+const BusyLimit = 0.85
+
 // Usage is what a process has used until now.
 type Usage struct {
 	CPU     time.Duration `json:"cpu_ns"`         // user and system time, all threads; steps of 10 ms when read of another process
@@ -72,4 +75,13 @@ func Self() Usage {
 		u.CPU = time.Duration(r.Utime.Nano() + r.Stime.Nano())
 	}
 	return u
+}
+
+// BusyRow is a line of a report for people: the share of a core that each loop of a process took, and whether that may be the limit.
+func BusyRow(share float64) []string {
+	row := []string{"share of a core", fmt.Sprintf("%.0f%%", 100*share)}
+	if share > BusyLimit {
+		row[1] += ": may be the limit"
+	}
+	return row
 }

@@ -28,3 +28,11 @@ func TestNoSuchProcess(t *testing.T) {
 		t.Error("no error")
 	}
 }
+
+func TestBusyRow(t *testing.T) {
+	for share, want := range map[float64]string{0: "0%", 0.5: "50%", BusyLimit: "85%", 0.97: "97%: may be the limit"} {
+		if row := BusyRow(share); len(row) != 2 || row[1] != want {
+			t.Errorf("%g: %q", share, row)
+		}
+	}
+}

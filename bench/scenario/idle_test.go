@@ -45,7 +45,7 @@ func TestIdle(t *testing.T) {
 // TestIdleFaults: a report that shows what must not be is an error, and says what.
 func TestIdleFaults(t *testing.T) {
 	r := IdleReport{Connections: 1000, Nodes: 2, Files: 20_000, Before: 60 << 20, After: 90 << 20, End: 200 << 20, Each: 9000, Limit: 10240, Left: 1000,
-		Rounds: []IdleRound{{IdleMeasure{Rate: 1000, CPU: 20}, IdleMeasure{Rate: 900, CPU: 22}}},
+		Rounds: []IdleRound{{IdleMeasure{Rate: 1000, CPU: 20}, IdleMeasure{Rate: 900, CPU: 22, GeneratorBusy: 0.97}}},
 		Slow:   []SlowClients{{Kind: "command", Clients: 10, Gone: 10, Deadline: 5 * time.Second, First: 5 * time.Second, Last: 5010 * time.Millisecond}}}
 	r.summarize()
 	if err := r.fault(); err != nil {

@@ -65,21 +65,15 @@ func (o IdleOptions) withDefaults() (IdleOptions, error) {
 	o.Senders = cmp.Or(o.Senders, 50)
 	o.SlowClients = cmp.Or(o.SlowClients, 100)
 	o.Deadline = cmp.Or(o.Deadline, defaultSlow)
-	o.Dir = cmp.Or(o.Dir, ".")
 	if o.Limit == 0 {
 		if o.Limit = 10 << 10; o.TLS {
 			o.Limit = 40 << 10
 		}
 	}
-	if len(o.Sizes) == 0 {
-		o.Sizes = load.Sizes{{Octets: 10 << 10, Weight: 1}}
-	}
-	if o.Progress == nil {
-		o.Progress = io.Discard
+	if err := setPlace(o.Program, &o.Dir, &o.Sizes, 10<<10, &o.Progress); err != nil {
+		return o, err
 	}
 	switch {
-	case len(o.Program) == 0:
-		return o, errors.New("the command of the mailrace binary is missing")
 	case o.Connections < 0 || o.Rounds < 0 || o.Duration < 0 || o.Warmup < 0 || o.Senders < 0 || o.SlowClients < 0 || o.Limit < 0:
 		return o, errors.New("counts, times and the limit must be above 0")
 	case o.Deadline < time.Second || o.Deadline > time.Minute:
@@ -94,6 +88,8 @@ type IdleMeasure struct {
 	CPU  float64       `json:"mta_cpu_us"` // microseconds of the MTA per message
 	P99  time.Duration `json:"p99_ns"`
 	RSS  int64         `json:"rss_bytes"` // of the node, at the end
+
+	GeneratorBusy float64 `json:"generator_busy"` // share of one core
 
 	Samples []Sample        `json:"samples,omitempty"`
 	Curve   []time.Duration `json:"curve_ns,omitempty"` // of the replies, at latency.Shares
@@ -122,6 +118,7 @@ type IdleReport struct {
 	Rounds      []IdleRound    `json:"rounds"`
 	Ratio       Spread         `json:"ratio"` // of the rate beside the idle connections to that without
 	Slow        []SlowClients  `json:"slow"`
+	Notes       []string       `json:"notes"`
 	Machine     machine.Report `json:"machine"`
 }
 
@@ -131,6 +128,13 @@ func (r *IdleReport) summarize() {
 		ratios = append(ratios, round.Beside.Rate/round.Alone.Rate)
 	}
 	r.Ratio = spreadOf(ratios)
+	rounds, names := r.rounds()
+	r.Notes = noise("sender alone", rates(rounds, names[0]))
+	all := Report{Rounds: rounds}
+	for _, name := range names {
+		m := all.median(name)
+		r.Notes = append(r.Notes, m.notes(name)...)
+	}
 }
 
 // What a measurement of idle connections ends with when it shows what must not be.
@@ -163,7 +167,7 @@ func (r *IdleReport) rounds() (rounds []Round, names []string) {
 	for _, round := range r.Rounds {
 		named := Round{}
 		for i, m := range []IdleMeasure{round.Alone, round.Beside} {
-			named[names[i]] = Measure{Rate: m.Rate, Samples: m.Samples, Curve: m.Curve}
+			named[names[i]] = Measure{Rate: m.Rate, GeneratorBusy: m.GeneratorBusy, Samples: m.Samples, Curve: m.Curve}
 		}
 		rounds = append(rounds, named)
 	}
@@ -200,7 +204,7 @@ func (r *IdleReport) Result() result.Result {
 	rounds, names := r.rounds()
 	return result.Result{Name: "idle", Lead: fmt.Sprintf("%s connections %s, held by %d nodes (a process may open %s files here)",
 		console.Count(uint64(r.Connections)), kind, r.Nodes, console.Count(uint64(r.Files))), Parts: []result.Part{{Header: []string{"", ""}, Rows: rows}},
-		Notes: noise("sender alone", rates(rounds, names[0])), Machine: &r.Machine, Charts: charts(rounds, names)}
+		Notes: r.Notes, Machine: &r.Machine, Charts: charts(rounds, names)}
 }
 
 // IdleCommand is `mailrace bench idle`: it measures and presents the report.

@@ -125,20 +125,14 @@ func (o Options) withDefaults() (Options, error) {
 	o.Warmup = cmp.Or(o.Warmup, defaultWarmup)
 	o.Connections = cmp.Or(o.Connections, defaultConnections)
 	o.Recipients = cmp.Or(o.Recipients, 1)
-	o.Dir = cmp.Or(o.Dir, ".")
 	o.Drain = cmp.Or(o.Drain, defaultDrain)
 	o.Backlog = cmp.Or(o.Backlog, defaultBacklog)
 	o.SinkAddress = cmp.Or(o.SinkAddress, defaultSinkAddress)
 	o.Domains = cmp.Or(o.Domains, defaultDomains)
-	if len(o.Sizes) == 0 {
-		o.Sizes = load.Sizes{{Octets: 10 << 10, Weight: 1}}
-	}
-	if o.Progress == nil {
-		o.Progress = io.Discard
+	if err := setPlace(o.Program, &o.Dir, &o.Sizes, 10<<10, &o.Progress); err != nil {
+		return o, err
 	}
 	switch {
-	case len(o.Program) == 0:
-		return o, errors.New("the command of the mailrace binary is missing")
 	case o.Rounds < 0 || o.Duration < 0 || o.Warmup < 0 || o.Drain < 0 || o.Connections < 0:
 		return o, errors.New("rounds, times and connections must be above 0")
 	case o.Auth && (!o.TLS || o.Address != ""):

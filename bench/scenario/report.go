@@ -11,6 +11,7 @@ import (
 	"mailrace/bench/latency"
 	"mailrace/bench/ledger"
 	"mailrace/bench/machine"
+	"mailrace/bench/proc"
 	"mailrace/bench/result"
 )
 
@@ -162,12 +163,7 @@ func medianOf(all []Measure) Measure {
 
 // notes say what stood in the way of a target.
 func (m *Measure) notes(name string) (notes []string) {
-	if m.GeneratorBusy > busyLimit {
-		notes = append(notes, fmt.Sprintf("%s: the generator took %.0f%% of a core and may be the limit", name, 100*m.GeneratorBusy))
-	}
-	if m.SinkBusy > busyLimit {
-		notes = append(notes, fmt.Sprintf("%s: the sink took %.0f%% of a core and may be the limit", name, 100*m.SinkBusy))
-	}
+	notes = append(busy(name, "generator", m.GeneratorBusy), busy(name, "sink", m.SinkBusy)...)
 	if m.Refused > 0 {
 		note := fmt.Sprintf("%s: %d messages were refused or got no reply", name, m.Refused)
 		if m.Failure != "" {
@@ -176,6 +172,14 @@ func (m *Measure) notes(name string) (notes []string) {
 		notes = append(notes, note)
 	}
 	return notes
+}
+
+// busy notes a process of one loop that may have been the limit of what was measured.
+func busy(name, process string, share float64) []string {
+	if share <= proc.BusyLimit {
+		return nil
+	}
+	return []string{fmt.Sprintf("%s: the %s took %.0f%% of a core and may be the limit", name, process, 100*share)}
 }
 
 // misfortunes is a note of what was lost, doubled or altered, if anything was.

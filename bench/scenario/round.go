@@ -37,9 +37,6 @@ type Measure struct {
 	Curve   []time.Duration `json:"curve_ns,omitempty"` // of the replies to the generator, at latency.Shares
 }
 
-// busyLimit is the share of a core from which on a generator or sink, which have one loop each, may be what limits the figures.
-const busyLimit = 0.85
-
 // bench is a scenario that runs.
 type bench struct {
 	opts  Options

@@ -65,21 +65,15 @@ func (o SitesOptions) withDefaults() (SitesOptions, error) {
 	o.Senders = cmp.Or(o.Senders, 100)
 	o.Drain = cmp.Or(o.Drain, sitesDrain)
 	o.Rest = cmp.Or(o.Rest, sitesRest)
-	o.Dir = cmp.Or(o.Dir, ".")
 	if o.Limit == 0 {
 		if o.Limit = 20 << 10; o.TLS {
 			o.Limit = 40 << 10
 		}
 	}
-	if len(o.Sizes) == 0 {
-		o.Sizes = load.Sizes{{Octets: 2 << 10, Weight: 1}}
-	}
-	if o.Progress == nil {
-		o.Progress = io.Discard
+	if err := setPlace(o.Program, &o.Dir, &o.Sizes, 2<<10, &o.Progress); err != nil {
+		return o, err
 	}
 	switch {
-	case len(o.Program) == 0:
-		return o, errors.New("the command of the mailrace binary is missing")
 	case o.Connections > sitesMost || o.Domains > sitesMost:
 		return o, fmt.Errorf("there are %d sites at most", sitesMost)
 	case o.Senders < 0 || o.Drain < 0 || o.Rest < 0 || o.Limit < 0:

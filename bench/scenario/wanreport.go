@@ -56,16 +56,10 @@ func (o WANOptions) withDefaults() (WANOptions, error) {
 	o.Duration = cmp.Or(o.Duration, defaultDuration)
 	o.Warmup = cmp.Or(o.Warmup, defaultWarmup)
 	o.Drain = cmp.Or(o.Drain, defaultDrain)
-	o.Dir = cmp.Or(o.Dir, ".")
-	if len(o.Sizes) == 0 {
-		o.Sizes = load.Sizes{{Octets: 10 << 10, Weight: 1}}
-	}
-	if o.Progress == nil {
-		o.Progress = io.Discard
+	if err := setPlace(o.Program, &o.Dir, &o.Sizes, 10<<10, &o.Progress); err != nil {
+		return o, err
 	}
 	switch {
-	case len(o.Program) == 0:
-		return o, errors.New("the command of the mailrace binary is missing")
 	case o.Rounds < 0 || o.Connections < 0 || o.RTT < 0 || o.Duration < 0 || o.Warmup < 0 || o.Drain < 0:
 		return o, errors.New("rounds, connections and times must be above 0")
 	}

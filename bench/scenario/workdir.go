@@ -2,11 +2,14 @@ package scenario
 
 import (
 	"cmp"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+
+	"mailrace/bench/load"
 )
 
 // bindPlace declares where a scenario works.
@@ -14,6 +17,21 @@ func bindPlace(fs *flag.FlagSet, dir *string, keep *bool, profiles *string) {
 	fs.StringVar(dir, "dir", cmp.Or(*dir, "."), "`directory` that spools are made in, and removed from")
 	fs.StringVar(profiles, "profile", *profiles, "`directory` in which profiles of the nodes are left: CPU, allocations, blocking and mutexes")
 	fs.BoolVar(keep, "keep", *keep, "leave configuration, logs and spools behind")
+}
+
+// setPlace fills in what most scenarios have: the directory, the size of messages, and where progress goes. It checks that there is a program to run.
+func setPlace(program []string, dir *string, sizes *load.Sizes, octets int, progress *io.Writer) error {
+	*dir = cmp.Or(*dir, ".")
+	if len(*sizes) == 0 {
+		*sizes = load.Sizes{{Octets: octets, Weight: 1}}
+	}
+	if *progress == nil {
+		*progress = io.Discard
+	}
+	if len(program) == 0 {
+		return errors.New("the command of the mailrace binary is missing")
+	}
+	return nil
 }
 
 // workDir makes the directory that a scenario works in, below parent, and returns its absolute path. leave removes it; where it is to be kept, progress

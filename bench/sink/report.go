@@ -65,6 +65,7 @@ type Report struct {
 	First   time.Time     `json:"first"`  // when the first message was accepted
 	Newest  time.Time     `json:"newest"` // when the last message was accepted
 	At      time.Time     `json:"at"`     // of which the report tells
+	Busy    float64       `json:"busy"`   // CPU time of each loop from the first message to the last: above proc.BusyLimit the sink may be the limit
 	Elapsed time.Duration `json:"elapsed_ns"`
 	Process proc.Usage    `json:"process"`
 }
@@ -102,6 +103,9 @@ func (s *Sink) Report() Report {
 		r.Reordered += run.Reordered
 		r.Runs = append(r.Runs, run)
 	}
+	if took := r.Newest.Sub(r.First); r.Messages > 1 && took > 0 {
+		r.Busy = float64(r.Process.CPU-s.cpuBefore) / float64(took) / float64(s.opts.Loops)
+	}
 	return r
 }
 
@@ -136,6 +140,7 @@ func (r Report) WriteText(w io.Writer) error {
 	}
 	if r.Messages > 0 {
 		rows = append(rows, []string{"CPU per message", console.Duration(r.Process.CPU / time.Duration(r.Messages))})
+		rows = append(rows, proc.BusyRow(r.Busy))
 	}
 	return console.Table(w, []string{"sink " + r.Address, ""}, rows)
 }

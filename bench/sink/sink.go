@@ -15,6 +15,7 @@ import (
 
 	"mailrace/bench/gauge"
 	"mailrace/bench/ledger"
+	"mailrace/bench/proc"
 	"mailrace/bench/zone"
 	"mailrace/engine/loop"
 	"mailrace/proto/smtp"
@@ -35,8 +36,10 @@ type Sink struct {
 	gauge   *gauge.Gauge // nil when nobody follows
 	address string
 	began   time.Time
-	stored  atomic.Uint64 // messages begun in the store directory
-	log     *slog.Logger
+
+	cpuBefore time.Duration // of this process, when the sink started
+	stored    atomic.Uint64 // messages begun in the store directory
+	log       *slog.Logger
 }
 
 // Start returns a sink that listens.
@@ -51,7 +54,7 @@ func Start(opts Options) (*Sink, error) {
 		}
 	}
 	const unlimited = 1 << 30
-	s := &Sink{opts: opts, usual: behaviour{opts.Delay, newJudge(opts.Seed, opts.Tempfail, opts.Permfail, opts.Drop), nil}, book: ledger.NewBook(), back: notices{book: ledger.NewBook(), both: map[ledger.RunID]uint64{}}, lanes: make([]lane, opts.Loops), began: time.Now(),
+	s := &Sink{opts: opts, usual: behaviour{opts.Delay, newJudge(opts.Seed, opts.Tempfail, opts.Permfail, opts.Drop), nil}, book: ledger.NewBook(), back: notices{book: ledger.NewBook(), both: map[ledger.RunID]uint64{}}, lanes: make([]lane, opts.Loops), began: time.Now(), cpuBefore: proc.Self().CPU,
 		log: slog.Default(),
 		config: smtp.ServerConfig{Hostname: opts.Hostname, MaxSize: opts.MaxSize, MaxRecipients: ledger.MaxRecipients,
 			MaxErrors: unlimited, MaxCommands: unlimited, NoChunking: opts.NoChunking},

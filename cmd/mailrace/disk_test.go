@@ -91,7 +91,7 @@ func TestSpoolWriteFails(t *testing.T) {
 	if err := <-loaded; err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"mailrace: the spool cannot be written: shard ", "writing " + filepath.Join(dir, "spool"), ".log: ", "file too large", "start again, which recovers"} {
+	for _, want := range []string{"mailrace: the spool cannot be written: shard ", "write " + filepath.Join(dir, "spool"), ".log: ", "file too large", "start again, which recovers"} {
 		if !strings.Contains(n.lastLine(), want) {
 			t.Errorf("%q does not say %q", n.lastLine(), want)
 		}

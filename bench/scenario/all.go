@@ -8,6 +8,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"mailrace/bench/console"
@@ -22,17 +24,19 @@ type AllOptions struct {
 	Quick   bool     // ten minutes at most on two cores; default: each scenario with its own defaults, an hour and more
 	Smoke   bool     // a minute: a moment of each, whose counts are good and whose figures are not
 	Dir     string   // where spools are made, and removed again; default the current directory
+	Profile string   // directory below which each scenario has one with profiles of its nodes; "" = none are taken
 
 	Progress io.Writer // nil = silent
 }
 
 // BindFlags declares the options as flags of `mailrace bench all`.
 //
-//	--quick  --smoke  --dir path
+//	--quick  --smoke  --dir path  --profile dir
 func (o *AllOptions) BindFlags(fs *flag.FlagSet) {
 	fs.BoolVar(&o.Quick, "quick", o.Quick, "fewer and shorter rounds: ten minutes at most on two cores")
 	fs.BoolVar(&o.Smoke, "smoke", o.Smoke, "a moment of each, a minute or so: for the accounting, not for the figures")
 	fs.StringVar(&o.Dir, "dir", cmp.Or(o.Dir, "."), "`directory` that spools are made in, and removed from")
+	fs.StringVar(&o.Profile, "profile", o.Profile, "`directory` in which profiles of the nodes are left, in one of its own for each scenario; this takes longer")
 }
 
 // allPart is one scenario of all.
@@ -79,69 +83,80 @@ func (o *AllOptions) parts() []allPart {
 		return min(n, e.rounds)
 	}
 	base := Options{Program: o.Program, Rounds: e.rounds, Duration: e.duration, Warmup: e.warmup, Dir: o.Dir, Backlog: defaultBacklog, Progress: o.Progress}
-	measure := func(kind Kind, change func(*Options)) func(context.Context) (finished, error) {
+	measure := func(name string, kind Kind, change func(*Options)) allPart {
 		opts := base
+		opts.Profile = o.profiles(name)
 		change(&opts)
-		return func(ctx context.Context) (finished, error) {
+		return allPart{name, func(ctx context.Context) (finished, error) {
 			r, err := Run(ctx, kind, opts)
 			return &r, err
-		}
+		}}
 	}
-	idle := func(secure bool) func(context.Context) (finished, error) {
-		return func(ctx context.Context) (finished, error) {
+	idle := func(name string, secure bool) allPart {
+		return allPart{name, func(ctx context.Context) (finished, error) {
 			r, err := RunIdle(ctx, IdleOptions{Program: o.Program, Connections: e.idle, TLS: secure, Rounds: some(1), Duration: e.duration, Warmup: e.warmup,
-				Dir: o.Dir, Progress: o.Progress})
+				Dir: o.Dir, Profile: o.profiles(name), Progress: o.Progress})
 			return &r, err
-		}
+		}}
 	}
 	return []allPart{
-		{"accept", measure(Accept, func(o *Options) { o.TLS = true })},
-		{"relay", measure(Relay, func(o *Options) { o.TLS = true })},
-		{"relay, 100 KiB", measure(Relay, func(o *Options) { o.Sizes, o.Rounds = load.Sizes{{Octets: 100 << 10, Weight: 1}}, some(3) })},
-		{"relay by MX", measure(Relay, func(o *Options) { o.MX, o.TLS, o.Rounds = true, true, some(3) })},
-		{"submission", measure(Submission, func(o *Options) { o.Rounds = some(3) })},
+		measure("accept", Accept, func(o *Options) { o.TLS = true }),
+		measure("relay", Relay, func(o *Options) { o.TLS = true }),
+		measure("relay, 100 KiB", Relay, func(o *Options) { o.Sizes, o.Rounds = load.Sizes{{Octets: 100 << 10, Weight: 1}}, some(3) }),
+		measure("relay by MX", Relay, func(o *Options) { o.MX, o.TLS, o.Rounds = true, true, some(3) }),
+		measure("submission", Submission, func(o *Options) { o.Rounds = some(3) }),
 		{"latency", func(ctx context.Context) (finished, error) {
 			opts := LatencyOptions{Options: base, Shares: e.shares}
+			opts.Profile = o.profiles("latency")
 			opts.Rounds = some(3)
 			r, err := RunLatency(ctx, opts)
 			return &r, err
 		}},
 		{"depth", func(ctx context.Context) (finished, error) {
-			r, err := RunDepth(ctx, DepthOptions{Program: o.Program, Depths: e.depths, Rounds: e.rounds, Duration: e.duration, Warmup: e.warmup, Dir: o.Dir,
+			r, err := RunDepth(ctx, DepthOptions{Program: o.Program, Depths: e.depths, Rounds: e.rounds, Duration: e.duration, Warmup: e.warmup, Dir: o.Dir, Profile: o.profiles("depth"),
 				Progress: o.Progress})
 			return &r, err
 		}},
 		{"wan", func(ctx context.Context) (finished, error) {
 			r, err := RunWAN(ctx, WANOptions{Program: o.Program, Rounds: some(1), Duration: e.duration, Warmup: e.warmup, Connections: e.connections,
-				Dir: o.Dir, Progress: o.Progress})
+				Dir: o.Dir, Profile: o.profiles("wan"), Progress: o.Progress})
 			return &r, err
 		}},
 		{"shards", func(ctx context.Context) (finished, error) {
 			opts := ShardsOptions{Options: base, Loops: e.loops, Shards: e.shards}
+			opts.Profile = o.profiles("shards")
 			opts.Rounds = some(2)
 			r, err := RunShards(ctx, opts)
 			return &r, err
 		}},
 		{"restart", func(ctx context.Context) (finished, error) {
-			r, err := RunRestart(ctx, RestartOptions{Program: o.Program, Messages: e.restart, Rounds: some(1), Dir: o.Dir, Progress: o.Progress})
+			r, err := RunRestart(ctx, RestartOptions{Program: o.Program, Messages: e.restart, Rounds: some(1), Dir: o.Dir, Profile: o.profiles("restart"), Progress: o.Progress})
 			return &r, err
 		}},
 		{"bulk", func(ctx context.Context) (finished, error) {
-			r, err := RunBulk(ctx, BulkOptions{Program: o.Program, Messages: e.bulk, Rounds: some(2), Dir: o.Dir, Progress: o.Progress})
+			r, err := RunBulk(ctx, BulkOptions{Program: o.Program, Messages: e.bulk, Rounds: some(2), Dir: o.Dir, Profile: o.profiles("bulk"), Progress: o.Progress})
 			return &r, err
 		}},
 		{"deep", func(ctx context.Context) (finished, error) {
-			r, err := RunDeep(ctx, DeepOptions{Program: o.Program, Depths: e.deep, Retry: e.retry, Rounds: some(2), Duration: e.duration, Warmup: e.warmup, Dir: o.Dir,
+			r, err := RunDeep(ctx, DeepOptions{Program: o.Program, Depths: e.deep, Retry: e.retry, Rounds: some(2), Duration: e.duration, Warmup: e.warmup, Dir: o.Dir, Profile: o.profiles("deep"),
 				Progress: o.Progress})
 			return &r, err
 		}},
 		{"sites", func(ctx context.Context) (finished, error) {
-			r, err := RunSites(ctx, SitesOptions{Program: o.Program, Connections: e.sites, Domains: e.domains, Dir: o.Dir, Progress: o.Progress})
+			r, err := RunSites(ctx, SitesOptions{Program: o.Program, Connections: e.sites, Domains: e.domains, Dir: o.Dir, Profile: o.profiles("sites"), Progress: o.Progress})
 			return &r, err
 		}},
-		{"idle", idle(false)},
-		{"idle under TLS", idle(true)},
+		idle("idle", false),
+		idle("idle under TLS", true),
 	}
+}
+
+// profiles is where a scenario leaves them.
+func (o *AllOptions) profiles(name string) string {
+	if o.Profile == "" {
+		return ""
+	}
+	return filepath.Join(o.Profile, strings.NewReplacer(" ", "-", ",", "").Replace(name))
 }
 
 // AllReport is what all scenarios reported, by name. It is encoded as JSON.

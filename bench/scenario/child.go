@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	startLimit = 20 * time.Second // for a child to be up
+	startLimit = 60 * time.Second // for a child to be up
 	stopLimit  = 40 * time.Second // for a child to end after SIGTERM; then it is killed
 )
 

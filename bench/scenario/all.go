@@ -113,8 +113,8 @@ func (o *AllOptions) parts() []allPart {
 			return &r, err
 		}},
 		{"depth", func(ctx context.Context) (finished, error) {
-			r, err := RunDepth(ctx, DepthOptions{Program: o.Program, Depths: e.depths, Rounds: e.rounds, Duration: e.duration, Warmup: e.warmup, Dir: o.Dir, Profile: o.profiles("depth"),
-				Progress: o.Progress})
+			r, err := RunDepth(ctx, DepthOptions{Program: o.Program, Depths: e.depths, Rounds: e.rounds, Duration: e.duration, Warmup: e.warmup,
+				Dir: o.Dir, Profile: o.profiles("depth"), Progress: o.Progress})
 			return &r, err
 		}},
 		{"wan", func(ctx context.Context) (finished, error) {
@@ -138,8 +138,8 @@ func (o *AllOptions) parts() []allPart {
 			return &r, err
 		}},
 		{"deep", func(ctx context.Context) (finished, error) {
-			r, err := RunDeep(ctx, DeepOptions{Program: o.Program, Depths: e.deep, Retry: e.retry, Rounds: some(2), Duration: e.duration, Warmup: e.warmup, Dir: o.Dir, Profile: o.profiles("deep"),
-				Progress: o.Progress})
+			r, err := RunDeep(ctx, DeepOptions{Program: o.Program, Depths: e.deep, Retry: e.retry, Rounds: some(2), Duration: e.duration, Warmup: e.warmup,
+				Dir: o.Dir, Profile: o.profiles("deep"), Progress: o.Progress})
 			return &r, err
 		}},
 		{"sites", func(ctx context.Context) (finished, error) {

@@ -201,7 +201,8 @@ func (r *ShardsReport) Result() result.Result {
 		durable = "NOT synced"
 	}
 	all := Report{Rounds: r.Rounds}
-	table := result.Part{Header: []string{"loops", "shards", "connections", "messages/s", "ratio to the best", "least", "most", "to the ceiling", "MTA µs", "messages/sync", "p50", "p99", "RSS MiB"}}
+	table := result.Part{Header: []string{"loops", "shards", "connections", "messages/s", "ratio to the best", "least", "most", "to the ceiling", "MTA µs",
+		"messages/sync", "p50", "p99", "RSS MiB"}}
 	order := slices.Clone(r.Grid)
 	slices.SortStableFunc(order, func(a, b ShardsPoint) int { return int(r.Median[b.String()].Rate - r.Median[a.String()].Rate) })
 	var names []string
@@ -209,7 +210,8 @@ func (r *ShardsReport) Result() result.Result {
 		m, ratio, null := r.Median[p.String()], all.ratio(p.String(), r.Best.String()), all.ratio(p.String(), ceilingAt(p.Connections))
 		names = append(names, p.String())
 		table.Rows = append(table.Rows, []string{strconv.Itoa(p.Loops), strconv.Itoa(p.Shards), strconv.Itoa(p.Connections), fmt.Sprintf("%.0f", m.Rate),
-			fmt.Sprintf("%.3f", ratio.Median), fmt.Sprintf("%.3f", ratio.Min), fmt.Sprintf("%.3f", ratio.Max), figure("%.3f", null.Median), micros(m.CPU), figure("%.1f", m.MessagesPerSync),
+			fmt.Sprintf("%.3f", ratio.Median), fmt.Sprintf("%.3f", ratio.Min), fmt.Sprintf("%.3f", ratio.Max),
+			figure("%.3f", null.Median), micros(m.CPU), figure("%.1f", m.MessagesPerSync),
 			console.Duration(m.P50), console.Duration(m.P99), fmt.Sprint(m.RSS >> 20)})
 	}
 	lines := result.Part{Text: fmt.Sprintf("best here, with %d connections:\n\n[engine]\nloops = %d\n\n[spool]\nshards = %d", r.Best.Connections, r.Best.Loops,

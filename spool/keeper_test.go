@@ -73,6 +73,14 @@ func (f crampedFile) Write(p []byte) (int, error) {
 	return f.File.Write(p)
 }
 
+func (f crampedFile) WriteAt(p []byte, at int64) (int, error) {
+	if err := f.fs.check(); err != nil {
+		n, _ := f.File.WriteAt(p[:len(p)/2], at)
+		return n, err
+	}
+	return f.File.WriteAt(p, at)
+}
+
 // room is what the test says that there is.
 type room struct{ free, inodes atomic.Int64 }
 
@@ -139,10 +147,15 @@ func TestMarks(t *testing.T) {
 // completes when there is room, and everything is there when the spool is opened again. The memtables are so small that WALs, flushes,
 // compactions and the manifest meet the full disk.
 func TestFullDiskIsWaitedOut(t *testing.T) {
+	t.Run("through the page cache", func(t *testing.T) { waitOut(t, false) })
+	t.Run("past it", func(t *testing.T) { waitOut(t, true) })
+}
+
+func waitOut(t *testing.T, inBlocks bool) {
 	disk, r := vfs.NewMem(), newRoom()
 	fs := cramp(disk)
 	o := testOptions(t, fs)
-	o.Space, o.MemTableBytes, o.Reserve = r.space, 256<<10, 16<<10
+	o.Space, o.MemTableBytes, o.Reserve, o.inBlocks = r.space, 256<<10, 16<<10, inBlocks
 	s := mustOpen(t, o)
 	var acked []message.ID
 	for round := range 10 {

@@ -14,7 +14,7 @@ import (
 // BulkOptions say how much mail there is, and for whom. The zero value of each field means the default that its comment names.
 type BulkOptions struct {
 	Program     []string      // command of the mailrace binary. Required
-	Rounds      int           // each sends the mail to sites that do well, and to those of the mix; default 3
+	Rounds      int           // each sends the mail to sites that do well, and to those of the mix; default 5
 	Messages    int           // sent in each leg; default 50,000
 	Domains     int           // of the recipients; default 20,000
 	Sites       int           // that the domains lead to, a power of two; default 256
@@ -37,7 +37,6 @@ type BulkOptions struct {
 }
 
 const (
-	bulkRounds  = 3
 	bulkCount   = 50_000
 	bulkDomains = 20_000
 	bulkDrain   = 30 * time.Second
@@ -50,7 +49,7 @@ const (
 //	--connections n  --loops n    --shards n   --memory size  --no-sync  --seed n        --drain d
 //	--dir path   --keep  --profile dir
 func (o *BulkOptions) BindFlags(fs *flag.FlagSet) {
-	fs.IntVar(&o.Rounds, "rounds", cmp.Or(o.Rounds, bulkRounds), "rounds; each sends the mail to sites that do well, and to those of the mix")
+	fs.IntVar(&o.Rounds, "rounds", cmp.Or(o.Rounds, defaultRounds), "rounds; each sends the mail to sites that do well, and to those of the mix")
 	fs.IntVar(&o.Messages, "messages", cmp.Or(o.Messages, bulkCount), "messages sent each time")
 	fs.IntVar(&o.Domains, "domains", cmp.Or(o.Domains, bulkDomains), "domains of the recipients")
 	fs.IntVar(&o.Sites, "sites", cmp.Or(o.Sites, bulkSites), "sites that the domains lead to, a power of two")
@@ -69,7 +68,7 @@ func (o *BulkOptions) BindFlags(fs *flag.FlagSet) {
 }
 
 func (o BulkOptions) withDefaults() (BulkOptions, error) {
-	o.Rounds, o.Messages, o.Domains, o.Sites = cmp.Or(o.Rounds, bulkRounds), cmp.Or(o.Messages, bulkCount), cmp.Or(o.Domains, bulkDomains), cmp.Or(o.Sites, bulkSites)
+	o.Rounds, o.Messages, o.Domains, o.Sites = cmp.Or(o.Rounds, defaultRounds), cmp.Or(o.Messages, bulkCount), cmp.Or(o.Domains, bulkDomains), cmp.Or(o.Sites, bulkSites)
 	o.Zipf, o.Retry, o.Drain = cmp.Or(o.Zipf, 1), cmp.Or(o.Retry, bulkRetry), cmp.Or(o.Drain, bulkDrain)
 	if len(o.Sizes) == 0 {
 		o.Sizes = load.Sizes{{Octets: 4 << 10, Weight: 70}, {Octets: 30 << 10, Weight: 30}}

@@ -11,7 +11,7 @@ import (
 
 func TestDeepOptions(t *testing.T) {
 	o, err := DeepOptions{Program: []string{"x"}}.withDefaults()
-	if err != nil || o.Depths.String() != "100000,1000000" || o.Rounds != 3 || o.Sizes.String() != "2KiB" || o.Retry != 5*time.Second {
+	if err != nil || o.Depths.String() != "100000,1000000" || o.Rounds != defaultRounds || o.Sizes.String() != "2KiB" || o.Retry != 5*time.Second {
 		t.Errorf("%+v, %v", o, err)
 	}
 	for _, o := range []DeepOptions{{}, {Program: []string{"x"}, Depths: Depths{0, 5}}, {Program: []string{"x"}, Depths: Depths{depthMost + 1}}} {

@@ -21,7 +21,7 @@ import (
 type DeepOptions struct {
 	Program     []string      // command of the mailrace binary. Required
 	Depths      Depths        // messages behind the closed destination; default 100,000 and 1,000,000
-	Rounds      int           // each measures every depth, on a node of its own; default 3
+	Rounds      int           // each measures every depth, on a node of its own; default 5
 	Duration    time.Duration // of plain relaying before; default 3 s
 	Warmup      time.Duration // of that, before it is measured; default 500 ms
 	Retry       time.Duration // between two attempts of the node; default 5 s
@@ -40,7 +40,6 @@ type DeepOptions struct {
 }
 
 const (
-	deepRounds   = 3
 	deepDuration = 3 * time.Second
 	deepRetry    = 5 * time.Second
 	deepDrain    = 30 * time.Second
@@ -52,7 +51,7 @@ const (
 //	--loops n     --shards n  --memory size --no-sync      --drain d  --dir path       --keep  --profile dir
 func (o *DeepOptions) BindFlags(fs *flag.FlagSet) {
 	fs.Var(&o.Depths, "depth", "`list` of messages behind the closed destination, a node each (default 100000,1000000)")
-	fs.IntVar(&o.Rounds, "rounds", cmp.Or(o.Rounds, deepRounds), "rounds; each measures every depth")
+	fs.IntVar(&o.Rounds, "rounds", cmp.Or(o.Rounds, defaultRounds), "rounds; each measures every depth")
 	fs.DurationVar(&o.Duration, "duration", cmp.Or(o.Duration, deepDuration), "of plain relaying before")
 	fs.DurationVar(&o.Warmup, "warmup", cmp.Or(o.Warmup, depthWarmup), "of that, before it is measured")
 	fs.DurationVar(&o.Retry, "retry", cmp.Or(o.Retry, deepRetry), "between two attempts of the node")
@@ -73,7 +72,7 @@ func (o DeepOptions) withDefaults() (DeepOptions, error) {
 	if len(o.Sizes) == 0 {
 		o.Sizes = load.Sizes{{Octets: 2 << 10, Weight: 1}}
 	}
-	o.Rounds, o.Duration, o.Warmup = cmp.Or(o.Rounds, deepRounds), cmp.Or(o.Duration, deepDuration), cmp.Or(o.Warmup, depthWarmup)
+	o.Rounds, o.Duration, o.Warmup = cmp.Or(o.Rounds, defaultRounds), cmp.Or(o.Duration, deepDuration), cmp.Or(o.Warmup, depthWarmup)
 	o.Retry, o.Drain = cmp.Or(o.Retry, deepRetry), cmp.Or(o.Drain, deepDrain)
 	rest, err := o.options().withDefaults()
 	if err != nil {

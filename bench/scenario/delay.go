@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -15,23 +16,26 @@ import (
 type delayLine struct {
 	listener net.Listener
 	to       string
-	oneWay   time.Duration
+	oneWay   atomic.Int64 // nanoseconds
 
 	wait  sync.WaitGroup
 	mu    sync.Mutex
 	conns map[net.Conn]bool // nil = closed
 }
 
-// delayed begins a delay line to an address.
-func delayed(to string, roundTrip time.Duration) (*delayLine, error) {
+// delayed begins a delay line to an address, without delay.
+func delayed(to string) (*delayLine, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("delay line: %w", err)
 	}
-	d := &delayLine{listener: l, to: to, oneWay: roundTrip / 2, conns: map[net.Conn]bool{}}
+	d := &delayLine{listener: l, to: to, conns: map[net.Conn]bool{}}
 	d.wait.Go(d.accept)
 	return d, nil
 }
+
+// slow sets the round trip of what is read from now on.
+func (d *delayLine) slow(roundTrip time.Duration) { d.oneWay.Store(int64(roundTrip / 2)) }
 
 func (d *delayLine) address() string { return d.listener.Addr().String() }
 
@@ -102,7 +106,7 @@ func (d *delayLine) carry(to, from net.Conn) {
 		for {
 			n, err := from.Read(buf)
 			if n > 0 {
-				way <- piece{bytes.Clone(buf[:n]), time.Now().Add(d.oneWay)}
+				way <- piece{bytes.Clone(buf[:n]), time.Now().Add(time.Duration(d.oneWay.Load()))}
 			}
 			if err != nil {
 				if !errors.Is(err, io.EOF) { // a reset is not carried on, but an end

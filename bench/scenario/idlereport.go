@@ -25,7 +25,7 @@ type IdleOptions struct {
 	Connections int           // idle ones; default 50,000
 	TLS         bool          // all connections are under TLS 1.3
 	Limit       int           // most bytes that one may cost in the node; default 10 KiB in clear, 40 KiB under TLS
-	Rounds      int           // each measures a node without them and one with them; default 3
+	Rounds      int           // each measures a node without them and one with them; default 5
 	Duration    time.Duration // of the load on each; default 5 s
 	Warmup      time.Duration // of load before it that is not measured; default 1 s
 	Senders     int           // connections of the sender; default 50
@@ -47,7 +47,7 @@ func (o *IdleOptions) BindFlags(fs *flag.FlagSet) {
 	fs.IntVar(&o.Connections, "connections", cmp.Or(o.Connections, 50_000), "idle connections")
 	fs.BoolVar(&o.TLS, "tls", o.TLS, "all connections are under TLS 1.3")
 	fs.IntVar(&o.Limit, "limit", o.Limit, "most `octets` that an idle connection may cost in the node (default 10240, with --tls 40960)")
-	fs.IntVar(&o.Rounds, "rounds", cmp.Or(o.Rounds, 3), "rounds; each measures a node without idle connections and one with them")
+	fs.IntVar(&o.Rounds, "rounds", cmp.Or(o.Rounds, defaultRounds), "rounds; each measures a node without idle connections and one with them")
 	fs.DurationVar(&o.Duration, "duration", cmp.Or(o.Duration, defaultDuration), "load on each in a round")
 	fs.DurationVar(&o.Warmup, "warmup", cmp.Or(o.Warmup, defaultWarmup), "load before it that is not measured")
 	fs.IntVar(&o.Senders, "senders", cmp.Or(o.Senders, 50), "connections of the sender")
@@ -59,7 +59,7 @@ func (o *IdleOptions) BindFlags(fs *flag.FlagSet) {
 
 func (o IdleOptions) withDefaults() (IdleOptions, error) {
 	o.Connections = cmp.Or(o.Connections, 50_000)
-	o.Rounds = cmp.Or(o.Rounds, 3)
+	o.Rounds = cmp.Or(o.Rounds, defaultRounds)
 	o.Duration = cmp.Or(o.Duration, defaultDuration)
 	o.Warmup = cmp.Or(o.Warmup, defaultWarmup)
 	o.Senders = cmp.Or(o.Senders, 50)

@@ -53,9 +53,6 @@ type LatencyOptions struct {
 //
 //	--shares list  --relay
 func (o *LatencyOptions) BindFlags(fs *flag.FlagSet) {
-	if o.Rounds == 0 {
-		o.Rounds = 3
-	}
 	BindFlags(fs, &o.Options)
 	fs.Var(&o.Shares, "shares", "`percents` of the most that the MTA accepts, to be sent at fixed times (default 25,50,75,90)")
 	fs.BoolVar(&o.Relay, "relay", o.Relay, "mail goes on to a sink, in place of being discarded once it is durable")
@@ -64,9 +61,6 @@ func (o *LatencyOptions) BindFlags(fs *flag.FlagSet) {
 func (o LatencyOptions) withDefaults() (_ LatencyOptions, err error) {
 	if len(o.Shares) == 0 {
 		o.Shares = Percents{25, 50, 75, 90}
-	}
-	if o.Rounds == 0 {
-		o.Rounds = 3
 	}
 	o.Options, err = o.Options.withDefaults()
 	return o, err

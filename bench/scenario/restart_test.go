@@ -32,7 +32,7 @@ func TestRestartReport(t *testing.T) {
 
 func TestRestartOptions(t *testing.T) {
 	o, err := RestartOptions{Program: []string{"x"}}.withDefaults()
-	if err != nil || o.Messages != 100_000 || o.Rounds != 3 || o.Sizes.String() != "2KiB" || o.Drain != defaultDrain {
+	if err != nil || o.Messages != 100_000 || o.Rounds != defaultRounds || o.Sizes.String() != "2KiB" || o.Drain != defaultDrain {
 		t.Errorf("%+v, %v", o, err)
 	}
 	for _, o := range []RestartOptions{{}, {Program: []string{"x"}, Messages: -1}, {Program: []string{"x"}, Messages: depthMost + 1}, {Program: []string{"x"}, Rounds: -1}} {

@@ -21,7 +21,7 @@ import (
 type RestartOptions struct {
 	Program     []string      // command of the mailrace binary. Required
 	Messages    int           // in the queue; default 100,000
-	Rounds      int           // each kills a node, and stops one; default 3
+	Rounds      int           // each kills a node, and stops one; default 5
 	Connections int           // of the generator that fills the queue; default 200
 	Sizes       load.Sizes    // of the messages; default 2 KiB
 	Loops       int           // event loops of the node; 0 = its default
@@ -42,7 +42,7 @@ type RestartOptions struct {
 //	--memory size  --no-sync    --drain d        --dir path --keep  --profile dir
 func (o *RestartOptions) BindFlags(fs *flag.FlagSet) {
 	fs.IntVar(&o.Messages, "messages", cmp.Or(o.Messages, 100_000), "messages in the queue")
-	fs.IntVar(&o.Rounds, "rounds", cmp.Or(o.Rounds, 3), "rounds; each kills a node, and stops one")
+	fs.IntVar(&o.Rounds, "rounds", cmp.Or(o.Rounds, defaultRounds), "rounds; each kills a node, and stops one")
 	fs.IntVar(&o.Connections, "connections", cmp.Or(o.Connections, defaultConnections), "connections of the generator that fills the queue")
 	fs.Var(&o.Sizes, "size", "octets of a message, or a `mix` such as 1KiB:70,20KiB:30 (default 2KiB)")
 	fs.IntVar(&o.Loops, "loops", o.Loops, "event loops of the node, 0 = its default")
@@ -54,7 +54,7 @@ func (o *RestartOptions) BindFlags(fs *flag.FlagSet) {
 }
 
 func (o RestartOptions) withDefaults() (RestartOptions, error) {
-	o.Messages, o.Rounds = cmp.Or(o.Messages, 100_000), cmp.Or(o.Rounds, 3)
+	o.Messages, o.Rounds = cmp.Or(o.Messages, 100_000), cmp.Or(o.Rounds, defaultRounds)
 	if len(o.Sizes) == 0 {
 		o.Sizes = load.Sizes{{Octets: 2 << 10, Weight: 1}}
 	}

@@ -66,7 +66,7 @@ func TestShardsOptions(t *testing.T) {
 	}
 	o.Program = []string{"x"}
 	o, err := o.withDefaults()
-	if err != nil || o.Loops.String() != "1,4" || o.ConnectionsOf.String() != "7" || len(o.Shards) == 0 || o.Duration != time.Second || o.Rounds != 3 || !o.NoSync {
+	if err != nil || o.Loops.String() != "1,4" || o.ConnectionsOf.String() != "7" || len(o.Shards) == 0 || o.Duration != time.Second || o.Rounds != defaultRounds || !o.NoSync {
 		t.Errorf("%+v, %v", o, err)
 	}
 	for _, text := range []string{"", "0", "4097", "1,x"} {

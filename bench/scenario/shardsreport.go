@@ -76,9 +76,6 @@ func (o *ShardsOptions) BindFlags(fs *flag.FlagSet) {
 
 // setTimes fills in those defaults that are not the ones of Options.
 func (o *ShardsOptions) setTimes() {
-	if o.Rounds == 0 {
-		o.Rounds = 3
-	}
 	if o.Duration == 0 {
 		o.Duration = 2 * time.Second
 	}

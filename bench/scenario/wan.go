@@ -12,16 +12,18 @@ import (
 	"mailrace/bench/sink"
 )
 
-// What is measured in a round of `mailrace bench wan`, in this order.
+// What is measured in a round of `mailrace bench wan` with each round trip, in this order.
 const (
-	LockStep  = "lockstep"   // a client that waits for each reply, on one connection, with the round trip
-	Pipelined = "pipelining" // the MTA, on one connection to a sink that offers PIPELINING and not CHUNKING, with the round trip
-	Chunked   = "chunking"   // the MTA, on one connection to a sink that offers both, with the round trip
-	Near      = "near"       // the MTA, on many connections, without
-	Far       = "far"        // the MTA, on many connections, with the round trip
+	LockStep  = "lockstep"   // a client that waits for each reply, on one connection
+	Pipelined = "pipelining" // the MTA, on one connection to a sink that offers PIPELINING and not CHUNKING
+	Chunked   = "chunking"   // the MTA, on one connection to a sink that offers both
+	Many      = "many"       // the MTA, on many connections
 )
 
-var wanTargets = []string{LockStep, Pipelined, Chunked, Near, Far}
+var wanTargets = []string{LockStep, Pipelined, Chunked, Many}
+
+// WANTarget is the name of a target with a round trip in the rounds of a WANReport.
+func WANTarget(name string, rtt time.Duration) string { return name + " " + rtt.String() }
 
 // RunWAN measures how mail leaves over a slow network.
 func RunWAN(ctx context.Context, opts WANOptions) (report WANReport, err error) {
@@ -33,7 +35,7 @@ func RunWAN(ctx context.Context, opts WANOptions) (report WANReport, err error) 
 	if opts, err = opts.withDefaults(); err != nil {
 		return report, err
 	}
-	report = WANReport{RTT: opts.RTT, Connections: opts.Connections, Sizes: opts.Sizes.String(), Duration: opts.Duration}
+	report = WANReport{RTTs: opts.RTTs, Connections: opts.Connections, Sizes: opts.Sizes.String(), Duration: opts.Duration}
 	dir, leave, err := workDir(opts.Dir, opts.Keep, opts.Progress)
 	if err != nil {
 		return report, err
@@ -47,13 +49,17 @@ func RunWAN(ctx context.Context, opts WANOptions) (report WANReport, err error) 
 	}
 	for n := range opts.Rounds {
 		round := Round{}
-		for i, leg := range w.legs {
-			m, err := leg.bench.measure(ctx, leg.target)
-			if err != nil {
-				return report, fmt.Errorf("round %d, %s: %w", n+1, wanTargets[i], err)
+		for _, rtt := range opts.RTTs {
+			for i, leg := range w.legs {
+				w.lines[i].slow(rtt)
+				name := WANTarget(wanTargets[i], rtt)
+				m, err := leg.bench.measure(ctx, leg.target)
+				if err != nil {
+					return report, fmt.Errorf("round %d, %s: %w", n+1, name, err)
+				}
+				round[name] = m
+				fmt.Fprintf(opts.Progress, "round %d/%d  %-16s  %s\n", n+1, opts.Rounds, name, m.line())
 			}
-			round[wanTargets[i]] = m
-			fmt.Fprintf(opts.Progress, "round %d/%d  %-10s  %s\n", n+1, opts.Rounds, wanTargets[i], m.line())
 		}
 		report.Rounds = append(report.Rounds, round)
 	}
@@ -68,7 +74,7 @@ type wanBench struct {
 	dir   string
 	legs  []leg
 	sinks []*sinkChild
-	lines []*delayLine
+	lines []*delayLine // of each leg
 	began time.Time
 }
 
@@ -99,7 +105,7 @@ const (
 
 // addLeg starts what one measurement needs.
 func (w *wanBench) addLeg(ctx context.Context, name string) error {
-	n, rtt := 0, w.opts.RTT
+	n := 0
 	o := Options{Program: w.opts.Program, Duration: w.opts.Duration, Warmup: w.opts.Warmup, Sizes: w.opts.Sizes, Recipients: 1, Drain: w.opts.Drain, Egress: 1,
 		Profile: w.opts.Profile, Progress: w.opts.Progress}
 	switch name {
@@ -109,13 +115,10 @@ func (w *wanBench) addLeg(ctx context.Context, name string) error {
 		n, o.Connections, o.Backlog = 1, backlogPipelined/2, backlogPipelined
 	case Chunked:
 		o.Connections, o.Backlog = backlogChunked/10, backlogChunked
-	case Near:
-		rtt = 0
-		fallthrough
 	default:
 		o.Connections, o.Backlog, o.Egress = 2*w.opts.Connections, backlogMany, w.opts.Connections
 	}
-	line, err := delayed(w.sinks[n].address, rtt)
+	line, err := delayed(w.sinks[n].address)
 	if err != nil {
 		return err
 	}
@@ -158,6 +161,3 @@ func (w *wanBench) stop() {
 		s.stop()
 	}
 }
-
-// defaultRTT is the round trip over an ocean.
-const defaultRTT = 50 * time.Millisecond

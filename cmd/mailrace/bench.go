@@ -187,11 +187,11 @@ func wanCommand() *cobra.Command {
 		Short: "Measure what a long round trip takes away from deliveries",
 		Long: `Measure how fast nodes deliver to a sink that is a round trip away, through a proxy that delays what it carries.
 
-Rounds are interleaved. Each measures a client that waits for each reply; a node on one connection to a sink that offers PIPELINING only, and to one
-that offers CHUNKING, too; and a node on many connections, without the round trip and with it. Printed are the rates and their ratios in the same
-round. The exit status is 1 if mail was lost, doubled or altered.`,
+Rounds are interleaved. Each measures with each round trip a client that waits for each reply; a node on one connection to a sink that offers
+PIPELINING only, and to one that offers CHUNKING, too; and a node on many connections. Printed are the rates and their ratios in the same round.
+The exit status is 1 if mail was lost, doubled or altered.`,
 		Example: `  mailrace bench wan
-  mailrace bench wan --rtt 200ms --connections 20 --rounds 1 --json`,
+  mailrace bench wan --rtt 50ms,200ms --connections 20 --rounds 1 --json`,
 		Args: cobra.NoArgs,
 	}
 	out := addReport(c)

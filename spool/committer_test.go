@@ -131,7 +131,7 @@ func TestOnlyAppendsSync(t *testing.T) {
 
 // TestRemovalIsSyncedSoon: a removal that nothing comes after is on the disk soon all the same, and costs one sync.
 func TestRemovalIsSyncedSoon(t *testing.T) {
-	disk := vfs.NewCrashableMem()
+	disk := &crashDisk{MemFS: vfs.NewCrashableMem()}
 	gate := newSyncGate(disk)
 	o := testOptions(t, gate)
 	o.Shards = 1
@@ -236,7 +236,7 @@ func TestFaultIsFatal(t *testing.T) {
 func failEach(t *testing.T, inBlocks bool) {
 	failures := 0
 	for n := int32(0); ; n++ {
-		disk := vfs.NewCrashableMem()
+		disk := &crashDisk{MemFS: vfs.NewCrashableMem()}
 		inject := errorfs.OnIndex(n)
 		var armed, failed, fired atomic.Bool
 		fs := errorfs.Wrap(disk, errorfs.InjectorFunc(func(op errorfs.Op) error {

@@ -20,7 +20,7 @@ import (
 // twoDisks is a spool with a second home for its WALs. The WALs of the first can be made to hang, and those of both to fail.
 type twoDisks struct {
 	t       *testing.T
-	disk    *vfs.MemFS
+	disk    *crashDisk
 	o       Options
 	hang    atomic.Bool
 	release chan struct{}
@@ -29,7 +29,7 @@ type twoDisks struct {
 }
 
 func newTwoDisks(t *testing.T) *twoDisks {
-	d := &twoDisks{t: t, disk: vfs.NewCrashableMem(), release: make(chan struct{}), fatal: make(chan error, 1)}
+	d := &twoDisks{t: t, disk: &crashDisk{MemFS: vfs.NewCrashableMem()}, release: make(chan struct{}), fatal: make(chan error, 1)}
 	if err := d.disk.MkdirAll("other", 0o700); err != nil {
 		t.Fatal(err)
 	}

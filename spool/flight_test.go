@@ -356,7 +356,7 @@ func checkDoubts(t *testing.T, s *Spool, ms []*message.Message) {
 // resharding, and when recovery crashes.
 func TestDoubtsOfAMachine(t *testing.T) {
 	for _, shards := range []int{2, 1, 3} {
-		disk := vfs.NewCrashableMem()
+		disk := &crashDisk{MemFS: vfs.NewCrashableMem()}
 		o := testOptions(t, disk)
 		s := mustOpen(t, o)
 		resolved(t, s)

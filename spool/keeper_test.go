@@ -433,7 +433,7 @@ func TestFaultEndsOrNot(t *testing.T) {
 // nothing fails any more. judge is told of each run which operation failed, and what the process would have ended with.
 func faultAtEach(t *testing.T, fault error, failover string, judge func(n int32, op errorfs.Op, ended error)) {
 	for n := int32(0); ; n++ {
-		disk := vfs.NewCrashableMem()
+		disk := &crashDisk{MemFS: vfs.NewCrashableMem()}
 		if err := disk.MkdirAll("other", 0o700); err != nil {
 			t.Fatal(err)
 		}

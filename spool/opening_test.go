@@ -19,9 +19,10 @@ import (
 func crashOpen(t *testing.T, disk *vfs.MemFS, n int64, loss vfs.CrashCloneCfg) (left *vfs.MemFS) {
 	t.Helper()
 	var changes atomic.Int64
-	o := testOptions(t, errorfs.Wrap(disk, errorfs.InjectorFunc(func(op errorfs.Op) error {
+	crashing := &crashDisk{MemFS: disk}
+	o := testOptions(t, errorfs.Wrap(crashing, errorfs.InjectorFunc(func(op errorfs.Op) error {
 		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite && changes.Add(1) == n {
-			left = disk.CrashClone(loss)
+			left = crashing.CrashClone(loss)
 		}
 		return nil
 	})))

@@ -389,9 +389,10 @@ func TestReshardSurvives(t *testing.T) {
 func crashReshard(t testing.TB, disk *vfs.MemFS, rng *rand.Rand, shards, n int) (left *vfs.MemFS, err error) {
 	var ops atomic.Int64
 	loss := vfs.CrashCloneCfg{UnsyncedDataPercent: []int{0, 100, rng.IntN(101)}[rng.IntN(3)], RNG: rng}
-	fs := errorfs.Wrap(disk, errorfs.InjectorFunc(func(op errorfs.Op) error {
+	crashing := &crashDisk{MemFS: disk}
+	fs := errorfs.Wrap(crashing, errorfs.InjectorFunc(func(op errorfs.Op) error {
 		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite && ops.Add(1) == int64(n) {
-			left = disk.CrashClone(loss)
+			left = crashing.CrashClone(loss)
 		}
 		return nil
 	}))

@@ -58,7 +58,7 @@ type Report struct {
 	Progress
 	Began   time.Time     `json:"began"`
 	Sending time.Duration `json:"sending_ns"`    // from the start to the last final reply
-	Busy    float64       `json:"busy"`          // CPU time of each loop in that time: above proc.BusyLimit the generator may be the limit
+	Busy    float64       `json:"busy"`          // CPU time of each loop in Elapsed: above proc.BusyLimit the generator may be the limit
 	Rate    float64       `json:"rate"`          // accepted messages per second of Sending
 	TLS     string        `json:"tls,omitempty"` // version and cipher suite of the last handshake
 
@@ -106,8 +106,8 @@ func (g *generator) report() Report {
 	}
 	if r.Sending > 0 {
 		r.Rate = float64(r.Accepted) / r.Sending.Seconds()
-		r.Busy = float64(r.CPU) / float64(r.Sending) / float64(g.opts.Loops)
 	}
+	r.Busy = float64(r.CPU) / float64(r.Elapsed) / float64(g.opts.Loops)
 	return r
 }
 

@@ -293,7 +293,7 @@ func (b *idleBench) round(ctx context.Context, n int) (r IdleRound, err error) {
 			return r, errors.New("nothing was accepted: " + sent.Failure)
 		}
 		*side.to = IdleMeasure{Rate: sent.Rate, CPU: float64((after.usage.CPU - before.usage.CPU).Microseconds()) / float64(sent.Accepted),
-			P99: sent.Latency.P99, RSS: after.usage.RSS, GeneratorBusy: float64(sent.CPU) / float64(sent.Sending), Samples: samples, Curve: sent.Curve}
+			P99: sent.Latency.P99, RSS: after.usage.RSS, GeneratorBusy: float64(sent.CPU) / float64(sent.Elapsed), Samples: samples, Curve: sent.Curve}
 		if err := side.t.profiles.under(ctx, side.t.name, o.Duration, func() error {
 			_, err := runLoad(ctx, b.opts.Program, o)
 			return err

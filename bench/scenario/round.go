@@ -26,7 +26,7 @@ type Measure struct {
 	RSSPeak         int64         `json:"rss_peak_bytes"`
 	RSS             int64         `json:"rss_bytes"`      // at the end
 	Written         float64       `json:"mta_disk_bytes"` // that the MTA wrote to disks, per message
-	GeneratorBusy   float64       `json:"generator_busy"` // share of one core, while it sent
+	GeneratorBusy   float64       `json:"generator_busy"` // share of one core of the time that it ran
 	SinkBusy        float64       `json:"sink_busy"`
 	Refused         uint64        `json:"refused"`           // messages that got 4xx or 5xx, or no reply
 	Failure         string        `json:"failure,omitempty"` // the last reason for that
@@ -114,8 +114,8 @@ func (m *Measure) charge(r *load.Report, before, after *sample) {
 		m.Octets = float64(r.Octets) / float64(r.Accepted)
 		m.Written = float64(after.usage.Written-before.usage.Written) / float64(r.Accepted)
 	}
-	if r.Sending > 0 {
-		m.GeneratorBusy = float64(r.CPU) / float64(r.Sending)
+	if r.Elapsed > 0 { // not Sending: who takes a few messages and then none keeps it waiting
+		m.GeneratorBusy = float64(r.CPU) / float64(r.Elapsed)
 	}
 	if syncs := after.syncs - before.syncs; syncs > 0 && r.Accepted > 0 {
 		m.SyncsPerMessage, m.MessagesPerSync = syncs/float64(r.Accepted), float64(r.Accepted)/syncs

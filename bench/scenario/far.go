@@ -169,13 +169,13 @@ func (f *farSide) domains(o *Options, secure bool) (all load.Domains) {
 // ErrClearText is returned when mail that was to go under TLS went in clear.
 var ErrClearText = errors.New("not all mail that was to go under TLS did")
 
-// checkSecure says whether all connections to the secure sink went under TLS.
+// checkSecure says whether all mail for the secure sink came under TLS.
 func (f *farSide) checkSecure() error {
 	if f == nil || f.secure == nil {
 		return nil
 	}
-	if r, _ := f.secure.report(); r.Secured == 0 || r.Secured != r.Connections {
-		return fmt.Errorf("%w: %d of %d connections", ErrClearText, r.Secured, r.Connections)
+	if r, _ := f.secure.report(); r.Messages == 0 || r.InClear > 0 {
+		return fmt.Errorf("%w: %d of %d messages went in clear", ErrClearText, r.InClear, r.Messages)
 	}
 	return nil
 }

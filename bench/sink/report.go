@@ -16,6 +16,7 @@ type lane struct {
 	connections atomic.Uint64
 	open        atomic.Int64
 	secured     atomic.Uint64
+	inClear     atomic.Uint64
 	messages    atomic.Uint64
 	recipients  atomic.Uint64
 	octets      atomic.Uint64
@@ -50,6 +51,7 @@ type Report struct {
 	Open        int64               `json:"open"`          // now
 	Secured     uint64              `json:"secured"`       // connections that went under TLS, since the start
 	Messages    uint64              `json:"messages"`
+	InClear     uint64              `json:"in_clear"` // messages that did not come under TLS
 	Recipients  uint64              `json:"recipients"`
 	Octets      uint64              `json:"octets"`             // of content
 	Duplicates  uint64              `json:"duplicates"`         // recipients of messages that had been accepted for them before
@@ -83,6 +85,7 @@ func (s *Sink) Report() Report {
 		r.Open += l.open.Load()
 		r.Secured += l.secured.Load()
 		r.Messages += l.messages.Load()
+		r.InClear += l.inClear.Load()
 		r.Recipients += l.recipients.Load()
 		r.Octets += l.octets.Load()
 		r.Altered += l.altered.Load()

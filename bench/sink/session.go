@@ -36,6 +36,7 @@ type session struct {
 	parked  bool // a reply waits for the timer
 	verb    Verb // whose reply it is
 	shaking bool // the TLS handshake is due or under way
+	private bool // it is done
 	ended   bool // no more octets are read
 }
 
@@ -355,6 +356,9 @@ func (x *session) accepted() error {
 		x.count()
 	}
 	x.lane.messages.Add(1)
+	if !x.private {
+		x.lane.inClear.Add(1)
+	}
 	x.lane.recipients.Add(uint64(len(x.rcpts)))
 	if x.sink.gauge != nil {
 		x.sink.gauge.Add(uint64(len(x.rcpts)))

@@ -38,7 +38,7 @@ func (o *Options) tlsConfig() (*tls.Config, error) {
 
 // secured goes on under TLS, with nothing of what was said before.
 func (x *session) secured() {
-	x.shaking = false
+	x.shaking, x.private = false, true
 	x.lane.secured.Add(1)
 	x.server.Secured()
 }

@@ -69,12 +69,13 @@ default_process_limit = {processes}
 in_flow_delay = 0
 initial_destination_concurrency = 20
 default_destination_concurrency_limit = 50
-smtp_connection_cache_destinations = [{nextHost}]:{nextPort}
 smtp_connection_reuse_count_limit = 0
 hash_queue_names = incoming active deferred bounce defer flush hold trace
 `
 
-const postfixRelay = "relayhost = [{nextHost}]:{nextPort}\n"
+const postfixRelay = `relayhost = [{nextHost}]:{nextPort}
+smtp_connection_cache_destinations = [{nextHost}]:{nextPort}
+`
 
 const postfixHold = `relayhost = [127.0.0.1]:9
 smtpd_client_restrictions = static:HOLD
@@ -102,7 +103,7 @@ scache unix - - n - 1 scache
 func preparePostfix(s *setup) (job, error) {
 	text := postfixMain + postfixRelay
 	if s.Next == "" {
-		text = strings.Replace(postfixMain, "smtp_connection_cache_destinations = [{nextHost}]:{nextPort}\n", "", 1) + postfixHold
+		text = postfixMain + postfixHold
 	}
 	etc := filepath.Join(s.dir, "config")
 	for name, text := range map[string]string{"main.cf": text, "master.cf": postfixMaster} {

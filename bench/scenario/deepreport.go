@@ -57,10 +57,7 @@ func (o *DeepOptions) BindFlags(fs *flag.FlagSet) {
 	fs.DurationVar(&o.Retry, "retry", cmp.Or(o.Retry, deepRetry), "between two attempts of the node")
 	fs.IntVar(&o.Connections, "connections", cmp.Or(o.Connections, defaultConnections), "connections of the generator")
 	fs.Var(&o.Sizes, "size", "octets of a message, or a `mix` such as 4KiB:70,30KiB:25 (default 2KiB)")
-	fs.IntVar(&o.Loops, "loops", o.Loops, "event loops of the node, 0 = its default")
-	fs.IntVar(&o.Shards, "shards", o.Shards, "its spool shards, 0 = its default")
-	fs.StringVar(&o.Memory, "memory", o.Memory, "its memory budget such as 1GiB, empty = its default")
-	fs.BoolVar(&o.NoSync, "no-sync", o.NoSync, "the node does not wait for the disk")
+	bindNode(fs, &o.Loops, &o.Shards, &o.Memory, &o.NoSync)
 	fs.DurationVar(&o.Drain, "drain", cmp.Or(o.Drain, deepDrain), "how long nothing may arrive before what is missing counts as lost")
 	bindPlace(fs, &o.Dir, &o.Keep, &o.Profile)
 }

@@ -85,10 +85,7 @@ func (o *DepthOptions) BindFlags(fs *flag.FlagSet) {
 	fs.DurationVar(&o.Warmup, "warmup", cmp.Or(o.Warmup, depthWarmup), "load before it that is not measured")
 	fs.IntVar(&o.Connections, "connections", cmp.Or(o.Connections, defaultConnections), "connections of the generator")
 	fs.Var(&o.Sizes, "size", "octets of a message that comes and goes, or a `mix` such as 4KiB:70,30KiB:25 (default 10KiB)")
-	fs.IntVar(&o.Loops, "loops", o.Loops, "event loops of the nodes, 0 = their default")
-	fs.IntVar(&o.Shards, "shards", o.Shards, "spool shards of the nodes, 0 = their default")
-	fs.StringVar(&o.Memory, "memory", o.Memory, "memory budget of each node such as 1GiB, empty = its default")
-	fs.BoolVar(&o.NoSync, "no-sync", o.NoSync, "the nodes do not wait for the disk")
+	bindNode(fs, &o.Loops, &o.Shards, &o.Memory, &o.NoSync)
 	fs.DurationVar(&o.Drain, "drain", cmp.Or(o.Drain, defaultDrain), "how long nothing may arrive before what is missing counts as lost")
 	bindPlace(fs, &o.Dir, &o.Keep, &o.Profile)
 }

@@ -19,6 +19,14 @@ func bindPlace(fs *flag.FlagSet, dir *string, keep *bool, profiles *string) {
 	fs.BoolVar(keep, "keep", *keep, "leave configuration, logs and spools behind")
 }
 
+// bindNode declares what is said of the nodes of a scenario.
+func bindNode(fs *flag.FlagSet, loops, shards *int, memory *string, noSync *bool) {
+	fs.IntVar(loops, "loops", *loops, "event loops of a node, 0 = its default")
+	fs.IntVar(shards, "shards", *shards, "its spool shards, 0 = its default")
+	fs.StringVar(memory, "memory", *memory, "its memory budget such as 1GiB, empty = its default")
+	fs.BoolVar(noSync, "no-sync", *noSync, "it does not wait for the disk")
+}
+
 // setPlace fills in what most scenarios have: the directory, the size of messages, and where progress goes. It checks that there is a program to run.
 func setPlace(program []string, dir *string, sizes *load.Sizes, octets int, progress *io.Writer) error {
 	*dir = cmp.Or(*dir, ".")
